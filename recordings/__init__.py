@@ -1,0 +1,1 @@
+"""What a recording is on disk: schemas, folders, manifest, journal, segments. Knows no service."""

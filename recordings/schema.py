@@ -1,0 +1,135 @@
+"""The tables of a recording, as Arrow schemas. Capture fills them, the scheduler stores them as they
+are, the query service reads them; entry.py turns a row of ENTRIES into the JSON that people see.
+
+A field of an entry's `request` or `response` that is asked for often is a column of its own, named
+after its path (`response.status` is response_status). The rest is JSON text in `request` and
+`response`. An object of the entry is the union of both; a null column is a key that is not there.
+"""
+
+import pyarrow as pa
+
+VERSION = 1
+"""Raised when a column changes its meaning; a reader refuses what is newer than it knows."""
+
+TIMESTAMP = pa.timestamp("ns", "UTC")
+
+HEADERS = pa.list_(
+    pa.struct([pa.field("name", pa.string()), pa.field("value", pa.string())])
+)
+"""As on the wire: order, case and repetitions kept. Not a map: DuckDB refuses repeated keys."""
+
+
+def _peer(side: str) -> list[pa.Field]:
+    """Columns of one end of the stream; the names are null or "" where nothing is known."""
+    return [
+        pa.field(f"{side}_ip", pa.string()),
+        pa.field(f"{side}_port", pa.uint16()),
+        pa.field(f"{side}_name", pa.string()),  # service, else pod, else DNS name, else ""
+        pa.field(f"{side}_namespace", pa.string()),
+        pa.field(f"{side}_pod", pa.string()),
+        pa.field(f"{side}_service", pa.string()),
+        pa.field(f"{side}_dns", pa.string()),
+        pa.field(f"{side}_labels", pa.string()),  # JSON object
+    ]
+
+
+def _message(side: str) -> list[pa.Field]:
+    """Columns that a request and a response both have."""
+    return [
+        pa.field(f"{side}_http_version", pa.string()),  # HTTP/1.1
+        pa.field(f"{side}_headers", HEADERS),
+        pa.field(f"{side}_headers_size", pa.int64()),  # octets of the head on the wire
+        pa.field(f"{side}_body_size", pa.int64()),  # octets on the wire, without chunk framing
+        pa.field(f"{side}_body", pa.string()),  # decoded; base64 where it is not UTF-8
+        pa.field(f"{side}_body_base64", pa.bool_()),
+        pa.field(f"{side}_body_truncated", pa.bool_()),
+        pa.field(side, pa.string()),  # JSON object: what has no column of its own
+    ]
+
+
+ENTRIES = pa.schema(
+    [
+        pa.field("start_time", TIMESTAMP, nullable=False),  # first octet of the first message
+        pa.field("index", pa.int32(), nullable=False),  # number of the entry in its stream, from 0
+        pa.field("stream", pa.string(), nullable=False),  # 16 hex digits, as in STREAMS
+        pa.field("node_name", pa.string(), nullable=False),
+        pa.field("node_ip", pa.string(), nullable=False),
+        pa.field("protocol_name", pa.string(), nullable=False),  # http
+        pa.field("protocol_version", pa.string(), nullable=False),  # 1.1, or ""
+        pa.field("protocol_abbr", pa.string(), nullable=False),  # HTTP
+        pa.field("transport", pa.string(), nullable=False),  # tcp or udp
+        pa.field("tls", pa.bool_(), nullable=False),
+        *_peer("src"),  # who asked
+        *_peer("dst"),  # who answered
+        pa.field("elapsed_us", pa.int64()),  # first octet of the request to last of the response
+        pa.field("request_size", pa.int64()),  # octets of the message on the wire
+        pa.field("response_size", pa.int64()),
+        pa.field("request_method", pa.string()),
+        pa.field("request_url", pa.string()),  # the request target
+        pa.field("request_path", pa.string()),  # up to its question mark
+        *_message("request"),
+        pa.field("response_status", pa.int32()),
+        pa.field("response_status_text", pa.string()),
+        *_message("response"),
+        pa.field("error_type", pa.string()),  # pair-not-found, timeout or gap
+        pa.field("error_msg", pa.string()),
+    ]
+)
+"""One row for each API call."""
+
+STREAMS = pa.schema(
+    [
+        pa.field("stream", pa.string(), nullable=False),
+        pa.field("node_name", pa.string(), nullable=False),
+        pa.field("transport", pa.string(), nullable=False),  # tcp or udp
+        pa.field("client_ip", pa.string(), nullable=False),
+        pa.field("client_port", pa.uint16(), nullable=False),
+        pa.field("server_ip", pa.string(), nullable=False),
+        pa.field("server_port", pa.uint16(), nullable=False),
+        pa.field("first_time", TIMESTAMP, nullable=False),  # of its first packet seen
+        pa.field("matched_time", TIMESTAMP, nullable=False),  # when an entry first matched
+        pa.field("from_start", pa.bool_(), nullable=False),  # its first packet is in PACKETS
+    ]
+)
+"""One row for each L4 stream, written when it first matches."""
+
+PACKETS = pa.schema(
+    [
+        pa.field("stream", pa.string(), nullable=False),
+        pa.field("node_name", pa.string(), nullable=False),
+        pa.field("time", TIMESTAMP, nullable=False),
+        pa.field("link_type", pa.uint16(), nullable=False),  # LINKTYPE_, tcpdump.org/linktypes.html
+        pa.field("original_length", pa.uint32(), nullable=False),  # octets on the wire
+        pa.field("frame", pa.binary(), nullable=False),  # octets as captured
+    ]
+)
+"""One row for each frame of the streams in STREAMS."""
+
+LOSSES = pa.schema(
+    [
+        pa.field("node_name", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),  # one of LOSS_KINDS
+        pa.field("start_time", TIMESTAMP, nullable=False),
+        pa.field("end_time", TIMESTAMP, nullable=False),
+        pa.field("packets", pa.int64(), nullable=False),  # 0 when not known
+        pa.field("bytes", pa.int64(), nullable=False),  # 0 when not known
+        pa.field("stream", pa.string()),  # null when it is not about one stream
+        pa.field("detail", pa.string(), nullable=False),
+    ]
+)
+"""One row for each thing known to be missing."""
+
+LOSS_KINDS = {
+    "kernel_drop": "the kernel dropped packets because the ring was full",
+    "gap": "octets of a TCP stream were never seen",
+    "store_overrun": "packets had left the packet store before their stream matched",
+    "table_overrun": "a stream was not followed because a table was full",
+    "uplink_overrun": "batches were dropped because the scheduler was away for too long",
+    "capture_damage": "a capture file was cut or damaged",
+    "agent_restart": "a capture agent stopped or started while the run was on",
+    "storage_limit": "the storage limit was reached",
+}
+"""Every kind of loss, and what it means."""
+
+TABLES = {"entries": ENTRIES, "streams": STREAMS, "packets": PACKETS, "losses": LOSSES}
+"""Every table of a recording, by the name that its files begin with."""
