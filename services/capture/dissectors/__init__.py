@@ -1,0 +1,1 @@
+"""Protocols: from the octets of streams and datagrams to calls. No sockets, no asyncio, no gRPC."""

@@ -1,0 +1,1 @@
+"""Where frames come from: an interface, or a capture file."""

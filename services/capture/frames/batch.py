@@ -1,0 +1,58 @@
+"""What every source of frames yields."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+FRAME = np.dtype((np.record, [
+    ("timestamp", np.int64),        # nanoseconds since 1970
+    ("offset", np.int64),           # position of the frame's first octet
+    ("captured_length", np.int32),  # octets
+    ("original_length", np.int32),  # octets on the wire
+    ("link_type", np.int32),        # LINKTYPE_, https://www.tcpdump.org/linktypes.html
+]))
+
+
+class FrameBatch(NamedTuple):
+    """Some frames, in the order in which they came."""
+
+    octets: np.ndarray
+    """uint8, writable, one dimension: all frames lie in it. Good until the next batch is asked for."""
+    frames: np.ndarray
+    """FRAME, one row for each frame; each lies inside `octets`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Something known to be missing; a row of recordings.schema.LOSSES without the node."""
+
+    kind: str
+    start_ns: int
+    end_ns: int
+    packets: int = 0
+    bytes: int = 0
+    stream: str | None = None
+    detail: str = ""
+
+
+class CaptureError(Exception):
+    """A source cannot be opened or read; the text is a sentence for people."""
+
+
+class FrameSource(Protocol):
+    """Frames in batches."""
+
+    def batches(self) -> Iterator[FrameBatch]:
+        """Yield batches until the source ends. A live source yields an empty one when nothing came
+        within its poll timeout, so that its caller can look at other things."""
+        ...
+
+    def losses(self) -> list[Loss]:
+        """Return what was lost since the last call: kernel drops, damage of a file."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the socket or file."""
+        ...
