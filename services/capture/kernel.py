@@ -1,3 +1,4 @@
+# mypy: ignore-errors
 """The decorator of every kernel, and the loads of integers from an array of octets.
 
 There is one build and it is checked: an index outside an array raises IndexError.

@@ -1,0 +1,1 @@
+"""The processes: capture on every node, scheduler, query; and the command line that starts them."""
