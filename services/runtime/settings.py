@@ -1,0 +1,354 @@
+"""Settings of the services: flags, then RECORDER_… variables, then a TOML file, then defaults.
+
+Every field of a settings model has a flag, a variable and a description; `options` makes the flags.
+"""
+
+import os
+import re
+import socket
+import tomllib
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from inspect import Parameter, Signature
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin
+
+import typer
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from services.runtime.errors import UserError
+
+PREFIX = "RECORDER_"
+
+MAX_CONFIG_BYTES = 1 << 20
+"""A settings file is a page of text; something larger was named by mistake."""
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_SIZE = re.compile(r"\s*(\d{1,18}(?:\.\d{1,6})?)\s*([kmgt]i?)?b?\s*", re.IGNORECASE | re.ASCII)
+
+
+def octets(value: object) -> object:
+    """Return the number of octets that "500Mi", "512MB", "1.5GiB" or 4096 means.
+
+    ki, mi, gi and ti are powers of 1024, k, m, g and t of 1000. Raises ValueError.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"{value!r} is not a size; write for instance 500Mi, 512MB or 65536.")
+    number, unit = match.groups()
+    return int(float(number) * _UNITS[(unit or "").lower()])
+
+
+def _address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"{value!r} is not an address; write host:port, as in 127.0.0.1:8897.")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError(
+            f"{value!r} is not an address; an IPv6 host is in brackets, as in [::1]:1."
+        )
+    return value
+
+
+def _interface(value: str) -> str:
+    # The kernel's rule: dev_valid_name(), and IFNAMSIZ is 16 with the final zero.
+    if not re.fullmatch(r"[^/:\s]{1,15}", value) or value in (".", ".."):
+        raise ValueError(f"{value!r} is not the name of an interface; `ip link` lists them.")
+    return value
+
+
+def _split(value: object) -> object:
+    """Return the names in "eth0,lo", or in a list of such texts."""
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        return value
+    return [name.strip() for text in texts for name in text.split(",")]
+
+
+Octets = Annotated[int, BeforeValidator(octets), Field(ge=0)]
+"""A size in octets, written with or without a unit."""
+
+_ADDRESS = AfterValidator(_address)
+
+Address = Annotated[str, _ADDRESS]
+"""host:port"""
+
+Interface = Annotated[str, AfterValidator(_interface)]
+"""Name of a network interface."""
+
+
+_FILE: ContextVar[dict[str, Any]] = ContextVar("_FILE", default={})  # noqa: B039 - never changed
+"""What the settings file says, while `load` makes the settings."""
+
+
+class ServiceSettings(BaseSettings):
+    """What every service can be told."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+
+    section: ClassVar[str] = ""
+    """Table of the settings file that is for this service alone."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level of the lines that are logged."
+    )
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto",
+        description="Log for people (console) or programs (json); auto looks for a terminal.",
+    )
+    grace_seconds: float = Field(
+        25.0, ge=0, le=3600, description="Longest time to drain after SIGTERM, in seconds."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then variables, then what `load` read from a file. No .env, no secrets folder."""
+        del dotenv_settings, file_secret_settings
+        from_file = InitSettingsSource(settings_cls, init_kwargs=_FILE.get())
+        return (init_settings, env_settings, from_file)
+
+
+class SchedulerSettings(ServiceSettings):
+    """Settings of the scheduler."""
+
+    section: ClassVar[str] = "scheduler"
+
+    listen: Address = Field(
+        "127.0.0.1:8897", description="Address to serve gRPC on; port 0 is free."
+    )
+    data: Path = Field(Path(".data"), description="Folder of jobs and recordings.")
+    storage_limit: Octets = Field(
+        500 << 20, description="Most octets that all recordings together may take, as in 500Mi."
+    )
+
+
+class QuerySettings(ServiceSettings):
+    """Settings of the query service."""
+
+    section: ClassVar[str] = "query"
+
+    listen: Address = Field(
+        "127.0.0.1:8898", description="Address to serve gRPC on; port 0 is free."
+    )
+    data: Path = Field(Path(".data"), description="Folder of recordings; only read.")
+    memory_limit: Octets = Field(
+        512 * 10**6, ge=32 << 20, description="Most memory of the query engine, as in 512MB."
+    )
+    threads: int = Field(2, ge=1, le=256, description="Threads of the query engine.")
+    deadline_seconds: float = Field(
+        60.0, gt=0, le=86400, description="A question that takes longer is ended."
+    )
+
+
+class CaptureSettings(ServiceSettings):
+    """Settings of a capture agent."""
+
+    section: ClassVar[str] = "capture"
+
+    scheduler: Address = Field(
+        "127.0.0.1:8897", description="Address of the scheduler that hands out jobs and takes data."
+    )
+    node: str = Field(
+        default_factory=socket.gethostname,
+        min_length=1,
+        max_length=253,
+        description="Name of the node that this agent captures on; the host's name if not given.",
+    )
+    node_ip: str = Field("", max_length=64, description="Address of that node.")
+    interface: Annotated[list[Interface], NoDecode, BeforeValidator(_split)] = Field(
+        ["any"],
+        min_length=1,
+        description="Interface to capture on, or any; may be repeated, or several with commas.",
+    )
+    replay: Path | None = Field(
+        None, description="Take frames from this pcap or pcapng file instead of an interface."
+    )
+    packet_memory: Octets = Field(
+        256 << 20, ge=1 << 20, description="Memory for packets whose stream has not matched yet."
+    )
+    ring_memory: Octets = Field(
+        64 << 20,
+        ge=1 << 20,
+        description="Memory of the ring that the kernel fills, each interface.",
+    )
+    uplink_memory: Octets = Field(
+        64 << 20, ge=1 << 20, description="Memory for batches that the scheduler has yet to store."
+    )
+    body_limit: Octets = Field(
+        65536,
+        le=1 << 30,
+        description="Most octets of a body that are decoded, whatever a job asks.",
+    )
+
+
+S = TypeVar("S", bound=ServiceSettings)
+
+_MODELS: tuple[type[ServiceSettings], ...] = (SchedulerSettings, QuerySettings, CaptureSettings)
+
+
+def load(model: type[S], flags: Mapping[str, Any], config: Path | None = None) -> S:
+    """Return settings from flags (None is not given), variables, the file and defaults.
+
+    Raises UserError with a sentence for each wrong value, that says where it came from.
+    """
+    given = {name: value for name, value in flags.items() if value is not None and value != []}
+    token = _FILE.set({} if config is None else _read_config(model, config))
+    try:
+        return model(**given)
+    except ValidationError as error:
+        wrong = [_sentence(item, given, config) for item in error.errors()]
+        raise UserError(" ".join(dict.fromkeys(wrong))) from None
+    finally:
+        _FILE.reset(token)
+
+
+def _read_config(model: type[ServiceSettings], path: Path) -> dict[str, Any]:
+    """Return what the file says to this service: its own table over what is outside of tables."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_CONFIG_BYTES + 1)
+        if len(raw) > MAX_CONFIG_BYTES:
+            raise UserError(f"The settings file {path} is larger than {MAX_CONFIG_BYTES} octets.")
+        everything = tomllib.loads(raw.decode())
+    except OSError as error:
+        raise UserError(f"Cannot read the settings file {path}: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"The settings file {path} is not TOML: {error}.") from None
+    for_all = {key: value for key, value in everything.items() if not isinstance(value, dict)}
+    own = everything.get(model.section, {})
+    # What stands outside of tables is for all services: a service leaves out what it does not know.
+    known = {key: value for key, value in for_all.items() if key in model.model_fields}
+    nobodys = set(for_all) - set().union(*(m.model_fields for m in _MODELS))
+    if nobodys:
+        raise UserError(f"The settings file {path} has {sorted(nobodys)[0]!r}: no such setting.")
+    return known | (own if isinstance(own, dict) else {})
+
+
+def _sentence(item: ErrorDetails, given: Mapping[str, Any], config: Path | None) -> str:
+    """Return a sentence for one of pydantic's findings; it begins with where the value was."""
+    name = str(item["loc"][0]) if item["loc"] else ""
+    variable = f"{PREFIX}{name.upper()}"
+    if name in given:
+        source = _flag(name)
+    elif variable in {key.upper() for key in os.environ}:
+        source = variable
+    else:
+        source = f"{name!r} in {config}"
+    if item["type"] == "extra_forbidden":
+        return f"{source}: no such setting."
+    if item["type"] == "value_error":
+        return f"{source}: {item['msg'].removeprefix('Value error, ')}"
+    return f"{source}: {item['input']!r} is not right: {item['msg']}."
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _help(name: str, field: FieldInfo) -> str:
+    """Return the flag's help: what it means, its variable, its default."""
+    default = field.get_default()
+    notes = f"env: {PREFIX}{name.upper()}"
+    if default not in (None, "") and not field.default_factory:
+        if isinstance(default, list):
+            default = ",".join(default)
+        elif _is_octets(field):
+            default = _written(default)
+        notes += f"; default: {default}"
+    return f"{field.description} [{notes}]"
+
+
+def _kind(field: FieldInfo) -> str:
+    """Return the word that stands for the value in the help."""
+    if _is_octets(field):
+        return "SIZE"
+    if _ADDRESS in field.metadata:
+        return "HOST:PORT"
+    if get_origin(field.annotation) is Literal:
+        return "|".join(get_args(field.annotation))
+    kinds = {int: "NUMBER", float: "NUMBER", Path: "FOLDER"}
+    if field.annotation in kinds:
+        return kinds[field.annotation]
+    return "FILE" if Path in get_args(field.annotation) else "TEXT"
+
+
+def _is_octets(field: FieldInfo) -> bool:
+    return any(isinstance(m, BeforeValidator) and m.func is octets for m in field.metadata)
+
+
+def _written(size: int) -> str:
+    """Return a size as a person would write it."""
+    for unit in ("ti", "gi", "mi", "ki", "t", "g", "m", "k"):
+        if size and size % _UNITS[unit] == 0:
+            return f"{size // _UNITS[unit]}{unit.capitalize() if len(unit) > 1 else unit.upper()}"
+    return str(size)
+
+
+def options(model: type[S], run: Callable[[S], int | None]) -> Callable[..., None]:
+    """Return a typer command with a flag for each field of `model`, that loads it and calls `run`.
+
+    A settings error is one line on stderr and exit code 2.
+    """
+    parameters = [
+        Parameter(
+            name,
+            Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                list[str] | None if get_origin(field.annotation) is list else str | None,
+                typer.Option(
+                    _flag(name), help=_help(name, field), show_default=False, metavar=_kind(field)
+                ),
+            ],
+        )
+        for name, field in model.model_fields.items()
+    ]
+    parameters.append(
+        Parameter(
+            "config",
+            Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                Path | None,
+                typer.Option(
+                    "--config",
+                    help=f"TOML file with these settings; its table {model.section} is for this "
+                    f"service alone. [env: {PREFIX}CONFIG]",
+                    envvar=f"{PREFIX}CONFIG",
+                    show_envvar=False,
+                ),
+            ],
+        )
+    )
+
+    def command(*, config: Path | None, **flags: Any) -> None:
+        try:
+            settings = load(model, flags, config)
+        except UserError as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(2) from None
+        raise typer.Exit(run(settings) or 0)
+
+    command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    command.__doc__ = model.__doc__
+    return command
