@@ -1,0 +1,374 @@
+"""Batches on their way to the scheduler: what waits, what was sent, what had to be dropped.
+
+`uplink` calls it, under its own lock: nothing here blocks or knows a thread. A batch gets its
+number when it is first sent, so that what is dropped before leaves no hole in the numbers.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from recorder.v1 import ingest_pb2
+
+from recordings import schema
+
+Parts = Sequence[tuple[str, pa.Table]]
+"""Tables by their name in recordings.schema.TABLES."""
+
+MAX_BATCH_BYTES = 3 << 20
+"""Largest batch until the scheduler says what it takes: below gRPC's own default of 4 MiB."""
+
+ENVELOPE_BYTES = 512
+"""What a batch's message needs beside its Arrow data: names (of 63 octets), numbers, lengths."""
+
+TABLE_NUMBERS = {
+    "entries": ingest_pb2.TABLE_ENTRIES,
+    "streams": ingest_pb2.TABLE_STREAMS,
+    "packets": ingest_pb2.TABLE_PACKETS,
+    "losses": ingest_pb2.TABLE_LOSSES,
+}
+TABLE_NAMES = {number: name for name, number in TABLE_NUMBERS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows of one table, encoded."""
+
+    table: str
+    arrow_ipc: bytes
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What would be missing if some rows were dropped."""
+
+    batches: int = 0
+    entries: int = 0
+    streams: int = 0
+    packets: int = 0
+    octets: int = 0  # of the packets, on the wire
+    start_ns: int | None = None  # of the oldest row
+    end_ns: int | None = None
+
+    def __add__(self, other: "Content") -> "Content":
+        starts = [ns for ns in (self.start_ns, other.start_ns) if ns is not None]
+        ends = [ns for ns in (self.end_ns, other.end_ns) if ns is not None]
+        return Content(
+            self.batches + other.batches,
+            self.entries + other.entries,
+            self.streams + other.streams,
+            self.packets + other.packets,
+            self.octets + other.octets,
+            min(starts, default=None),
+            max(ends, default=None),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A batch that has no number yet."""
+
+    job: str
+    run: int
+    parts: tuple[Part, ...]
+    final: bool
+    content: Content
+
+    @property
+    def size_bytes(self) -> int:
+        """Memory that it takes, which is also a bound of its message's size."""
+        return ENVELOPE_BYTES + sum(len(part.arrow_ipc) for part in self.parts)
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened to batches since the process started."""
+
+    queued: int = 0
+    acknowledged: int = 0
+    refused: int = 0
+    dropped: int = 0
+    dropped_bytes: int = 0
+
+
+def encode(table: pa.Table) -> bytes:
+    """Return an Arrow IPC stream of `table`."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+
+
+def decode(arrow_ipc: bytes) -> pa.Table:
+    """Return the table of an Arrow IPC stream that encode() made."""
+    with pa.ipc.open_stream(arrow_ipc) as reader:
+        return reader.read_all()
+
+
+def content(name: str, table: pa.Table) -> Content:
+    """Return what `table`, one of recordings.schema.TABLES, holds."""
+    rows = table.num_rows
+    if not rows:
+        return Content()
+    first, last = {
+        "entries": ("start_time", "start_time"),
+        "streams": ("matched_time", "matched_time"),
+        "packets": ("time", "time"),
+        "losses": ("start_time", "end_time"),
+    }[name]
+    start_ns = pc.min(table.column(first)).value
+    end_ns = pc.max(table.column(last)).value
+    octets = {"packets": "original_length", "losses": "bytes"}.get(name)
+    return Content(
+        entries=rows if name == "entries" else 0,
+        streams=rows if name == "streams" else 0,
+        packets=pc.sum(table.column("packets")).as_py()
+        if name == "losses"
+        else rows * (name == "packets"),
+        octets=pc.sum(table.column(octets)).as_py() if octets else 0,
+        start_ns=start_ns,
+        end_ns=end_ns,
+    )
+
+
+def _pieces(name: str, table: pa.Table, limit: int) -> Iterator[tuple[Part | None, Content]]:
+    """Cut `table` by rows into pieces of at most `limit` octets; None for a row that is larger."""
+    encoded = encode(table)
+    rows = table.num_rows
+    if len(encoded) <= limit:
+        yield Part(name, encoded, rows), content(name, table)
+    elif rows <= 1:
+        yield None, content(name, table)
+    else:
+        step = max(1, min(rows // 2, math.floor(rows * limit / len(encoded))))
+        for start in range(0, rows, step):
+            yield from _pieces(name, table.slice(start, step), limit)
+
+
+def batches(
+    job: str, run: int, parts: Parts, final: bool, limit: int
+) -> tuple[list[Waiting], Content]:
+    """Encode `parts` as batches of at most `limit` octets each, in order.
+
+    Returns them, and what is in rows that are larger than a batch can be. Only the last is final.
+    """
+    room = max(1, limit - ENVELOPE_BYTES)
+    made: list[Waiting] = []
+    parts_now: list[Part] = []
+    held, too_large, used = Content(batches=1), Content(), 0
+    for name, table in parts:
+        if not table.num_rows:
+            continue
+        for part, inside in _pieces(name, table, room):
+            if part is None:
+                too_large += inside
+                continue
+            if parts_now and used + len(part.arrow_ipc) > room:
+                made.append(Waiting(job, run, tuple(parts_now), False, held))
+                parts_now, held, used = [], Content(batches=1), 0
+            parts_now.append(part)
+            held += inside
+            used += len(part.arrow_ipc)
+    if parts_now or final:
+        made.append(Waiting(job, run, tuple(parts_now), final, held if parts_now else Content()))
+    return made, too_large
+
+
+@dataclass(slots=True)
+class Outbox:
+    """All batches that are not acknowledged. The memory limit is in octets."""
+
+    node: str
+    memory_limit: int
+    max_batch_bytes: int = MAX_BATCH_BYTES
+    window_bytes: int = 1
+    used_bytes: int = 0
+    counters: Counters = field(default_factory=Counters)
+    _waiting: deque[Waiting] = field(default_factory=deque)
+    _again: deque[ingest_pb2.ConnectRequest] = field(default_factory=deque)
+    _in_flight: deque[ingest_pb2.ConnectRequest] = field(default_factory=deque)
+    _in_flight_bytes: int = 0
+    _sequence: int = 0  # of the last batch that got a number
+    _acknowledged: int = 0  # number of the last batch that is on disk
+    _missing: dict[tuple[str, int], Content] = field(default_factory=dict)
+
+    @property
+    def is_empty(self) -> bool:
+        """Everything is acknowledged, and every drop is told."""
+        return not (self._waiting or self._again or self._in_flight or self._missing)
+
+    def has_room(self, size_bytes: int) -> bool:
+        """Say whether a batch of that size can wait without another being dropped."""
+        return not self.used_bytes or self.used_bytes + size_bytes <= self.memory_limit
+
+    def put(self, batch: Waiting) -> None:
+        """Take a batch; above the memory limit the oldest that was never sent is dropped."""
+        self._waiting.append(batch)
+        self.used_bytes += batch.size_bytes
+        self.counters.queued += 1
+        if self.used_bytes > self.memory_limit:
+            self._drop_oldest()
+
+    def miss(self, job: str, run: int, missing: Content) -> None:
+        """Note that rows of a run will not arrive; a loss row will say so."""
+        if missing != Content():
+            self._missing[job, run] = self._missing.get((job, run), Content()) + missing
+
+    def next(self) -> ingest_pb2.ConnectRequest | None:
+        """Return the next message to send, if the window has room for one."""
+        if self._again:
+            return self._fly(self._again[0], self._again)
+        self._tell_missing()
+        while self._waiting:
+            batch = self._waiting[0]
+            if batch.size_bytes > self.max_batch_bytes and batch.parts:
+                self._split_first()
+                continue
+            if not self._fits(batch.size_bytes):
+                return None
+            self._waiting.popleft()
+            self._sequence += 1
+            request = _message(batch, self._sequence)
+            self.used_bytes += _size(request) - batch.size_bytes
+            return self._fly(request, None)
+        return None
+
+    def welcome(self, last_sequence: int, window_bytes: int, max_batch_bytes: int) -> bool:
+        """Begin a session: what the scheduler does not have is sent again.
+
+        False when the numbers cannot go on: it has fewer or more batches than this agent knows of,
+        or no longer takes a batch as large as one that has a number. The caller then calls
+        begin_again() and introduces itself under another name.
+        """
+        self.window_bytes = window_bytes
+        self.max_batch_bytes = max_batch_bytes or MAX_BATCH_BYTES
+        if last_sequence < self._acknowledged or last_sequence > self._sequence:
+            return False
+        self.acknowledge(last_sequence)
+        self._again = self._in_flight + self._again
+        self._in_flight = deque()
+        self._in_flight_bytes = 0
+        return all(_size(request) <= self.max_batch_bytes for request in self._again)
+
+    def begin_again(self) -> None:
+        """Take back all numbers. What was sent and is not acknowledged waits again, first."""
+        numbered = [*self._in_flight, *self._again]
+        self._in_flight, self._again = deque(), deque()
+        self._in_flight_bytes = self._sequence = self._acknowledged = 0
+        for request in reversed(numbered):
+            batch = _without_number(request.batch)
+            self.used_bytes += batch.size_bytes - _size(request)
+            self._waiting.appendleft(batch)
+
+    def acknowledge(self, sequence: int) -> None:
+        """Forget all batches up to a number."""
+        for requests in (self._in_flight, self._again):
+            while requests and requests[0].batch.sequence <= sequence:
+                size = _size(requests.popleft())
+                self.used_bytes -= size
+                if requests is self._in_flight:
+                    self._in_flight_bytes -= size
+                self.counters.acknowledged += 1
+        self._acknowledged = max(self._acknowledged, min(sequence, self._sequence))
+
+    def _fits(self, size_bytes: int) -> bool:
+        """A window smaller than a batch must not stop everything: one may always be under way."""
+        return not self._in_flight or self._in_flight_bytes + size_bytes <= self.window_bytes
+
+    def _fly(
+        self, request: ingest_pb2.ConnectRequest, source: deque[ingest_pb2.ConnectRequest] | None
+    ) -> ingest_pb2.ConnectRequest | None:
+        if source is not None:
+            if not self._fits(_size(request)):
+                return None
+            source.popleft()
+        self._in_flight.append(request)
+        self._in_flight_bytes += _size(request)
+        return request
+
+    def _drop_oldest(self) -> None:
+        """Drop until there is room; of a final batch the mark stays, or its run would never end."""
+        marks: list[Waiting] = []
+        while self._waiting and self.used_bytes > self.memory_limit:
+            batch = self._waiting.popleft()
+            if batch.parts:
+                self.counters.dropped += 1
+                self.counters.dropped_bytes += batch.size_bytes
+                self.used_bytes -= batch.size_bytes
+                self.miss(batch.job, batch.run, batch.content)
+                if not batch.final:
+                    continue
+                batch = replace(batch, parts=(), content=Content())
+                self.used_bytes += batch.size_bytes
+            marks.append(batch)
+        self._waiting.extendleft(reversed(marks))
+
+    def _tell_missing(self) -> None:
+        """Queue loss rows once there is room again, or when a run would end without them."""
+        if not self._missing:
+            return
+        first = self._waiting[0] if self._waiting else None
+        for (job, run), missing in list(self._missing.items()):
+            ends = first is not None and first.final and (first.job, first.run) == (job, run)
+            if ends or self.used_bytes <= self.memory_limit // 2:
+                del self._missing[job, run]
+                table = _loss(self.node, missing)
+                made, _ = batches(job, run, [("losses", table)], False, self.max_batch_bytes)
+                for batch in made:
+                    self._waiting.appendleft(batch)
+                    self.used_bytes += batch.size_bytes
+
+    def _split_first(self) -> None:
+        batch = self._waiting.popleft()
+        self.used_bytes -= batch.size_bytes
+        tables = [(part.table, decode(part.arrow_ipc)) for part in batch.parts]
+        made, too_large = batches(batch.job, batch.run, tables, batch.final, self.max_batch_bytes)
+        self.miss(batch.job, batch.run, too_large)
+        self._waiting.extendleft(reversed(made))
+        self.used_bytes += sum(piece.size_bytes for piece in made)
+
+
+def _loss(node: str, missing: Content) -> pa.Table:
+    """Return the loss row for what was dropped."""
+    detail = (
+        f"{missing.batches} batches with {missing.entries} entries, {missing.streams} streams and "
+        f"{missing.packets} packets were dropped by the capture agent"
+    )
+    row = {
+        "node_name": node,
+        "kind": "uplink_overrun",
+        "start_time": missing.start_ns or 0,
+        "end_time": missing.end_ns or 0,
+        "packets": missing.packets,
+        "bytes": missing.octets,
+        "stream": None,
+        "detail": detail,
+    }
+    return pa.Table.from_pylist([row], schema=schema.LOSSES)
+
+
+def _message(batch: Waiting, sequence: int) -> ingest_pb2.ConnectRequest:
+    request = ingest_pb2.ConnectRequest()
+    message = request.batch
+    message.sequence = sequence
+    message.job, message.run, message.final = batch.job, batch.run, batch.final
+    for part in batch.parts:
+        message.parts.add(table=TABLE_NUMBERS[part.table], arrow_ipc=part.arrow_ipc, rows=part.rows)
+    return request
+
+
+def _without_number(message: ingest_pb2.Batch) -> Waiting:
+    parts = tuple(
+        Part(TABLE_NAMES[part.table], part.arrow_ipc, part.rows) for part in message.parts
+    )
+    inside: Iterable[Content] = (content(part.table, decode(part.arrow_ipc)) for part in parts)
+    held = sum(inside, start=Content(batches=1)) if parts else Content()
+    return Waiting(message.job, message.run, parts, message.final, held)
+
+
+def _size(request: ingest_pb2.ConnectRequest) -> int:
+    return request.ByteSize()

@@ -1,0 +1,310 @@
+"""The agent's connection to the scheduler: a client of IngestService.Connect on threads of its own.
+
+`agent` and `importing` call it. What is sent is kept until the scheduler has it on disk; after a
+broken connection everything that is not acknowledged is sent again, in order.
+"""
+
+import re
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import grpc
+from recorder.v1 import ingest_pb2, ingest_pb2_grpc
+
+from services.capture import outbox
+from services.capture.assignments import Assignment
+from services.capture.outbox import Outbox, Parts
+from services.runtime.channel import open_channel
+from services.runtime.logging import logger
+
+PROTOCOL_VERSION = 1
+SOFTWARE_VERSION = "0.1.0"
+
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 5.0
+"""Between two attempts to connect; doubled each time."""
+
+WELCOME_SECONDS = 10.0
+"""A scheduler that accepts the connection and says nothing for this long is as good as away."""
+
+LONG_SESSION_SECONDS = 5.0
+"""A session that lived this long was a good one: the next attempt to connect need not wait."""
+
+STOP_SECONDS = 5.0
+"""Longest wait for the threads to end; they are daemons, so they cannot keep a process alive."""
+
+_NOT_IN_ID = re.compile(r"[^a-zA-Z0-9._-]")
+_NODE_IN_ID = 64  # characters of the node's name; the whole may have 128
+
+_log = logger(__name__)
+
+
+@dataclass(slots=True)
+class _Session:
+    """One call of Connect."""
+
+    agent_id: str
+    welcomed: bool = False
+    fruitful: bool = False  # something was acknowledged
+    over: bool = False
+
+
+class Uplink:
+    """Delivers batches, and knows what the scheduler wants recorded. Methods are thread-safe."""
+
+    def __init__(
+        self,
+        address: str,
+        node: str,
+        node_ip: str,
+        agent_id: str | None = None,
+        memory_limit: int = 64 << 20,
+        import_job: str = "",
+        blocking: bool = False,
+    ) -> None:
+        """`memory_limit` is in octets; above it send() drops the oldest batch, or waits."""
+        self._address = address
+        self._node = node
+        self._node_ip = node_ip
+        self._import_job = import_job
+        self._blocking = blocking
+        self._agent_id = agent_id or _new_agent_id(node)
+        self._changed = threading.Condition()
+        self._outbox = Outbox(node, memory_limit)
+        self._assignments: tuple[Assignment, ...] = ()
+        self._revision = 0
+        self._reconnects = 0
+        self._stopping = False
+        self._failure = ""
+        self._call: grpc.Call | None = None
+        self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
+
+    @property
+    def agent_id(self) -> str:
+        """Name under which the batches are counted now."""
+        return self._agent_id
+
+    @property
+    def assignments(self) -> tuple[Assignment, ...]:
+        """The latest list from the scheduler."""
+        return self._assignments
+
+    @property
+    def revision(self) -> int:
+        """Counts the lists that came, from 1; 0 when none did."""
+        return self._revision
+
+    @property
+    def counters(self) -> outbox.Counters:
+        """What happened to batches so far."""
+        return self._outbox.counters
+
+    @property
+    def reconnects(self) -> int:
+        """Sessions that ended before the uplink was stopped."""
+        return self._reconnects
+
+    @property
+    def failure(self) -> str:
+        """Why there is no session now, as a sentence; empty when there is one."""
+        return self._failure
+
+    def start(self) -> None:
+        """Begin to connect."""
+        self._thread.start()
+
+    def send(self, job: str, run: int, parts: Parts, final: bool = False) -> None:
+        """Queue tables for a run: pairs of a name in recordings.schema.TABLES and its rows.
+
+        Returns at once, unless the uplink is blocking and above its memory limit.
+        """
+        made, too_large = outbox.batches(job, run, parts, final, self._outbox.max_batch_bytes)
+        with self._changed:
+            if too_large != outbox.Content():
+                _log.error("rows larger than a batch were dropped", job=job, run=run)
+                self._outbox.miss(job, run, too_large)
+            for batch in made:
+                if self._blocking:
+                    self._changed.wait_for(
+                        lambda size=batch.size_bytes: (  # type: ignore[misc]
+                            self._outbox.has_room(size) or self._stopping
+                        )
+                    )
+                before = self._outbox.counters.dropped
+                self._outbox.put(batch)
+                if self._outbox.counters.dropped > before == 0:
+                    _log.warning("the scheduler is away or slow; the oldest batches are dropped")
+            self._changed.notify_all()
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until all is acknowledged; False when it is not within `timeout` seconds."""
+        with self._changed:
+            return (
+                self._changed.wait_for(lambda: self._outbox.is_empty or self._stopping, timeout)
+                and self._outbox.is_empty
+            )
+
+    def wait_for_assignments(self, after_revision: int, timeout: float) -> bool:
+        """Wait for a list newer than `after_revision`; False when none comes within the seconds."""
+        with self._changed:
+            return (
+                self._changed.wait_for(
+                    lambda: self._revision > after_revision or self._stopping, timeout
+                )
+                and self._revision > after_revision
+            )
+
+    def stop(self) -> None:
+        """End the session. What is not acknowledged by now is lost, and logged."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+            call = self._call
+        if call is not None:
+            call.cancel()
+        if self._thread.is_alive():
+            self._thread.join(STOP_SECONDS)
+        if not self._outbox.is_empty:
+            _log.error(
+                "stopped before the scheduler had everything",
+                unacknowledged_bytes=self._outbox.used_bytes,
+            )
+
+    def _run(self) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        while not self._stopping:
+            session = _Session(self._agent_id)
+            began = time.monotonic()
+            reason = self._converse(session)
+            if session.fruitful or time.monotonic() - began >= LONG_SESSION_SECONDS:
+                pause = FIRST_PAUSE_SECONDS
+            with self._changed:
+                if self._stopping:
+                    return
+                self._reconnects += session.welcomed
+                if reason != self._failure:
+                    _log.warning("no connection to the scheduler", reason=reason)
+                self._failure = reason
+                self._changed.wait_for(lambda: self._stopping, pause)
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+    def _converse(self, session: _Session) -> str:
+        """Hold one session until it ends; return why it did."""
+        channel = open_channel(self._address)
+        try:
+            call = ingest_pb2_grpc.IngestServiceStub(channel).Connect(self._requests(session))
+            with self._changed:
+                self._call = call
+                if self._stopping:
+                    call.cancel()
+            impatience = threading.Timer(WELCOME_SECONDS, _cancel_unless_welcome, (session, call))
+            impatience.daemon = True
+            impatience.start()
+            try:
+                for response in call:
+                    self._take(session, response)
+            finally:
+                impatience.cancel()
+            return "the scheduler ended the session"
+        except grpc.RpcError as error:
+            return _reason(error, session)
+        except _NumbersLostError:
+            return "the scheduler does not know this agent's numbers; it begins again as another"
+        finally:
+            with self._changed:
+                session.over = True
+                self._call = None
+                self._changed.notify_all()
+            channel.close()
+
+    def _requests(self, session: _Session) -> Iterator[ingest_pb2.ConnectRequest]:
+        """What gRPC's sending thread pulls from: the hello, then batches as the window allows."""
+        hello = ingest_pb2.Hello(
+            protocol_version=PROTOCOL_VERSION,
+            agent_id=session.agent_id,
+            node=self._node,
+            node_ip=self._node_ip,
+            software_version=SOFTWARE_VERSION,
+            import_job=self._import_job,
+        )
+        yield ingest_pb2.ConnectRequest(hello=hello)
+        while True:
+            with self._changed:
+                request = None
+                while not session.over and not self._stopping:
+                    request = self._outbox.next() if session.welcomed else None
+                    if request is not None:
+                        break
+                    self._changed.wait()
+                if request is None:
+                    return
+            yield request
+
+    def _take(self, session: _Session, response: ingest_pb2.ConnectResponse) -> None:
+        kind = response.WhichOneof("message")
+        with self._changed:
+            if kind == "welcome":
+                self._welcome(session, response.welcome)
+            elif kind == "acknowledgement":
+                self._outbox.acknowledge(response.acknowledgement.sequence)
+                session.fruitful = True
+            elif kind == "assignments":
+                self._assignments = tuple(_assignment(a) for a in response.assignments.assignments)
+                self._revision += 1
+            elif kind == "refusal":
+                self._outbox.counters.refused += 1
+                _log.error(
+                    "the scheduler refused a batch",
+                    sequence=response.refusal.sequence,
+                    reason=response.refusal.reason,
+                )
+            self._changed.notify_all()
+
+    def _welcome(self, session: _Session, welcome: ingest_pb2.Welcome) -> None:
+        if session.welcomed:
+            return
+        known = self._outbox.welcome(
+            welcome.last_sequence, welcome.window_bytes, welcome.max_batch_bytes
+        )
+        if not known:
+            self._outbox.begin_again()
+            self._agent_id = _new_agent_id(self._node)
+            session.fruitful = True  # nothing is wrong with the scheduler: no need to wait
+            raise _NumbersLostError
+        session.welcomed = True
+        self._failure = ""
+        _log.info("connected to the scheduler", address=self._address, agent_id=self._agent_id)
+
+
+class _NumbersLostError(Exception):
+    """The session cannot go on under this agent's name."""
+
+
+def _cancel_unless_welcome(session: _Session, call: grpc.Call) -> None:
+    if not session.welcomed:
+        call.cancel()
+
+
+def _reason(error: grpc.RpcError, session: _Session) -> str:
+    code, details = error.code(), error.details() or ""
+    if code is grpc.StatusCode.CANCELLED and not session.welcomed:
+        return f"the scheduler said nothing for {WELCOME_SECONDS:.0f} seconds"
+    return f"{code.name}: {details}"
+
+
+def _new_agent_id(node: str) -> str:
+    return f"{_NOT_IN_ID.sub('-', node)[:_NODE_IN_ID]}-{uuid.uuid4().hex[:12]}"
+
+
+def _assignment(message: ingest_pb2.Assignment) -> Assignment:
+    return Assignment(
+        message.job,
+        message.run,
+        message.kfl,
+        message.start_time.ToNanoseconds(),
+        message.stop_time.ToNanoseconds(),
+        message.body_limit,
+    )
