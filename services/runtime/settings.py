@@ -274,7 +274,7 @@ def _help(name: str, field: FieldInfo) -> str:
         elif _is_octets(field):
             default = _written(default)
         notes += f"; default: {default}"
-    return f"{field.description} [{notes}]"
+    return f"{field.description} ({notes})"
 
 
 def _kind(field: FieldInfo) -> str:
@@ -332,7 +332,7 @@ def options(model: type[S], run: Callable[[S], int | None]) -> Callable[..., Non
                 typer.Option(
                     "--config",
                     help=f"TOML file with these settings; its table {model.section} is for this "
-                    f"service alone. [env: {PREFIX}CONFIG]",
+                    f"service alone. (env: {PREFIX}CONFIG)",
                     envvar=f"{PREFIX}CONFIG",
                     show_envvar=False,
                 ),

@@ -1,0 +1,140 @@
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from services.runtime.errors import UserError
+from services.runtime.settings import (
+    CaptureSettings,
+    QuerySettings,
+    SchedulerSettings,
+    load,
+    octets,
+    options,
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch):
+    import os
+
+    for name in list(os.environ):
+        if name.upper().startswith("RECORDER_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("500Mi", 500 << 20),
+        ("512MB", 512_000_000),
+        ("1.5GiB", 3 << 29),
+        ("64k", 64_000),
+        (" 4096 ", 4096),
+        (7, 7),
+    ],
+)
+def test_sizes(text, expected):
+    assert octets(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "Mi", "-1", "1e9", "5 apples", "1" * 40, "٣", None, True])
+def test_sizes_that_are_none(text):
+    with pytest.raises(ValueError, match="500Mi"):
+        octets(text)
+
+
+def test_defaults():
+    assert SchedulerSettings().listen == "127.0.0.1:8897"
+    assert SchedulerSettings().storage_limit == 500 << 20
+    assert QuerySettings().listen == "127.0.0.1:8898"
+    assert CaptureSettings().interface == ["any"]
+    assert CaptureSettings().node
+
+
+def test_flags_win_over_variables_and_variables_over_the_file(tmp_path, monkeypatch):
+    config = tmp_path / "recorder.toml"
+    config.write_text(
+        'data = "/from-file"\nlog_level = "error"\nthreads = 9\n'
+        '[scheduler]\nstorage_limit = "1Gi"\nlog_level = "warning"\n'
+    )
+    monkeypatch.setenv("RECORDER_DATA", "/from-variable")
+    monkeypatch.setenv("RECORDER_LISTEN", "127.0.0.1:1")
+    settings = load(SchedulerSettings, {"listen": "127.0.0.1:2", "data": None}, config)
+    assert settings.listen == "127.0.0.1:2"
+    assert settings.data == Path("/from-variable")
+    assert settings.storage_limit == 1 << 30
+    assert settings.log_level == "warning"
+    assert type(settings) is SchedulerSettings
+    assert load(QuerySettings, {}, config).threads == 9
+    # The file is for that one call.
+    assert SchedulerSettings().storage_limit == 500 << 20
+
+
+def test_interfaces_from_a_variable_and_from_repeated_flags(monkeypatch):
+    monkeypatch.setenv("RECORDER_INTERFACE", "lo, eth0")
+    assert load(CaptureSettings, {}).interface == ["lo", "eth0"]
+    assert load(CaptureSettings, {"interface": ["a,b", "c"]}).interface == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("model", "flags", "says"),
+    [
+        (SchedulerSettings, {"listen": "nowhere"}, "--listen: 'nowhere' is not an address"),
+        (SchedulerSettings, {"listen": "a:70000"}, "write host:port"),
+        (SchedulerSettings, {"listen": "::1:80"}, "in brackets"),
+        (SchedulerSettings, {"storage_limit": "much"}, "--storage-limit: 'much' is not a size"),
+        (SchedulerSettings, {"log_level": "loud"}, "'debug', 'info', 'warning' or 'error'"),
+        (QuerySettings, {"threads": "0"}, "--threads: '0' is not right"),
+        (QuerySettings, {"deadline_seconds": "nan"}, "--deadline-seconds"),
+        (CaptureSettings, {"interface": ["a/b"]}, "--interface: 'a/b' is not the name"),
+        (CaptureSettings, {"interface": ["x" * 16]}, "is not the name"),
+        (CaptureSettings, {"packet_memory": "5"}, "--packet-memory: 5 is not"),
+    ],
+)
+def test_a_wrong_flag_is_one_sentence(model, flags, says):
+    with pytest.raises(UserError) as caught:
+        load(model, flags)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_variable_or_file_is_named(tmp_path, monkeypatch):
+    config = tmp_path / "c.toml"
+    config.write_text("[query]\nthread = 3\n")
+    with pytest.raises(UserError, match=r"'thread' in .*c\.toml: no such setting"):
+        load(QuerySettings, {}, config)
+    config.write_text("thread = 3\n")
+    with pytest.raises(UserError, match=r"c\.toml has 'thread': no such setting"):
+        load(QuerySettings, {}, config)
+    config.write_text("[[[")
+    with pytest.raises(UserError, match="is not TOML"):
+        load(QuerySettings, {}, config)
+    with pytest.raises(UserError, match="No such file"):
+        load(QuerySettings, {}, tmp_path / "absent")
+    monkeypatch.setenv("RECORDER_THREADS", "many")
+    with pytest.raises(UserError, match=r"^RECORDER_THREADS: 'many'"):
+        load(QuerySettings, {})
+
+
+def test_options_make_a_command_with_every_field(monkeypatch):
+    seen = []
+    app = typer.Typer()
+    app.command()(options(CaptureSettings, lambda settings: seen.append(settings) or 3))
+    help_text = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
+    for name in CaptureSettings.model_fields:
+        assert f"--{name.replace('_', '-')}" in help_text
+        assert f"RECORDER_{name.upper()}" in help_text
+    assert "256Mi" in help_text
+
+    result = CliRunner().invoke(app, ["--interface", "lo", "--packet-memory", "1Mi"])
+    assert result.exit_code == 3
+    assert seen[0].interface == ["lo"]
+    assert seen[0].packet_memory == 1 << 20
+
+    result = CliRunner().invoke(app, ["--scheduler", "x"])
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == [
+        "--scheduler: 'x' is not an address; write host:port, as in 127.0.0.1:8897."
+    ]
