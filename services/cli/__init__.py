@@ -1,0 +1,1 @@
+"""The `recorder` command: the only room that knows all services."""

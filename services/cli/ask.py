@@ -1,0 +1,153 @@
+"""`recorder ask`: entries that match a KFL statement, from the query service."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from recorder.v1 import query_pb2
+
+from services.cli import summary
+from services.cli.clients import QUERY, QueryAddress, query
+from services.cli.terminal import new_app, print_table, printable, say
+
+app = new_app()
+
+TABLE_ROWS = 100
+"""Rows of a table when no limit is given: what a person looks at. JSON and CSV have no limit."""
+
+FOLLOWED_WIDTHS = (23, 8, 8, 8, 40, 24, 24, 9)
+"""Columns of a table that has no end, so that it cannot be measured first."""
+
+
+class Format(StrEnum):
+    """How the answer is written."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+@app.command()
+def ask(
+    text: Annotated[
+        str, typer.Argument(metavar="KFL", help='Statement with record("name"), in one argument.')
+    ],
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=2**32 - 1,
+            metavar="N",
+            help=f"Most entries; 0 is all. Tables have {TABLE_ROWS} if not given.",
+        ),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with new entries until Ctrl-C.")
+    ] = False,
+    latest: Annotated[bool, typer.Option("--latest", help="Latest first.")] = False,
+    output: Annotated[
+        Format, typer.Option(help="Table, JSON (one entry a line) or CSV.")
+    ] = Format.TABLE,
+    address: QueryAddress = QUERY,
+) -> None:
+    """Show the entries of recordings that match a KFL statement.
+
+    For example: recorder ask 'record("demo") and http and response.status >= 500'
+    """
+    if follow and latest:
+        raise typer.BadParameter("--follow goes forward in time; leave out --latest.")
+    if limit is None:
+        limit = TABLE_ROWS if output is Format.TABLE and not follow else 0
+    request = query_pb2.QueryRequest(
+        kfl=text,
+        limit=limit,
+        follow=follow,
+        descending=latest,
+        format=query_pb2.ENTRY_FORMAT_JSON,
+    )
+    with query(address, text) as stub:
+        entries = _entries(stub.Query(request))
+        if output is Format.JSON:
+            _write_json(entries)
+        elif output is Format.CSV:
+            _write_csv(entries)
+        elif follow:
+            _write_lines(entries)
+        else:
+            print_table(summary.HEADERS, (summary.row(json.loads(entry)) for entry in entries))
+
+
+def _entries(answers: Iterable[query_pb2.QueryResponse]) -> Iterator[str]:
+    """Yield entries as JSON text; say what else comes, on stderr."""
+    for answer in answers:
+        part = answer.WhichOneof("part")
+        if part == "json":
+            yield answer.json
+        elif part == "loss":
+            say(loss_line(answer.loss))
+        elif part == "status":
+            _say_status(answer.status)
+
+
+def loss_line(loss: query_pb2.Loss) -> str:
+    """Return a sentence about something that is missing."""
+    counts = [f"{loss.packets} packets"] * bool(loss.packets)
+    counts += [f"{loss.bytes} octets"] * bool(loss.bytes)
+    amount = " and ".join(counts) or "an unknown amount"
+    kind = loss.kind.replace("_", " ")
+    where = f"on {loss.node} " if loss.node else ""
+    line = f"Missing in {loss.recording}: {amount} {where}({kind}). {loss.detail}"
+    return printable(line.rstrip())
+
+
+def _say_status(status: query_pb2.QueryStatus) -> None:
+    for warning in status.warnings:
+        say(f"warning: {printable(warning)}")
+    more = "; more match, --limit 0 shows all" if status.truncated else ""
+    entries = "1 entry" if status.entries == 1 else f"{status.entries} entries"
+    say(f"{entries} of {status.entries_scanned} in {status.elapsed_ms:.0f} ms{more}.")
+
+
+def _write_json(entries: Iterable[str]) -> None:
+    for entry in entries:
+        sys.stdout.write(entry + "\n")
+        sys.stdout.flush()
+
+
+def _write_csv(entries: Iterable[str]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(summary.CSV_HEADERS)
+    for entry in entries:
+        writer.writerow([_cell(value) for value in summary.csv_row(json.loads(entry))])
+        sys.stdout.flush()
+
+
+def _cell(value: Any) -> Any:
+    """Return a cell that a spreadsheet takes as text: what begins like a formula gets a quote.
+
+    https://owasp.org/www-community/attacks/CSV_Injection
+    """
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        return f"'{value}"
+    return value
+
+
+def _write_lines(entries: Iterable[str]) -> None:
+    _write_line(summary.HEADERS)
+    for entry in entries:
+        _write_line(summary.row(json.loads(entry)))
+
+
+def _write_line(cells: Iterable[str]) -> None:
+    shown = [
+        text if len(text) <= width else text[: width - 1] + "…"
+        for text, width in zip(map(printable, cells), FOLLOWED_WIDTHS, strict=True)
+    ]
+    padded = [text.ljust(width) for text, width in zip(shown, FOLLOWED_WIDTHS, strict=True)]
+    print("  ".join(padded).rstrip(), flush=True)

@@ -1,0 +1,171 @@
+"""`recorder dissect`: the API calls in a capture file, without any service."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator, Iterable, Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from services.cli.terminal import BAD_INPUT, CommandError, new_app, printable, say
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    import kfl
+
+app = new_app()
+
+BODY_LIMIT = 65536
+
+TABLE_ROWS_AT_ONCE = 1000
+"""Rows of which one table is made: as much as can be measured without holding a whole file."""
+
+
+class Format(StrEnum):
+    """How the calls are written."""
+
+    JSON = "json"
+    TABLE = "table"
+    COUNT = "count"
+    PARQUET = "parquet"
+
+
+@app.command()
+def dissect(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="pcap or pcapng, perhaps gzipped; - is stdin.")
+    ],
+    kfl: Annotated[str, typer.Option(metavar="KFL", help="Only calls that match this.")] = "",
+    body_limit: Annotated[
+        int,
+        typer.Option(
+            min=0, max=1 << 30, metavar="BYTES", help="Most octets of each body that are decoded."
+        ),
+    ] = BODY_LIMIT,
+    output: Annotated[
+        Format,
+        typer.Option(
+            help="JSON (one call a line), a table, the number of calls by protocol, or Parquet."
+        ),
+    ] = Format.JSON,
+    to: Annotated[
+        Path | None, typer.Option("-o", metavar="FILE", help="Write to this file, not to stdout.")
+    ] = None,
+) -> None:
+    """Show the API calls in a capture file."""
+    if to is not None and output is Format.TABLE:
+        raise typer.BadParameter("a table is for the terminal; leave out -o, or use --output json.")
+    chosen = None
+    if kfl:
+        from services.cli import statement
+
+        chosen = statement.compiled(kfl)
+
+    from services.capture.frames.batch import CaptureError
+
+    try:
+        losses = _write(file, chosen, body_limit, output, to)
+    except CaptureError as error:
+        raise CommandError(str(error), BAD_INPUT) from None
+    for loss in losses:
+        what = f"{loss.packets} packets" if loss.packets else "an unknown amount"
+        say(printable(f"Missing: {what} ({loss.kind.replace('_', ' ')}). {loss.detail}".rstrip()))
+
+
+def _write(
+    file: str, chosen: kfl.Filter | None, body_limit: int, output: Format, to: Path | None
+) -> Iterable[Any]:
+    """Dissect and write; return what is known to be missing."""
+    from services.capture import dissect as engine
+
+    if output is Format.COUNT:
+        counts, losses = engine.count(file, chosen)
+        _print_counts(counts, to)
+        return losses
+    tables = _Tables(engine.tables(file, chosen, body_limit))
+    if output is Format.JSON:
+        _write_json(tables, to)
+    elif output is Format.TABLE:
+        _print_tables(tables)
+    else:
+        _write_parquet(tables, to)
+    return tables.losses
+
+
+class _Tables:
+    """The tables of a generator, and then the losses that it returned."""
+
+    def __init__(self, tables: Generator[pa.Table, None, Iterable[Any] | None]) -> None:
+        self._tables = tables
+        self.losses: Iterable[Any] = ()
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        self.losses = (yield from self._tables) or ()
+
+
+def _print_counts(counts: dict[str, int], to: Path | None) -> None:
+    lines = [f"{name}\t{count}\n" for name, count in sorted(counts.items())]
+    text = "".join(lines)
+    if to is None:
+        sys.stdout.write(text)
+        return
+    from services.cli.export import opened
+
+    with opened(to) as out:
+        out.write(text.encode())
+
+
+def _write_json(tables: _Tables, to: Path | None) -> None:
+    import orjson
+
+    from recordings.entry import objects
+
+    def lines() -> Iterator[bytes]:
+        for table in tables:
+            for entry in objects(table):
+                yield orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE)
+
+    if to is None:
+        out = sys.stdout.buffer
+        for line in lines():
+            out.write(line)
+        out.flush()
+        return
+    from services.cli.export import opened
+
+    with opened(to) as file:
+        file.writelines(lines())
+
+
+def _print_tables(tables: _Tables) -> None:
+    from recordings.entry import objects
+    from services.cli import summary
+    from services.cli.terminal import print_table
+
+    rows: list[tuple[str, ...]] = []
+    for table in tables:
+        for entry in objects(table):
+            rows.append(summary.row(entry))
+            if len(rows) == TABLE_ROWS_AT_ONCE:
+                print_table(summary.HEADERS, rows)
+                rows.clear()
+    if rows:
+        print_table(summary.HEADERS, rows)
+
+
+def _write_parquet(tables: _Tables, to: Path | None) -> None:
+    import pyarrow.parquet as pq
+
+    from recordings.schema import ENTRIES
+    from services.cli.export import opened
+
+    with (
+        opened(to or Path("-")) as file,
+        pq.ParquetWriter(file, ENTRIES, compression="zstd") as writer,
+    ):
+        for table in tables:
+            writer.write_table(table)

@@ -1,0 +1,110 @@
+"""`recorder kfl`: check, explain and match statements, without any service."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+
+import kfl
+from services.cli import statement
+from services.cli.terminal import BAD_INPUT, CommandError, Output, new_app, print_json, say
+
+app = new_app(no_args_is_help=True, help="Check, explain and try out KFL statements.")
+
+MAX_LINE_CHARACTERS = 64 << 20
+"""An entry is a line; bodies have limits far below this, so a longer one is no entry."""
+
+Text = Annotated[str, typer.Argument(metavar="KFL", help="The statement, in one argument.")]
+
+
+@app.command()
+def check(
+    text: Text,
+    output: Annotated[Output, typer.Option(help="Text for people, JSON for programs.")] = (
+        Output.TABLE
+    ),
+) -> None:
+    """Say whether a statement can be used, and what is doubtful about it."""
+    found = kfl.check(text)
+    wrong = any(diagnostic.is_error for diagnostic in found)
+    if output is Output.JSON:
+        print_json({"ok": not wrong, "diagnostics": [_as_json(item) for item in found]})
+    else:
+        for diagnostic in found:
+            say(statement.show(text, diagnostic))
+        if not wrong:
+            print("The statement can be used.")
+    if wrong:
+        raise typer.Exit(BAD_INPUT)
+
+
+@app.command()
+def explain(text: Text) -> None:
+    """Show how a statement is understood."""
+    found = statement.compiled(text)
+    for warning in found.warnings:
+        say(statement.show(text, warning))
+    print(found.explain().rstrip("\n"))
+
+
+@app.command()
+def match(text: Text) -> None:
+    """Copy those entries from stdin to stdout that match; one JSON object a line."""
+    found = statement.compiled(text)
+    for warning in found.warnings:
+        say(statement.show(text, warning))
+    remaining = found.limit
+    for number, line in enumerate(_lines(), start=1):
+        if remaining == 0:
+            break
+        entry = _entry(line, number)
+        if entry is None or not found.matches(entry, _record(entry)):
+            continue
+        print(line.rstrip("\n"))
+        if remaining is not None:
+            remaining -= 1
+
+
+def _lines() -> Any:
+    """Yield lines of stdin. Raises CommandError for what is no text or has no end."""
+    try:
+        while line := sys.stdin.readline(MAX_LINE_CHARACTERS):
+            if len(line) == MAX_LINE_CHARACTERS and not line.endswith("\n"):
+                raise CommandError(
+                    f"A line of stdin is longer than {MAX_LINE_CHARACTERS} characters.", BAD_INPUT
+                )
+            yield line
+    except UnicodeDecodeError as error:
+        raise CommandError(f"stdin is not UTF-8: {error.reason}.", BAD_INPUT) from None
+
+
+def _entry(line: str, number: int) -> dict[str, Any] | None:
+    """Return the object in a line, None for an empty line. Raises CommandError."""
+    if not line.strip():
+        return None
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", "it is nested too deeply")
+        raise CommandError(f"Line {number} of stdin is not JSON: {reason}.", BAD_INPUT) from None
+    if not isinstance(entry, dict):
+        raise CommandError(f"Line {number} of stdin is JSON but not an object.", BAD_INPUT)
+    return entry
+
+
+def _record(entry: dict[str, Any]) -> str | None:
+    record = entry.get("record")
+    return record if isinstance(record, str) else None
+
+
+def _as_json(diagnostic: kfl.Diagnostic) -> dict[str, object]:
+    return {
+        "error": diagnostic.is_error,
+        "line": diagnostic.line,
+        "column": diagnostic.column,
+        "message": diagnostic.message,
+        "suggestion": diagnostic.suggestion,
+    }
