@@ -1,0 +1,135 @@
+# `make run` after a clone needs python3 (3.11 or later) and nothing else. `make help` lists the rest.
+
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+GENERATED := protos/gen/python
+PROTOS := $(wildcard protos/recorder/v1/*.proto)
+BUF ?= .cache/buf/node_modules/.bin/buf
+DOCKER ?= docker
+IMAGE ?= traffic-recorder
+VERSION ?= $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+WORKERS ?= 2
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z\/]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# What is installed -----------------------------------------------------------------------------
+
+# One recipe for the environment: it is made when it is missing or broken, and filled again when the
+# lock file has changed.
+.venv/.installed: requirements.lock
+	@python=$$($(PICK_PYTHON)) || { echo "$$python" >&2; exit 1; }; \
+	if ! $(BIN)/python -c '' 2>/dev/null; then \
+	    echo "Making .venv with $$python"; \
+	    "$$python" -m venv --clear .venv || { \
+	        echo "Could not make .venv. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; \
+	fi
+	$(BIN)/python -m pip install --disable-pip-version-check --no-input \
+	    --require-hashes --only-binary :all: -r requirements.lock
+	@touch $@
+
+.venv/.project: pyproject.toml .venv/.installed
+	@$(BIN)/python -m pip install --disable-pip-version-check --no-input --quiet \
+	    --no-deps --no-build-isolation -e .
+	@touch $@
+
+# The first python on the PATH that is new enough; `PYTHON=/path/to/python3 make run` names one.
+define PICK_PYTHON
+for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
+    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+        command -v "$$python"; exit 0; \
+    fi; \
+done; \
+echo "Python 3.11 or later is needed, and there is none on the PATH: python3 is $$(python3 --version 2>&1 || echo missing). Name one with: make PYTHON=/path/to/python3 run"; \
+exit 1
+endef
+
+# What runs -------------------------------------------------------------------------------------
+
+.PHONY: run
+run: .venv/.project ## Record HTTP and DNS traffic of this machine and show it; ONCE=1 ends then
+	@$(BIN)/recorder up --demo $(if $(ONCE),--once)
+
+.PHONY: bench
+bench: .venv/.project ## Measure; ONLY=name runs one of bench/*.py
+	@set -e; for each in $(if $(ONLY),bench/$(ONLY).py,$(sort $(wildcard bench/*.py))); do \
+	    echo "== $$each"; $(BIN)/python "$$each"; \
+	done
+
+# What is checked -------------------------------------------------------------------------------
+
+# Tests that need root or an engine use things that a machine has once, so they take turns.
+ALONE := root or docker
+
+.PHONY: test
+test: .venv/.project ## Run all tests
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not ($(ALONE))" $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -m "$(ALONE)" $(PYTEST_FLAGS) || [ $$? -eq 5 ]  # 5: there is none
+
+.PHONY: test/unit
+test/unit: .venv/.project ## Run the tests that need no other process
+	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_FLAGS) tests/unit
+
+.PHONY: lint
+lint: .venv/.project ## Check style and layout
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+.PHONY: format
+format: .venv/.project ## Put style and layout right
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: types
+types: .venv/.project ## Check types
+	$(BIN)/mypy
+
+.PHONY: imports
+imports: .venv/.project ## Check who imports whom
+	$(BIN)/lint-imports
+
+# What is generated -----------------------------------------------------------------------------
+
+define GENERATE
+$(BIN)/python -m grpc_tools.protoc -I protos \
+    --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
+    --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
+    --python_out=$(1) --grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) \
+    $(PROTOS)
+endef
+
+.PHONY: protos
+protos: .venv/.project ## Generate the code of the protos
+	$(call GENERATE,$(GENERATED))
+
+.PHONY: protos/check
+protos/check: .venv/.project ## Check that the generated code is up to date
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && $(call GENERATE,$$fresh) && \
+	diff -r -x __pycache__ "$$fresh" $(GENERATED) || \
+	    { echo "$(GENERATED) is not what the protos say: run make protos" >&2; exit 1; }
+
+.PHONY: protos/lint
+protos/lint: ## Check the protos with buf
+	$(BUF) lint protos
+
+.PHONY: lock
+lock: .venv/.project ## Renew the lock file from pyproject.toml; UPGRADE=1 takes newer versions
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header \
+	    --python-version 3.11 --all-extras --group dev --only-binary :all: \
+	    $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.lock
+
+.PHONY: images
+images: ## Build the container images
+	@set -e; for target in capture scheduler query; do \
+	    $(DOCKER) build -f deploy/docker/Dockerfile --target $$target \
+	        -t $(IMAGE)-$$target:$(VERSION) .; \
+	done
+
+.PHONY: clean
+clean: ## Remove what was made: environment and caches; recordings in .data stay
+	rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
