@@ -86,7 +86,7 @@ def _write(
         counts, losses = engine.count(file, chosen)
         _print_counts(counts, to)
         return losses
-    tables = _Tables(engine.tables(file, chosen, body_limit))
+    tables = _Tables(engine.tables(file, chosen, body_limit), chosen)
     if output is Format.JSON:
         _write_json(tables, to)
     elif output is Format.TABLE:
@@ -97,14 +97,29 @@ def _write(
 
 
 class _Tables:
-    """The tables of a generator, and then the losses that it returned."""
+    """The tables of a generator, redacted as the filter says, and then what it returned."""
 
-    def __init__(self, tables: Generator[pa.Table, None, Iterable[Any] | None]) -> None:
+    def __init__(
+        self, tables: Generator[pa.Table, None, Iterable[Any]], chosen: kfl.Filter | None
+    ) -> None:
         self._tables = tables
+        self._redactions = chosen.redactions if chosen is not None else ()
         self.losses: Iterable[Any] = ()
 
     def __iter__(self) -> Iterator[pa.Table]:
-        self.losses = (yield from self._tables) or ()
+        if not self._redactions:
+            self.losses = yield from self._tables
+            return
+        from services.query.redact import Redactions
+
+        redactions = Redactions(self._redactions)
+        while True:
+            try:
+                table = next(self._tables)
+            except StopIteration as end:
+                self.losses = end.value
+                return
+            yield redactions.apply_to_table(table)
 
 
 def _print_counts(counts: dict[str, int], to: Path | None) -> None:

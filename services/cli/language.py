@@ -56,6 +56,11 @@ def match(text: Text) -> None:
     found = statement.compiled(text)
     for warning in found.warnings:
         say(statement.show(text, warning))
+    redactions = None
+    if found.redactions:
+        from services.query.redact import Redactions
+
+        redactions = Redactions(found.redactions)
     remaining = found.limit
     for number, line in enumerate(_lines(), start=1):
         if remaining == 0:
@@ -63,6 +68,9 @@ def match(text: Text) -> None:
         entry = _entry(line, number)
         if entry is None or not found.matches(entry, _record(entry)):
             continue
+        if redactions is not None:
+            redactions.apply(entry)
+            line = json.dumps(entry, ensure_ascii=False, separators=(",", ":"))
         print(line.rstrip("\n"))
         if remaining is not None:
             remaining -= 1

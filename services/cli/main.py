@@ -67,6 +67,18 @@ class Commands(TyperGroup):
         return name, command, rest
 
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. Raises ReaderGone, since typer makes an exit code 1 of that."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise ReaderGone from error
+
+
+class ReaderGone(Exception):  # noqa: N818 - no error: `head` has seen enough
+    """Who reads stdout went away."""
+
+
 app = new_app(cls=Commands, no_args_is_help=True)
 
 
@@ -84,7 +96,7 @@ def main() -> None:
     try:
         code = run(sys.argv[1:])
         sys.stdout.flush()
-    except BrokenPipeError:
+    except (BrokenPipeError, ReaderGone):
         # What is still in the buffer has nowhere to go, and must not be tried again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = BROKEN_PIPE
@@ -92,7 +104,7 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command line; return its exit code. Raises BrokenPipeError only."""
+    """Run one command line; return its exit code. Raises ReaderGone only."""
     try:
         return int(app(arguments, prog_name="recorder", standalone_mode=False) or 0)
     except CommandError as error:
@@ -102,7 +114,7 @@ def run(arguments: list[str]) -> int:
         return INTERRUPTED
     except USAGE_ERROR as error:
         return _usage(error)
-    except BrokenPipeError:
+    except ReaderGone:
         raise
     except Exception as error:
         return _unexpected(error)

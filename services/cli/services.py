@@ -4,6 +4,7 @@ Each loads its settings, sets up logging, and hands over to the service's `app.r
 """
 
 import importlib
+import sys
 from typing import Any
 
 import typer
@@ -29,10 +30,21 @@ def _service(module: str, model: type[ServiceSettings], help_text: str) -> typer
             return int(service.run(settings) or 0)
         except OSError as error:
             raise CommandError(_sentence(error), FAILED) from error
+        except Exception as error:
+            if not _is_capture_error(error):
+                raise
+            raise CommandError(str(error), FAILED) from error
 
     found = new_app()
     found.command(help=help_text)(options(model, run))
     return found
+
+
+def _is_capture_error(error: Exception) -> bool:
+    """Tell whether a source of frames says, in a sentence, why it cannot be read."""
+    # Only a capture process has this loaded; the others need not.
+    batch: Any = sys.modules.get("services.capture.frames.batch")
+    return batch is not None and isinstance(error, batch.CaptureError)
 
 
 def _sentence(error: OSError) -> str:
