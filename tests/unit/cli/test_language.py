@@ -1,0 +1,86 @@
+"""`recorder kfl`, in this process: what it prints, and its code."""
+
+import io
+import json
+import sys
+
+import pytest
+
+from services.cli.main import run
+
+HTTP = '{"protocol": {"name": "http"},  "response": {"status": 500}}'
+DNS = '{"protocol": {"name": "dns"}}'
+
+
+def match(monkeypatch, capsys, text, stdin):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
+    code = run(["kfl", "match", text])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_match_copies_lines_as_they_are(monkeypatch, capsys):
+    stdin = f"{HTTP}\n\n{DNS}\n{HTTP}".encode()
+    assert match(monkeypatch, capsys, "http", stdin) == (0, f"{HTTP}\n{HTTP}\n", "")
+
+
+def test_match_stops_at_the_limit(monkeypatch, capsys):
+    stdin = f"{DNS}\n{HTTP}\n{HTTP}\nnot JSON\n".encode()
+    assert match(monkeypatch, capsys, "http and limit(1)", stdin) == (0, f"{HTTP}\n", "")
+
+
+def test_match_redacts(monkeypatch, capsys):
+    entry = {"protocol": {"name": "http"}, "request": {"method": "GET", "body": "secret"}}
+    text = 'http and redact("request.body")'
+    code, out, _ = match(monkeypatch, capsys, text, json.dumps(entry).encode())
+    assert code == 0
+    assert json.loads(out)["request"] == {"method": "GET", "body": "[REDACTED]"}
+
+
+@pytest.mark.parametrize(
+    ("stdin", "says"),
+    [
+        (f"{HTTP}\nnonsense\n".encode(), "Line 2 of stdin is not JSON"),
+        (b"[1]\n", "Line 1 of stdin is JSON but not an object"),
+        (b"\xff\xfe\n", "not UTF-8"),
+        (b'{"a":' * 100_000 + b"\n", "Line 1 of stdin is not JSON"),
+    ],
+)
+def test_match_names_the_line_that_is_wrong(monkeypatch, capsys, stdin, says):
+    code, _, err = match(monkeypatch, capsys, "http", stdin)
+    assert code == 2
+    assert says in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["check", "explain", "match"])
+def test_a_wrong_statement_is_shown_with_a_caret(capsys, command):
+    assert run(["kfl", command, "http and and"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    text, caret, message = err.splitlines()
+    assert text.strip() == "http and and"
+    assert text[caret.index("^") :].startswith("and")
+    assert message.startswith("line 1, column 10")
+
+
+def test_check_says_yes_and_warns(capsys):
+    assert run(["kfl", "check", "http and tls or dns"]) == 0
+    out, err = capsys.readouterr()
+    assert "can be used" in out
+    assert "warning" in err
+
+
+def test_check_for_programs(capsys):
+    assert run(["kfl", "check", "http and and", "--output", "json"]) == 2
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["ok"] is False
+    assert answer["diagnostics"][0]["column"] == 10
+    assert answer["diagnostics"][0]["error"] is True
+
+
+def test_explain(capsys):
+    assert run(["kfl", "explain", "http and response.status == 500"]) == 0
+    out = capsys.readouterr().out
+    assert "response.status" in out
+    assert "500" in out

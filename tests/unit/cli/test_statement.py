@@ -1,0 +1,42 @@
+import pytest
+
+from kfl import Diagnostic
+from services.cli import statement
+from services.cli.terminal import CommandError
+
+
+def test_the_caret_is_under_the_column():
+    text = "http and\n  response.status === 5"
+    shown = statement.show(text, Diagnostic(True, 2, 19, "unexpected `===`", "Write `==`."))
+    first, second, third = shown.split("\n")
+    assert first[second.index("^") :].startswith("=== 5")
+    assert third == "line 2, column 19: unexpected `===` Write `==`."
+
+
+def test_a_long_statement_is_cut_to_what_is_near_the_caret():
+    text = "x" * 500 + "!" + "y" * 500
+    first, second, _ = statement.show(text, Diagnostic(True, 1, 501, "m")).split("\n")
+    assert len(first) < 120
+    assert first[second.index("^")] == "!"
+
+
+@pytest.mark.parametrize("column", [1, 4, 99])
+def test_a_place_after_the_end_is_shown_too(column):
+    assert "^" in statement.show("abc", Diagnostic(True, 1, column, "m"))
+    assert "^" in statement.show("abc", Diagnostic(True, 7, column, "m"))
+
+
+def test_control_characters_are_not_sent_to_the_terminal():
+    shown = statement.show("a\x1b[2Jb", Diagnostic(False, 1, 3, "odd \x1b[2J\n sign"))
+    assert "\x1b" not in shown
+    assert shown.count("\n") == 2
+    assert "warning: line 1, column 3: odd ?[2J sign" in shown
+
+
+def test_a_wrong_statement_ends_the_command_with_2():
+    with pytest.raises(CommandError) as caught:
+        statement.compiled("http and and")
+    assert caught.value.exit_code == 2
+    assert "^" in str(caught.value)
+    assert statement.compiled("http").matches({"protocol": {"name": "http"}})
+    assert statement.errors("http") == ""
