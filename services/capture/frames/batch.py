@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+# fmt: off
 FRAME = np.dtype((np.record, [
     ("timestamp", np.int64),        # nanoseconds since 1970
     ("offset", np.int64),           # position of the frame's first octet
@@ -13,13 +14,20 @@ FRAME = np.dtype((np.record, [
     ("original_length", np.int32),  # octets on the wire
     ("link_type", np.int32),        # LINKTYPE_, https://www.tcpdump.org/linktypes.html
 ]))
+# fmt: on
+
+MOST_FRAMES = 16_384
+"""Most frames of a batch: more would leave the processor's caches, fewer would cost calls."""
+MOST_OCTETS = 8 << 20
+"""Octets after which a batch ends: what its messages keep must fit in the dissectors' rings."""
 
 
 class FrameBatch(NamedTuple):
     """Some frames, in the order in which they came."""
 
     octets: np.ndarray
-    """uint8, writable, one dimension: all frames lie in it. Good until the next batch is asked for."""
+    """uint8, writable, one dimension: all frames lie in it. Good until the next batch is asked for.
+    """
     frames: np.ndarray
     """FRAME, one row for each frame; each lies inside `octets`."""
 
@@ -45,8 +53,11 @@ class FrameSource(Protocol):
     """Frames in batches."""
 
     def batches(self) -> Iterator[FrameBatch]:
-        """Yield batches until the source ends. A live source yields an empty one when nothing came
-        within its poll timeout, so that its caller can look at other things."""
+        """Yield batches until the source ends.
+
+        A live source yields an empty one when nothing came within its poll timeout, so that its
+        caller can look at other things.
+        """
         ...
 
     def losses(self) -> list[Loss]:

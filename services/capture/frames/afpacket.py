@@ -1,0 +1,408 @@
+"""Frames from an interface of Linux, through a TPACKET_V3 ring that is mapped into NumPy.
+
+See packet(7) and Documentation/networking/packet_mmap.rst. The ring is made of blocks; the kernel
+fills one, hands it over when it is full or old enough, and gets it back when its frames were read.
+
+A VLAN tag that the interface took off is not put back: frames are as the network stack sees them.
+"""
+
+import contextlib
+import ctypes
+import errno
+import mmap
+import os
+import select
+import socket
+import struct
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from services.capture.frames import ringwalk
+from services.capture.frames.batch import (
+    FRAME,
+    MOST_FRAMES,
+    MOST_OCTETS,
+    CaptureError,
+    FrameBatch,
+    FrameSource,
+    Loss,
+)
+from services.capture.frames.walk import LARGEST_FRAME
+
+ANY = "any"
+"""Instead of an interface: all of them, those that appear later too."""
+
+BLOCK_SIZE = 1024 * 1024
+"""Octets. Larger than any frame, and a few thousand packets for one system call.
+
+At most MOST_FRAMES packets fit: each takes ringwalk.SMALLEST_SLOT octets or more.
+"""
+BLOCK_COUNT = 64
+"""64 MiB of ring: half a second of 1 Gbit/s, while the reader is busy."""
+MOST_BLOCKS = MOST_OCTETS // BLOCK_SIZE
+"""Blocks of one batch."""
+BLOCK_TIMEOUT_MS = 10
+"""How long the kernel waits for a block to fill before it hands it over."""
+POLL_TIMEOUT_MS = 100
+
+MOST_INSTRUCTIONS = 4096
+"""Of a BPF program: BPF_MAXINSNS of linux/bpf_common.h."""
+
+# linux/if_packet.h and asm-generic/socket.h
+SOL_PACKET = 263
+PACKET_RX_RING, PACKET_STATISTICS, PACKET_VERSION, PACKET_IGNORE_OUTGOING = 5, 6, 10, 23
+TPACKET_V3 = 2
+SO_ATTACH_FILTER = 26
+ETH_P_ALL = 0x0003
+NOMINAL_FRAME_SIZE = 2048  # a V3 ring packs frames as they come; the kernel only checks it
+TP_STATUS_USER = 1
+BLOCK_STATUS, BLOCK_PACKETS, BLOCK_FIRST_PACKET, BLOCK_SEQUENCE = (
+    8,
+    12,
+    16,
+    24,
+)  # struct tpacket_hdr_v1
+BPF_RETURN_CONSTANT = 0x06
+LOOPBACK = "lo"
+
+Instruction = tuple[int, int, int, int]
+"""Of classic BPF: code, jump if true, jump if false, constant. As `tcpdump -ddd` prints them."""
+
+NO_CAPABILITY = (
+    "capturing from an interface needs the capability CAP_NET_RAW, which this process does not "
+    "have; run it as root, or grant it: `setcap cap_net_raw+ep` on a copy of the Python binary, "
+    "`docker run --cap-add NET_RAW`, or `securityContext.capabilities.add: [NET_RAW]` in the chart"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What an AfPacket has seen since it was opened."""
+
+    frames: int
+    loopback_copies: int
+    """Left out: the loopback interface shows every packet when it is sent and when it arrives."""
+    unknown_link_layer: int
+    """Left out: neither Ethernet nor IPv4 or IPv6."""
+
+
+def missing_capability() -> str | None:
+    """Return None if this process may capture, else a sentence that says what it lacks."""
+    try:
+        _packet_socket().close()
+    except CaptureError as error:
+        return str(error)
+    return None
+
+
+def _packet_socket() -> socket.socket:
+    """Open a packet socket that receives nothing before it is bound. Raises CaptureError."""
+    if not hasattr(socket, "AF_PACKET"):
+        raise CaptureError("capturing from an interface needs Linux; read a capture file instead")
+    try:
+        return socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    except PermissionError:
+        raise CaptureError(NO_CAPABILITY) from None
+    except OSError as error:
+        raise CaptureError(f"this system gives no packet sockets: {error.strerror}") from None
+
+
+class AfPacket:
+    """A FrameSource over one interface, or all of them.
+
+    Frames lie in the ring itself; their blocks go back to the kernel when the next batch is asked
+    for. A batch that is held longer shows other packets.
+    """
+
+    def __init__(
+        self,
+        interface: str = ANY,
+        *,
+        program: Sequence[Instruction] | None = None,
+        snaplen: int = LARGEST_FRAME,
+        block_count: int = BLOCK_COUNT,
+    ) -> None:
+        """Capture from now on.
+
+        program: what the kernel keeps; None for everything. snaplen: octets kept of a frame.
+        block_count: blocks of BLOCK_SIZE in the ring. Raises CaptureError.
+        """
+        if not 1 <= snaplen <= LARGEST_FRAME:
+            raise CaptureError(f"a snaplen of {snaplen} octets; it can be 1 to {LARGEST_FRAME}")
+        self.interface = interface
+        self._snaplen = snaplen
+        self._index = _interface_index(interface)
+        self._block_count = block_count
+        self._frames = np.zeros(MOST_FRAMES, FRAME)
+        self._counts = np.zeros(ringwalk.COUNTS, np.int64)
+        self._frame_count = 0
+        self._next_block = 0
+        self._sequence = 1  # of the next block
+        self._losses: list[Loss] = []
+        self._asked_ns = time.time_ns()
+        self._closed = False
+        self._socket = _packet_socket()
+        try:
+            self._open_ring(program)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _open_ring(self, program: Sequence[Instruction] | None) -> None:
+        size = BLOCK_SIZE * self._block_count
+        frames = size // NOMINAL_FRAME_SIZE
+        request = (
+            BLOCK_SIZE,
+            self._block_count,
+            NOMINAL_FRAME_SIZE,
+            frames,
+            BLOCK_TIMEOUT_MS,
+            0,
+            0,
+        )
+        try:
+            self._socket.setsockopt(SOL_PACKET, PACKET_VERSION, TPACKET_V3)
+            self._socket.setsockopt(SOL_PACKET, PACKET_RX_RING, struct.pack("7I", *request))
+            self._mapping = mmap.mmap(self._socket.fileno(), size)
+        except OSError as error:
+            raise CaptureError(
+                f"the kernel gives no ring of {size >> 20} MiB: {error.strerror}; "
+                "a smaller one may do"
+            ) from None
+        self._octets = np.frombuffer(self._mapping, np.uint8)
+        self._words = self._octets.view(np.uint32)
+        self._halves = self._octets.view(np.uint16)
+        if self.interface == LOOPBACK:  # the walk leaves them out as well, on "any" for instance
+            self._socket.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
+        self.attach(program)
+        self._walk(0, 0, 0)  # compiles the kernel while nothing can be dropped yet
+        name = "" if self.interface == ANY else self.interface
+        try:
+            self._socket.bind((name, ETH_P_ALL))
+        except OSError as error:
+            raise CaptureError(f"cannot capture from {self.interface}: {error.strerror}") from None
+        self._poll = select.poll()
+        self._poll.register(self._socket.fileno(), select.POLLIN | select.POLLERR)
+
+    def attach(self, program: Sequence[Instruction] | None) -> None:
+        """Change what the kernel keeps, without a gap; None for everything. Raises CaptureError.
+
+        A program is compiled for the link layer of the interface. Packets that are in the ring
+        already still come.
+        """
+        instructions = list(program) if program else [(BPF_RETURN_CONSTANT, 0, 0, LARGEST_FRAME)]
+        if len(instructions) > MOST_INSTRUCTIONS:
+            raise CaptureError(
+                f"a BPF program of {len(instructions)} instructions; it can have "
+                f"{MOST_INSTRUCTIONS}"
+            )
+        try:
+            packed = b"".join(
+                struct.pack("HBBI", code, true, false, self._shortened(code, constant))
+                for code, true, false, constant in instructions
+            )
+            octets = ctypes.create_string_buffer(packed)
+            program_header = struct.pack("HL", len(instructions), ctypes.addressof(octets))
+            self._socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program_header)
+        except (OSError, struct.error, ValueError, TypeError) as error:
+            raise CaptureError(f"the kernel refuses the BPF program: {error}") from None
+
+    def _shortened(self, code: int, constant: int) -> int:
+        """What a program returns is the octets kept: at most the snaplen."""
+        return min(constant, self._snaplen) if code == BPF_RETURN_CONSTANT else constant
+
+    def batches(self, *, wait: bool = True) -> Iterator[FrameBatch]:
+        """Yield the frames of one or several blocks; an empty batch after POLL_TIMEOUT_MS.
+
+        wait: False for an empty batch at once. Raises CaptureError when the interface is gone.
+        """
+        while not self._closed:
+            rows, blocks = self._take_blocks()
+            if blocks == 0:
+                self._wait(POLL_TIMEOUT_MS if wait else 0)
+                rows, blocks = self._take_blocks()
+            self._frame_count += rows
+            try:
+                yield FrameBatch(self._octets, self._frames[:rows])
+            finally:
+                self._release(blocks)
+
+    def _take_blocks(self) -> tuple[int, int]:
+        """Fill rows from the blocks that are ready; return how many of both."""
+        rows = blocks = 0
+        while blocks < min(MOST_BLOCKS, max(1, self._block_count // 4)):  # the kernel needs some
+            start = (self._next_block + blocks) % self._block_count * BLOCK_SIZE
+            header = self._words[start >> 2 : start + BLOCK_SEQUENCE + 8 >> 2]
+            if not header[BLOCK_STATUS >> 2] & TP_STATUS_USER:
+                break
+            packets = int(header[BLOCK_PACKETS >> 2])
+            if rows + packets > MOST_FRAMES and blocks > 0:
+                break
+            self._check_sequence(int(header[BLOCK_SEQUENCE >> 2 :].view(np.uint64)[0]))
+            rows = self._walk(start, packets, rows)
+            blocks += 1
+        return rows, blocks
+
+    def _walk(self, start: int, packets: int, rows: int) -> int:
+        """Add rows for the packets of the block at `start`; return how many there are then."""
+        return ringwalk.walk_block(
+            self._octets,
+            self._words,
+            self._halves,
+            start + int(self._words[start + BLOCK_FIRST_PACKET >> 2]),
+            start + BLOCK_SIZE,
+            packets,
+            self._frames,
+            rows,
+            self._counts,
+        )
+
+    def _check_sequence(self, sequence: int) -> None:
+        """Blocks are numbered; a number that is not the next one is a block that nobody saw."""
+        if sequence != self._sequence:
+            now = time.time_ns()
+            detail = f"block {sequence} of the ring came where {self._sequence} was expected"
+            self._losses.append(Loss("kernel_drop", self._asked_ns, now, detail=detail))
+        self._sequence = sequence + 1
+
+    def _release(self, blocks: int) -> None:
+        """Give the kernel blocks back."""
+        if self._closed:
+            return
+        for _ in range(blocks):
+            self._words[(self._next_block * BLOCK_SIZE + BLOCK_STATUS) >> 2] = 0
+            self._next_block = (self._next_block + 1) % self._block_count
+
+    def _wait(self, timeout_ms: int) -> None:
+        """Wait for a block."""
+        events = self._poll.poll(timeout_ms)
+        if not events or not events[0][1] & select.POLLERR:
+            return
+        error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error not in (0, errno.ENETDOWN):
+            raise CaptureError(f"capturing from {self.interface} failed: {os.strerror(error)}")
+        if self.interface != ANY and _index_now(self.interface) != self._index:
+            raise CaptureError(f"the interface {self.interface} is gone")
+        # It is down: it may come up again, and the socket is then still bound to it.
+
+    def fileno(self) -> int:
+        """Return the descriptor that is readable when there are frames."""
+        return self._socket.fileno()
+
+    def losses(self) -> list[Loss]:
+        """Return what the kernel dropped since the last call, kind kernel_drop."""
+        found, self._losses = self._losses, []
+        since, self._asked_ns = self._asked_ns, time.time_ns()
+        if self._closed:
+            return found
+        statistics = self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 12)
+        _, dropped, freezes = struct.unpack("3I", statistics)
+        if dropped or freezes:
+            size = BLOCK_SIZE * self._block_count >> 20
+            detail = f"the ring of {self.interface} ({size} MiB) was full, {freezes} times"
+            found.append(Loss("kernel_drop", since, self._asked_ns, dropped, detail=detail))
+        return found
+
+    @property
+    def counts(self) -> Counts:
+        """What was seen since the source was opened."""
+        return Counts(
+            self._frame_count,
+            int(self._counts[ringwalk.LOOPBACK_COPIES]),
+            int(self._counts[ringwalk.UNKNOWN_LINK_LAYER]),
+        )
+
+    def close(self) -> None:
+        """Close the socket and unmap the ring; while a batch is held, its octets stay readable."""
+        if self._closed:
+            return
+        self._closed = True
+        self._poll.unregister(self._socket.fileno())
+        self._octets = self._octets[:0].copy()
+        self._words, self._halves = self._octets.view(np.uint32), self._octets.view(np.uint16)
+        with contextlib.suppress(BufferError):  # a batch that is held: unmapped when it is let go
+            self._mapping.close()
+        self._socket.close()
+
+
+class Interfaces:
+    """A FrameSource over several interfaces: a batch comes from one of them."""
+
+    def __init__(self, sources: Sequence[AfPacket]) -> None:
+        """`sources` are closed with this."""
+        self._sources = sources
+        self._poll = select.poll()
+        for source in sources:
+            self._poll.register(source.fileno(), select.POLLIN | select.POLLERR)
+        self._closed = False
+
+    def batches(self) -> Iterator[FrameBatch]:
+        """Yield batches of the interfaces in turn; an empty one after POLL_TIMEOUT_MS.
+
+        Raises CaptureError when one of the interfaces is gone.
+        """
+        turns = [source.batches(wait=False) for source in self._sources]
+        while not self._closed:
+            came = False
+            for turn in turns:
+                batch = next(turn, None)
+                if batch is None:
+                    return
+                if len(batch.frames):
+                    came = True
+                    yield batch
+                else:
+                    empty = batch
+            if not came:
+                self._poll.poll(POLL_TIMEOUT_MS)
+                yield empty
+
+    def losses(self) -> list[Loss]:
+        """Return what the kernel dropped since the last call."""
+        return [loss for source in self._sources for loss in source.losses()]
+
+    def close(self) -> None:
+        """Close all of them."""
+        self._closed = True
+        for source in self._sources:
+            source.close()
+
+
+def open_interfaces(interfaces: Sequence[str], ring_memory: int) -> FrameSource:
+    """Capture from these interfaces; "any" among them is all of them.
+
+    ring_memory: octets of each ring, rounded down to whole blocks. Raises CaptureError.
+    """
+    names = [ANY] if ANY in interfaces else list(dict.fromkeys(interfaces))
+    if not names:
+        raise CaptureError(f"no interface to capture from; name one, or {ANY}")
+    sources: list[AfPacket] = []
+    try:
+        for name in names:
+            sources.append(AfPacket(name, block_count=max(ring_memory // BLOCK_SIZE, 1)))
+    except BaseException:
+        for source in sources:
+            source.close()
+        raise
+    return sources[0] if len(sources) == 1 else Interfaces(sources)
+
+
+def _interface_index(interface: str) -> int:
+    """Return the index to bind to, 0 for "any". Raises CaptureError."""
+    if interface == ANY:
+        return 0
+    index = _index_now(interface)
+    if index == 0:
+        names = ", ".join(name for _, name in socket.if_nameindex())
+        raise CaptureError(f"there is no interface {interface!r}; there are {ANY}, {names}")
+    return index
+
+
+def _index_now(interface: str) -> int:
+    try:
+        return socket.if_nametoindex(interface)
+    except (OSError, ValueError):
+        return 0

@@ -1,0 +1,101 @@
+# mypy: ignore-errors
+"""Walk the packets in a block of a TPACKET_V3 ring; afpacket.py calls this.
+
+Offsets are those of struct tpacket3_hdr and struct sockaddr_ll in linux/if_packet.h. The headers
+are in the byte order of the machine, and aligned, so they are read through views of the ring.
+"""
+
+import numpy as np
+
+from services.capture.frames.walk import touch_ahead, with_unused
+from services.capture.kernel import kernel, read_u8
+
+NANOSECONDS = 1_000_000_000
+
+NEXT_OFFSET, SECONDS, FRACTION_NS, SNAPLEN, LENGTH = 0, 4, 8, 12, 16
+LINK_OFFSET, NETWORK_OFFSET = 24, 26
+ADDRESS = 48  # of the sockaddr_ll, behind the header
+ADDRESS_PROTOCOL, ADDRESS_HARDWARE, ADDRESS_PACKET_TYPE = ADDRESS + 2, ADDRESS + 8, ADDRESS + 10
+PACKET_HEADER_SIZE = 68
+SMALLEST_SLOT = 96  # octets that a packet takes at least: headers, 16 for a link header, alignment
+
+PACKET_OUTGOING = 4
+ARPHRD_ETHER, ARPHRD_LOOPBACK = 1, 772
+ETHERTYPE_IPV4, ETHERTYPE_IPV6 = 0x0800, 0x86DD
+LINKTYPE_ETHERNET, LINKTYPE_RAW = 1, 101
+
+# Elements of `counts`.
+LOOPBACK_COPIES, UNKNOWN_LINK_LAYER, OUTSIDE_BLOCK = 0, 1, 2
+COUNTS = 3
+
+
+@kernel
+def read_network_order_u16(octets, at):
+    """Return the 16-bit integer that is in network order in every header."""
+    return read_u8(octets, at) << 8 | read_u8(octets, at + 1)
+
+
+@kernel
+def read_slot(octets, words, halves, at, block_end, frame, counts):
+    """Fill `frame` from the packet whose header is at `at`; return False to leave it out."""
+    captured_length = np.int64(words[np.uint64(at + SNAPLEN >> 2)])
+    original_length = np.int64(words[np.uint64(at + LENGTH >> 2)])
+    link = np.int64(halves[np.uint64(at + LINK_OFFSET >> 1)])
+    hardware = np.int64(halves[np.uint64(at + ADDRESS_HARDWARE >> 1)])
+    if at + link + captured_length > block_end:
+        counts[np.uint64(OUTSIDE_BLOCK)] += 1
+        return False
+    link_type = LINKTYPE_ETHERNET
+    if hardware == ARPHRD_LOOPBACK:
+        if read_u8(octets, at + ADDRESS_PACKET_TYPE) == PACKET_OUTGOING:
+            counts[np.uint64(LOOPBACK_COPIES)] += 1
+            return False
+    elif hardware != ARPHRD_ETHER:
+        # Tunnels, PPP and others: begin at the network header, where the kernel says it is.
+        ethertype = read_network_order_u16(octets, at + ADDRESS_PROTOCOL)
+        skipped = np.int64(halves[np.uint64(at + NETWORK_OFFSET >> 1)]) - link
+        known = ethertype in (ETHERTYPE_IPV4, ETHERTYPE_IPV6)
+        if not known or skipped < 0 or skipped > captured_length:
+            counts[np.uint64(UNKNOWN_LINK_LAYER)] += 1
+            return False
+        link_type = LINKTYPE_RAW
+        link += skipped
+        captured_length -= skipped
+        original_length -= skipped
+    frame.timestamp = np.int64(words[np.uint64(at + SECONDS >> 2)]) * NANOSECONDS + np.int64(
+        words[np.uint64(at + FRACTION_NS >> 2)]
+    )
+    frame.offset = at + link
+    frame.captured_length = captured_length
+    frame.original_length = original_length
+    frame.link_type = link_type
+    return True
+
+
+@kernel
+def walk_block(
+    octets: np.ndarray,
+    words: np.ndarray,
+    halves: np.ndarray,
+    at: int,
+    block_end: int,
+    packets: int,
+    frames: np.ndarray,
+    row: int,
+    counts: np.ndarray,
+) -> int:
+    """Fill `frames` from `row` on with the `packets` packets of a block, the first at `at`.
+
+    octets, words (uint32), halves (uint16): the ring. counts: COUNTS elements, of what is left
+    out. Return the rows filled.
+    """
+    touched = unused = 0
+    for _ in range(packets):
+        if at + PACKET_HEADER_SIZE > block_end or row == len(frames):
+            counts[np.uint64(OUTSIDE_BLOCK)] += 1
+            break
+        touched, unused = touch_ahead(octets, touched, at, unused)
+        if read_slot(octets, words, halves, at, block_end, frames[np.uint64(row)], counts):
+            row += 1
+        at += np.int64(words[np.uint64(at + NEXT_OFFSET >> 2)])
+    return with_unused(row, unused)
