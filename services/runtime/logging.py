@@ -48,6 +48,24 @@ def configure(level: Level = "info", format: Format = "auto") -> None:
     )
 
 
+def _before_configure() -> None:
+    """Hand lines to the standard library: as text, so that only warnings show, and on stderr.
+
+    structlog's own default writes all of them to stdout, where a command's answer belongs.
+    """
+    structlog.configure(
+        processors=[
+            structlog.processors.KeyValueRenderer(key_order=["event"], repr_native_str=False)
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+_before_configure()
+
+
 def logger(name: str) -> structlog.stdlib.BoundLogger:
     """Return a logger that takes `log.info("what happened", key=value)`."""
     bound: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)

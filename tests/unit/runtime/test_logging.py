@@ -10,11 +10,18 @@ from services.runtime.logging import configure, logger
 @pytest.fixture(autouse=True)
 def _restored():
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers, level, config = root.handlers[:], root.level, structlog.get_config()
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
-    structlog.reset_defaults()
+    structlog.configure(**config)
+
+
+def test_before_it_is_configured_nothing_reaches_stdout(capsys, caplog):
+    logger("x").info("job created", name="a")
+    logger("x").warning("almost full", octets=7)
+    assert capsys.readouterr().out == ""
+    assert "event=almost full octets=7" in caplog.text
 
 
 def test_json_lines_when_it_is_no_terminal(capsys):
