@@ -5,11 +5,37 @@ There is one build and it is checked: an index outside an array raises IndexErro
 NUMBA_DISABLE_JIT=1 runs the same functions as plain Python, for a debugger or for coverage.
 """
 
+import hashlib
+import os
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from numba import njit
+
+ROOM = Path(__file__).parent
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: a folder for each state of the sources.
+
+    Numba's own key of a kernel does not change when a module that it imports does.
+    """
+    sources = hashlib.sha256()
+    for path in sorted(ROOM.rglob("*.py")):
+        text = path.read_bytes()
+        if b"@kernel" in text:
+            sources.update(text)
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    if not os.access(next(p for p in (base, *base.parents) if p.exists()), os.W_OK):
+        base = Path(tempfile.gettempdir()) / f"cache-{os.getuid()}"
+    return base / "traffic-recorder" / f"kernels-{sources.hexdigest()[:16]}"
+
+
+os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder()))  # read when numba is imported
+
+from numba import njit  # noqa: E402
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -20,8 +46,7 @@ def kernel(function: F) -> F:
     forceinline: LLVM (not Numba) inlines it, so a returned tuple stays in registers.
     _nrt=False: no reference counting. With it every call that passes an array pays two atomic
         increments. A kernel therefore cannot allocate: np.zeros in it is a compile-time error.
-    cache: Numba's cache key holds neither these options nor the modules imported; `make` clears the
-        cache when a kernel's file changes.
+    cache: see cache_folder. These options are not in Numba's key either.
     """
     compiled: F = njit(
         function,

@@ -1,0 +1,215 @@
+# mypy: ignore-errors
+"""Calls of any protocol, as filters and recordings want them: hot columns first, entries on demand."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from recordings.schema import ENTRIES, STREAMS
+from services.capture.addresses import address_texts
+from services.capture.columns import TIMESTAMP, number_column
+from services.capture.flows import PROTOCOL_UDP, STREAM, Streams, number_entries
+
+
+class ProtocolCalls(Protocol):
+    """What a dissector makes: calls of one protocol, good until it takes more octets."""
+
+    protocol_name: str
+    protocol_abbr: str
+    streams: np.ndarray  # int64: number of the stream of each call
+    request_direction: np.ndarray  # uint8: which direction of the stream asked
+    start_ns: np.ndarray  # int64, nanoseconds since 1970: first octet of the first message seen
+    end_ns: np.ndarray  # int64: last octet of the response, or when it was given up
+    has_request: np.ndarray  # bool
+    has_response: np.ndarray
+    request_size: np.ndarray  # int64, octets
+    response_size: np.ndarray
+
+    def __len__(self) -> int: ...
+
+    def columns(self) -> Mapping[str, Callable[[], np.ndarray]]:
+        """Return how to make each hot column, by its name in the table of entries."""
+        ...
+
+    def details(self, rows: np.ndarray) -> dict[str, pa.Array]:
+        """Return the protocol's own columns of the table of entries for the chosen rows."""
+        ...
+
+
+class LazyColumns(Mapping[str, np.ndarray]):
+    """Columns that are made when they are asked for."""
+
+    def __init__(self, makers: Mapping[str, Callable[[], np.ndarray]]):
+        self._makers = makers
+        self._made: dict[str, np.ndarray] = {}
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._made:
+            self._made[name] = self._makers[name]()
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+
+class Node:
+    """The node that captures."""
+
+    def __init__(self, name: str, ip: str):
+        self.name = name
+        self.ip = ip
+
+
+def transport_of(rows: np.ndarray) -> np.ndarray:
+    """tcp or udp, as an object array, for STREAM rows."""
+    return np.where(rows["ports"] >> np.uint64(32) == PROTOCOL_UDP, "udp", "tcp").astype(object)
+
+
+def endpoint(rows: np.ndarray, side: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """(addresses as text, ports as uint16) of one end of streams; side 0 is the lower endpoint."""
+    higher = side == 1
+    high = np.where(higher, rows["higher_high"], rows["lower_high"])
+    low = np.where(higher, rows["higher_low"], rows["lower_low"])
+    ports = np.where(higher, rows["ports"], rows["ports"] >> np.uint64(16)) & np.uint64(0xFFFF)
+    return address_texts(high, low), ports.astype(np.uint16)
+
+
+def stream_texts(rows: np.ndarray) -> pa.Array:
+    """The 16 hexadecimal digits that name each stream."""
+    return pa.array([f"{id:016x}" for id in rows["id"].tolist()], pa.string())
+
+
+def constant(value: str | bool, rows: int) -> pa.Array:
+    """A column of one value."""
+    return pa.repeat(pa.scalar(value), rows)
+
+
+class Calls:
+    """Calls of one protocol with their streams; good until the pipeline takes the next batch."""
+
+    def __init__(self, calls: ProtocolCalls, streams: Streams, node: Node):
+        self.calls = calls
+        self.node = node
+        self.protocol = calls.protocol_name
+        numbers = np.ascontiguousarray(calls.streams)
+        self.index = np.empty(len(calls), np.int32)
+        number_entries(streams, numbers, self.index)
+        self._all_streams = streams
+
+    def __len__(self) -> int:
+        return len(self.calls)
+
+    @property
+    def streams(self) -> np.ndarray:
+        """int64: number of the stream of each call."""
+        return self.calls.streams
+
+    @functools.cached_property
+    def stream_rows(self) -> np.ndarray:
+        """The STREAM row of each call."""
+        rows = self._all_streams.rows
+        return rows[self.streams & (len(rows) - 1)]
+
+    @functools.cached_property
+    def elapsed_us(self) -> np.ndarray:
+        """int64, microseconds; -1 when one of the messages is missing."""
+        both = self.calls.has_request & self.calls.has_response
+        return np.where(both, (self.calls.end_ns - self.calls.start_ns) // 1000, -1)
+
+    def columns(self) -> LazyColumns:
+        """Hot columns, by their name in the table of entries."""
+        rows, count = self.stream_rows, len(self)
+        asked = self.calls.request_direction
+        nothing = functools.partial(np.full, count, "", object)
+        return LazyColumns({
+            "protocol_name": lambda: np.full(count, self.calls.protocol_name, object),
+            "protocol_abbr": lambda: np.full(count, self.calls.protocol_abbr, object),
+            "transport": lambda: transport_of(rows),
+            "tls": lambda: np.zeros(count, np.bool_),
+            "node_name": lambda: np.full(count, self.node.name, object),
+            "src_ip": lambda: np.array(endpoint(rows, asked)[0], object),
+            "dst_ip": lambda: np.array(endpoint(rows, asked ^ 1)[0], object),
+            "src_port": lambda: endpoint(rows, asked)[1].astype(np.int64),
+            "dst_port": lambda: endpoint(rows, asked ^ 1)[1].astype(np.int64),
+            **{f"{side}_{name}": nothing for side in ("src", "dst") for name in NAMES},
+            "elapsed_us": lambda: self.elapsed_us,
+            "request_size": lambda: self._size("request"),
+            "response_size": lambda: self._size("response"),
+            **self.calls.columns(),
+        })
+
+    def _size(self, side: str) -> np.ndarray:
+        present = self.calls.has_request if side == "request" else self.calls.has_response
+        sizes = self.calls.request_size if side == "request" else self.calls.response_size
+        return np.where(present, sizes, -1)
+
+    def entries(self, rows: np.ndarray) -> pa.Table:
+        """Build the entries of the chosen rows (int64), with the schema of the table of entries."""
+        count = len(rows)
+        stream_rows, asked = self.stream_rows[rows], self.calls.request_direction[rows]
+        made: dict[str, pa.Array] = {
+            "start_time": number_column(self.calls.start_ns[rows], type=TIMESTAMP),
+            "index": number_column(self.index[rows]),
+            "stream": stream_texts(stream_rows),
+            "node_name": constant(self.node.name, count),
+            "node_ip": constant(self.node.ip, count),
+            "protocol_name": constant(self.calls.protocol_name, count),
+            "protocol_abbr": constant(self.calls.protocol_abbr, count),
+            "protocol_version": constant("", count),
+            "transport": pa.array(transport_of(stream_rows), pa.string()),
+            "tls": constant(False, count),
+            **_peer("src", stream_rows, asked),
+            **_peer("dst", stream_rows, asked ^ 1),
+            "elapsed_us": _or_null(self.elapsed_us[rows]),
+            "request_size": _or_null(self._size("request")[rows]),
+            "response_size": _or_null(self._size("response")[rows]),
+            **self.calls.details(rows),
+        }
+        return pa.table(
+            [made[f.name] if f.name in made else pa.nulls(count, f.type) for f in ENTRIES],
+            schema=ENTRIES,
+        )
+
+
+NAMES = ("name", "namespace", "pod", "service", "dns")
+"""What is known of a peer besides its address; text, "" when nothing is known."""
+
+
+def _or_null(values: np.ndarray) -> pa.Array:
+    return number_column(values.astype(np.int64), values >= 0)
+
+
+def _peer(side: str, rows: np.ndarray, which: np.ndarray) -> dict[str, pa.Array]:
+    addresses, ports = endpoint(rows, which)
+    return {
+        f"{side}_ip": pa.array(addresses, pa.string()),
+        f"{side}_port": number_column(ports),
+        **{f"{side}_{name}": constant("", len(rows)) for name in NAMES},
+    }
+
+
+def streams_table(
+    rows: np.ndarray, node: Node, matched_ns: np.ndarray, from_start: np.ndarray
+) -> pa.Table:
+    """Build the table of streams from STREAM rows; `matched_ns` int64, `from_start` bool."""
+    assert rows.dtype == STREAM
+    client, server = endpoint(rows, rows["client"]), endpoint(rows, rows["client"] ^ 1)
+    columns = {
+        "stream": stream_texts(rows),
+        "node_name": constant(node.name, len(rows)),
+        "transport": pa.array(transport_of(rows), pa.string()),
+        "client_ip": pa.array(client[0], pa.string()),
+        "client_port": number_column(client[1]),
+        "server_ip": pa.array(server[0], pa.string()),
+        "server_port": number_column(server[1]),
+        "first_time": number_column(rows["first_timestamp"], type=TIMESTAMP),
+        "matched_time": number_column(matched_ns, type=TIMESTAMP),
+        "from_start": pa.array(from_start & rows["from_start"].astype(np.bool_)),
+    }
+    return pa.table([columns[field.name] for field in STREAMS], schema=STREAMS)

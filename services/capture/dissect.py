@@ -1,0 +1,90 @@
+"""A capture file to entries, in one process and without services. `recorder dissect` calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from recordings import entry
+from services.capture.calls import Calls
+from services.capture.frames import open_capture
+from services.capture.frames.batch import Loss
+from services.capture.pipeline import Pipeline, PipelineOptions
+
+if TYPE_CHECKING:
+    from kfl import Filter
+
+NODE = "file"
+"""The node's name in entries of a capture file."""
+
+
+def tables(
+    path: str | Path, chosen: Filter | None, body_limit: int
+) -> Generator[pa.Table, None, list[Loss]]:
+    """Yield the entries of a capture file that match, with schema ENTRIES; return what was lost.
+
+    Entries come in the order in which they ended. Raises CaptureError when it is no capture.
+    """
+    pipeline = Pipeline(PipelineOptions(node_name=NODE, body_limit=body_limit))
+    left = chosen.limit if chosen and chosen.limit is not None else None
+    source = open_capture(path)
+    try:
+        for calls in _calls(source.batches(), pipeline):
+            table = _matching(calls, chosen)
+            if left is not None:
+                table = table.slice(0, left)
+                left -= table.num_rows
+            if table.num_rows:
+                yield table
+            if left == 0:
+                break
+        return source.losses() + pipeline.losses()
+    finally:
+        source.close()
+
+
+def count(path: str | Path, chosen: Filter | None) -> tuple[dict[str, int], list[Loss]]:
+    """Count the entries of a capture file that match, by protocol name; and say what was lost.
+
+    Raises CaptureError when it is no capture.
+    """
+    pipeline = Pipeline(PipelineOptions(node_name=NODE))
+    counts: dict[str, int] = {}
+    source = open_capture(path)
+    try:
+        for calls in _calls(source.batches(), pipeline):
+            found = len(calls) if chosen is None else _count(calls, chosen)
+            if found:
+                counts[calls.protocol] = counts.get(calls.protocol, 0) + found
+        return counts, source.losses() + pipeline.losses()
+    finally:
+        source.close()
+
+
+def _calls(batches: Iterator[object], pipeline: Pipeline) -> Iterator[Calls]:
+    for batch in batches:
+        yield from pipeline.take(batch)
+    yield from pipeline.end()
+
+
+def _may_match(calls: Calls, chosen: Filter) -> np.ndarray:
+    return np.flatnonzero(chosen.columns(calls.columns(), len(calls)))
+
+
+def _matching(calls: Calls, chosen: Filter | None) -> pa.Table:
+    if chosen is None:
+        return calls.entries(np.arange(len(calls)))
+    table = calls.entries(_may_match(calls, chosen))
+    if chosen.is_exact:
+        return table
+    return table.filter(pa.array([chosen.matches(each) for each in entry.objects(table)], pa.bool_()))
+
+
+def _count(calls: Calls, chosen: Filter) -> int:
+    if chosen.is_exact:
+        return len(_may_match(calls, chosen))
+    return int(_matching(calls, chosen).num_rows)

@@ -1,0 +1,231 @@
+# mypy: ignore-errors
+"""Columns of HTTP/1 calls: the hot ones at once, the others for the rows that are asked for."""
+
+import functools
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+
+from services.capture.dissectors.http1.bodies import body_columns
+from services.capture.columns import (
+    NO_VALUE,
+    list_column,
+    new_spans,
+    number_column,
+    text_column,
+    text_objects,
+)
+from services.capture.dissectors.http1 import headers as heads_of
+from services.capture.dissectors.http1.rows import (
+    ANSWER_LOST,
+    COMPLETE,
+    NO_ANSWER,
+    NO_MESSAGE,
+    NO_REQUEST,
+    REQUEST_FORGOTTEN,
+    TIMED_OUT,
+    Framer,
+)
+
+SHORTEST_HEADER_LINE = 3  # "A:\n": an upper bound of lines from octets
+
+PROBLEMS = {
+    NO_REQUEST: ("pair-not-found", "the request was not seen"),
+    NO_ANSWER: ("pair-not-found", "the stream ended before an answer"),
+    ANSWER_LOST: ("gap", "the answer was not captured"),
+    REQUEST_FORGOTTEN: ("timeout", "the answer came after the request had been given up"),
+    TIMED_OUT: ("timeout", "no answer was seen"),
+}
+"""What a call lacks, as an entry's error says it."""
+
+
+class Side:
+    """The requests, or the responses, of some calls: arrays of the same length as the calls."""
+
+    def __init__(self, framer: Framer, numbers: np.ndarray, are_responses: bool):
+        self.framer = framer
+        self.are_responses = are_responses
+        self.present = numbers != NO_MESSAGE
+        self.rows = framer.messages[numbers & (len(framer.messages) - 1)]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        """A field of the messages; what it has where there is no message means nothing."""
+        return self.rows[name]
+
+    @functools.cached_property
+    def octets(self) -> np.ndarray:
+        return self.framer.arena.octets
+
+    @functools.cached_property
+    def heads(self) -> np.ndarray:
+        spans = new_spans(len(self.rows))
+        spans["position"] = self["head"] % len(self.octets)
+        spans["length"] = np.where(self.present, self["length"], NO_VALUE)
+        return spans
+
+    @functools.cached_property
+    def lines(self) -> np.ndarray:
+        lines = heads_of.new_start_lines(len(self.heads))
+        heads_of.read_start_lines(self.octets, self.heads, self.are_responses, lines)
+        return lines
+
+    @functools.cached_property
+    def headers(self) -> tuple[np.ndarray, np.ndarray]:
+        """(header rows, offsets of those of each message)."""
+        present = np.maximum(self.heads["length"], 0)
+        rows = heads_of.new_headers(int(present.sum()) // SHORTEST_HEADER_LINE + len(self.heads))
+        offsets = np.empty(len(self.heads) + 1, np.int32)
+        count = heads_of.index_headers(self.octets, self.heads, rows, offsets)
+        return rows[:count], offsets
+
+    def header_list(self) -> pa.Array:
+        """The headers as on the wire, list<struct<name, value>>."""
+        rows, offsets = self.headers
+        name = text_column(self.octets, rows["name"])
+        value = text_column(self.octets, rows["value"])
+        return list_column(
+            offsets, pa.StructArray.from_arrays([name, value], ["name", "value"]), self.present
+        )
+
+    def header(self, name: bytes) -> list[str | None]:
+        """The first value of header `name` (lower case) of each message."""
+        values = new_spans(len(self.heads))
+        heads_of.find_header(
+            self.octets, self.headers[0], np.frombuffer(bytearray(name), np.uint8), values
+        )
+        return text_column(self.octets, values).to_pylist()
+
+    def text(self, field: str) -> pa.Array:
+        return text_column(self.octets, self.lines[field])
+
+    def number(self, name: str) -> pa.Array:
+        return number_column(self[name].astype(np.int64), self.present)
+
+    def details(self, side: str, body_limit: int) -> dict[str, pa.Array]:
+        """The columns that a request and a response both have."""
+        columns = {
+            f"{side}_http_version": self.text("version"),
+            f"{side}_headers": self.header_list(),
+            f"{side}_headers_size": self.number("length"),
+            f"{side}_body_size": self.number("body_octets"),
+        }
+        if body_limit:
+            body, is_base64, truncated = body_columns(
+                self.framer.pieces,
+                self.framer.arena,
+                self["first_piece"],
+                self["body_octets"],
+                self.header(b"content-encoding"),
+                self.present,
+                body_limit,
+            )
+            columns[f"{side}_body"] = body
+            columns[f"{side}_body_base64"] = is_base64
+            columns[f"{side}_body_truncated"] = truncated
+        return columns
+
+
+class Http1Calls:
+    """Some HTTP/1 calls; good until the framer goes on."""
+
+    protocol_name, protocol_abbr = "http", "HTTP"
+
+    def __init__(self, framer: Framer, calls: np.ndarray):
+        self.framer = framer
+        self.calls = calls
+        self.streams = calls["stream"]
+        self.request_direction = (calls["direction"] & 1).astype(np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.calls)
+
+    @functools.cached_property
+    def request(self) -> Side:
+        return Side(self.framer, self.calls["request"], are_responses=False)
+
+    @functools.cached_property
+    def response(self) -> Side:
+        return Side(self.framer, self.calls["response"], are_responses=True)
+
+    @property
+    def has_request(self) -> np.ndarray:
+        return self.request.present
+
+    @property
+    def has_response(self) -> np.ndarray:
+        return self.response.present
+
+    @property
+    def start_ns(self) -> np.ndarray:
+        """Nanoseconds since 1970 of the first octet of the first message seen."""
+        return np.where(
+            self.has_request, self.request["first_timestamp"], self.response["first_timestamp"]
+        )
+
+    @property
+    def end_ns(self) -> np.ndarray:
+        return np.where(self.has_response, self.response["end_timestamp"], self.calls["timestamp"])
+
+    @property
+    def request_size(self) -> np.ndarray:
+        return self.request["length"] + self.request["body_octets"]
+
+    @property
+    def response_size(self) -> np.ndarray:
+        return self.response["length"] + self.response["body_octets"]
+
+    def columns(self) -> dict[str, Callable[[], np.ndarray]]:
+        """How to make each hot column, named as in the table of entries."""
+        request, response = self.request, self.response
+        return {
+            "request_method": lambda: text_objects(request.octets, request.lines["method"]),
+            "request_url": lambda: text_objects(request.octets, request.lines["target"]),
+            "request_path": lambda: text_objects(request.octets, request.lines["path"]),
+            "response_status": lambda: np.where(
+                response.present, response["status"].astype(np.int32), np.int32(-1)
+            ),
+        }
+
+    def problems(self) -> tuple[list[str | None], list[str | None]]:
+        """(error_type, error_msg) of each call."""
+        types: list[str | None] = [None] * len(self)
+        messages: list[str | None] = [None] * len(self)
+        lacks = self.calls["lacks"]
+        for row in np.flatnonzero(lacks):
+            types[row], messages[row] = PROBLEMS[int(lacks[row])]
+        for name, side in (("request", self.request), ("response", self.response)):
+            cut = (side["outcome"] != COMPLETE) | (side["missing_octets"] > 0)
+            for row in np.flatnonzero(side.present & cut):
+                if types[row] is None:
+                    types[row], messages[row] = "gap", f"the {name} was not captured whole"
+        return types, messages
+
+    def details(self, rows: np.ndarray) -> dict[str, pa.Array]:
+        """The columns of the table of entries that are HTTP's, for the chosen rows."""
+        chosen = Http1Calls(self.framer, self.calls[rows])
+        request, response = chosen.request, chosen.response
+        limit = int(self.framer.totals["body_limit"][0])
+        version = [
+            (mine or other or "HTTP/")[5:]
+            for mine, other in zip(
+                request.text("version").to_pylist(),
+                response.text("version").to_pylist(),
+                strict=True,
+            )
+        ]
+        types, messages = chosen.problems()
+        return {
+            "protocol_version": pa.array(version, pa.string()),
+            "request_method": request.text("method"),
+            "request_url": request.text("target"),
+            "request_path": request.text("path"),
+            **request.details("request", limit),
+            "response_status": number_column(
+                response["status"].astype(np.int32), response.present
+            ),
+            "response_status_text": response.text("reason"),
+            **response.details("response", limit),
+            "error_type": pa.array(types, pa.string()),
+            "error_msg": pa.array(messages, pa.string()),
+        }

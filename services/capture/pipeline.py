@@ -1,0 +1,203 @@
+# mypy: ignore-errors
+"""From frames to calls: decode, put in order, dissect. One object for each capture process.
+
+What it keeps is bounded and made at the start; nothing here allocates for each packet.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from services.capture import reassembly
+from services.capture.calls import Calls, Node, ProtocolCalls, stream_texts, streams_table
+from services.capture.decode import decode_frames, find_datagrams, new_packets
+from services.capture.dissectors.dns import Dns, DnsOptions
+from services.capture.dissectors.dns.tcp import DnsStreams
+from services.capture.dissectors.http1.entries import Http1Calls
+from services.capture.dissectors.http1.framing import frame_segments
+from services.capture.dissectors.http1.rows import new_framer
+from services.capture.dissectors.transport import unrecognised
+from services.capture.flows import (
+    NOT_FOLLOWED,
+    ROWS_USED,
+    SECOND,
+    STREAMS_ENDED,
+    ended_since,
+    new_flows,
+    new_streams,
+)
+from services.capture.frames.batch import MOST_FRAMES, FrameBatch, Loss
+
+DNS_PORTS = np.array([53, 5353, 5355])  # DNS; mDNS, RFC 6762; LLMNR, RFC 4795
+SEGMENT_ROWS = 2 * MOST_FRAMES
+STREAMS_FOR_A_FLOW = 4  # more than two, so that ended streams keep their rows for a while
+END_OF_TIME = 1 << 62  # ns: later than every time-out, and its distance to any time fits in 63 bits
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineOptions:
+    """How a pipeline works."""
+
+    node_name: str = ""
+    node_ip: str = ""
+    body_limit: int = 0
+    """Octets of each body to keep; 0 keeps none."""
+    most_flows: int = 1 << 16
+    """Flows followed at once, a power of two; packets of others are counted as losses."""
+
+
+class Pipeline:
+    """Takes batches of frames, gives calls."""
+
+    def __init__(self, options: PipelineOptions):
+        self.node = Node(options.node_name, options.node_ip)
+        self.flows = new_flows(options.most_flows)
+        self.streams = new_streams(STREAMS_FOR_A_FLOW * options.most_flows)
+        self.reassembler = reassembly.new_reassembler(options.most_flows)
+        self.segments = reassembly.new_segments(SEGMENT_ROWS)
+        self.packets = new_packets(MOST_FRAMES)
+        self._rows_found = np.empty(MOST_FRAMES, np.int64)
+        self.framer = new_framer(options.most_flows, options.body_limit)
+        self.dns = Dns(DnsOptions())
+        self.dns_streams = DnsStreams()
+        self.packet_streams = np.zeros(0, np.int64)
+        """int64, one for each frame of the last batch: its stream's number, or 0."""
+        self.packets_taken = 0
+        self._http1: list[np.ndarray] = []
+        self._ended = 0
+        self._now = self._last_sweep = 0
+
+    @property
+    def most_streams(self) -> int:
+        """A power of two: number & (most_streams - 1) is a stream's own for as long as it is open."""
+        return len(self.streams.rows)
+
+    @property
+    def body_limit(self) -> int:
+        """Octets of each body that are kept; may be changed between batches."""
+        return int(self.framer.totals["body_limit"][0])
+
+    @body_limit.setter
+    def body_limit(self, octets: int) -> None:
+        self.framer.totals["body_limit"] = octets
+
+    def take(self, batch: FrameBatch) -> list[Calls]:
+        """Take a batch; return the calls that it completed, good until the next one."""
+        octets, frames = batch
+        if len(frames) > len(self.packets):
+            self.packets = new_packets(len(frames))
+            self._rows_found = np.empty(len(frames), np.int64)
+        packets = self.packets[: len(frames)]
+        decode_frames(octets, frames, packets, self.flows, self.streams)
+        self._take_tcp(octets, packets)
+        self._take_datagrams(octets, packets)
+        self.packet_streams = packets["stream"]
+        self.packets_taken += len(frames)
+        if len(frames):
+            self._now = max(self._now, int(frames["timestamp"].max()))
+        if self._now - self._last_sweep >= SECOND:
+            self._last_sweep = self._now
+            self._sweep(self._now)
+        return self._collect()
+
+    def end(self) -> list[Calls]:
+        """End all streams, as at the end of a capture; return what was waiting."""
+        self._sweep(END_OF_TIME)
+        self.dns.end()
+        return self._collect()
+
+    def losses(self) -> list[Loss]:
+        """What was lost since the last call."""
+        found = []
+        state = self.reassembler.state[0]
+        if state.gaps:
+            found.append(
+                Loss(
+                    "gap",
+                    int(state.first_gap),
+                    int(state.last_gap),
+                    bytes=int(state.gap_octets),
+                    detail=f"{state.gaps} gaps in TCP streams",
+                )
+            )
+            state.gaps = state.gap_octets = 0
+        missed = int(self.flows.counts[NOT_FOLLOWED])
+        if missed:
+            self.flows.counts[NOT_FOLLOWED] = 0
+            detail = f"more than {len(self.flows.rows)} flows at once"
+            found.append(Loss("table_overrun", self._now, self._now, packets=missed, detail=detail))
+        return found
+
+    def stream_ids(self, numbers: np.ndarray) -> pa.Array:
+        """The text that names each of the streams."""
+        return stream_texts(self._rows(numbers))
+
+    def streams_table(
+        self, numbers: np.ndarray, matched_ns: np.ndarray, from_start: np.ndarray
+    ) -> pa.Table:
+        """The table of streams for these; `from_start`: the first packet seen is among the packets."""
+        return streams_table(self._rows(numbers), self.node, matched_ns, from_start)
+
+    def _rows(self, numbers: np.ndarray) -> np.ndarray:
+        return self.streams.rows[numbers & (self.most_streams - 1)]
+
+    def _take_tcp(self, octets: np.ndarray, packets: np.ndarray) -> None:
+        row = 0
+        while row < len(packets):
+            row, filled = reassembly.reassemble(
+                self.reassembler, octets, packets, row, self.flows, self.streams, self.segments
+            )
+            self._take_segments(octets, filled)
+
+    def _take_segments(self, octets: np.ndarray, filled: int) -> None:
+        held = self.reassembler.octets
+        row = 0
+        while row < filled:
+            row, calls = frame_segments(self.framer, self.segments, row, filled, octets, held)
+            if calls:
+                self._http1.append(self.framer.calls[:calls].copy())
+        of_dns = np.flatnonzero(self.segments["hint"][:filled] == reassembly.DNS_HINT)
+        if len(of_dns):
+            self.dns_streams.take(self.segments[of_dns], octets, held, self.dns)
+
+    def _take_datagrams(self, octets: np.ndarray, packets: np.ndarray) -> None:
+        found = find_datagrams(packets, DNS_PORTS, self._rows_found[: len(packets)])
+        if found == 0:
+            return
+        packets = packets[self._rows_found[:found]]
+        self.dns.take(
+            octets,
+            packets["payload_offset"].copy(),
+            packets["payload_offset"] + packets["payload_length"],
+            packets["timestamp"].copy(),
+            packets["stream"].copy(),
+            packets["direction"].astype(np.int64),
+        )
+
+    def _sweep(self, now: int) -> None:
+        """End the streams that are idle at `now`."""
+        nothing = np.zeros(1, np.uint8)
+        number = 0
+        while number < self.flows.counts[ROWS_USED]:
+            number, filled = reassembly.end_idle(
+                self.reassembler, self.flows, self.streams, now, number, self.segments
+            )
+            self._take_segments(nothing, filled)
+        self.dns.expire(now)
+
+    def _collect(self) -> list[Calls]:
+        ended = ended_since(self.streams, self._ended)
+        self._ended = int(self.streams.counts[STREAMS_ENDED])
+        if len(ended):
+            self.dns.end_streams(ended, self._now)
+        found: list[ProtocolCalls] = []
+        if self._http1:
+            found.append(Http1Calls(self.framer, np.concatenate(self._http1)))
+            self._http1 = []
+        dns = self.dns.calls()
+        if dns is not None and len(dns):
+            found.append(dns)
+        calls = [Calls(part, self.streams, self.node) for part in found]
+        rest = unrecognised(self._rows(ended)) if len(ended) else []
+        return calls + [Calls(part, self.streams, self.node) for part in rest]
