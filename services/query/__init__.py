@@ -1,0 +1,1 @@
+"""The query service: answers KFL statements over recordings, and gives their packets back."""

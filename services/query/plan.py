@@ -1,0 +1,188 @@
+"""From a KFL filter and the recordings that it names to one SELECT. Called by answer and export.
+
+The names of files come from snapshots, never from a statement; all values are parameters. Read are
+the Parquet files and the rows of the journals that no file has yet, with the column `record`.
+"""
+
+# ruff: noqa: S608 - the only text put into SQL is names from the schema and from this file.
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from kfl import Filter
+from recordings import schema
+from services.query.engine import Question
+
+FILE = "_file"
+"""Column that says which file, or which tail, a row is from."""
+
+ROW = "_row"
+"""Column with the row's number in it, from 0."""
+
+PARQUET = "read_parquet(?, filename=true, file_row_number=true, hive_partitioning=false)"
+
+LATEST_NS = (2**63 - 1) // 1000 * 1000
+EARLIEST_NS = -LATEST_NS
+"""Times that a timestamp in nanoseconds can hold, and in microseconds too: years 1677 to 2262."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What there is of one table of one recording."""
+
+    record: str
+    files: tuple[Path, ...]
+    tails: tuple[tuple[str, pa.Table], ...]
+    """Rows that no file has yet, with a text to know them by, like a path."""
+    rows: int
+    """In files and tails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of time: from `start_ns` on, before `end_ns`; nanoseconds since 1970, None is open.
+
+    Both are within EARLIEST_NS and LATEST_NS.
+    """
+
+    start_ns: int | None = None
+    end_ns: int | None = None
+
+    def touches(self, first_ns: int, last_ns: int) -> bool:
+        """Tell whether any moment from `first_ns` to `last_ns` is in the window."""
+        begins_before_end = self.end_ns is None or first_ns < self.end_ns
+        ends_after_start = self.start_ns is None or last_ns >= self.start_ns
+        return begins_before_end and ends_after_start
+
+    @property
+    def is_whole_microseconds(self) -> bool:
+        """DuckDB, which knows microseconds, can decide alone."""
+        return not any(ns % 1000 for ns in (self.start_ns, self.end_ns) if ns is not None)
+
+
+ALWAYS = Window()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A question for the engine, and what is left to be done with the rows of its answer."""
+
+    question: Question
+    tails: dict[str, pa.Table]
+    """The tails by the text that stands in the column FILE."""
+    time: str
+    """Column that the rows are ordered by."""
+    is_exact: bool
+    """Every row of the answer matches; otherwise each must be looked at again."""
+    descending: bool = False
+
+
+def entries(
+    filter: Filter,
+    sources: Sequence[Source],
+    *,
+    window: Window = ALWAYS,
+    descending: bool = False,
+    limit: int | None = None,
+) -> Plan:
+    """Plan for the entries that match, in the order of time: ENTRIES and `record`.
+
+    `limit` is only a help: the answer has at least as many rows, when there are as many.
+    """
+    sql = filter.sql({source.record: source.record for source in sources})
+    is_exact = sql.exact and window.is_whole_microseconds
+    conditions, values = [f"({sql.text})"], list(sql.parameters)
+    for condition, bound in _bounds(window):
+        conditions.append(f"start_time {condition} ?")
+        values.append(bound)
+    return _plan(
+        schema.ENTRIES,
+        sources,
+        where=" AND ".join(conditions),
+        values=values,
+        order=("start_time", "node_name", "stream", "index"),
+        is_exact=is_exact,
+        descending=descending,
+        limit=limit if is_exact else None,
+    )
+
+
+def packets(sources: Sequence[Source], streams: pa.Table) -> Plan:
+    """Plan for the packets of `streams` (record, node_name, stream), in the order of time."""
+    return _plan(
+        schema.PACKETS,
+        sources,
+        where="(record, node_name, stream) IN (SELECT record, node_name, stream FROM wanted)",
+        values=[],
+        order=("time", "node_name", "stream", "record"),
+        is_exact=True,
+        tables={"wanted": streams},
+    )
+
+
+def _bounds(window: Window) -> list[tuple[str, datetime]]:
+    """Return the window in microseconds, no narrower than it is."""
+    bounds = []
+    if window.start_ns is not None:
+        bounds.append((">=", EPOCH + timedelta(microseconds=window.start_ns // 1000)))
+    if window.end_ns is not None:
+        bounds.append(("<", EPOCH + timedelta(microseconds=-(-window.end_ns // 1000))))
+    return bounds
+
+
+def _plan(
+    table: pa.Schema,
+    sources: Sequence[Source],
+    *,
+    where: str,
+    values: list[object],
+    order: tuple[str, ...],
+    is_exact: bool,
+    descending: bool = False,
+    limit: int | None = None,
+    tables: dict[str, pa.Table] | None = None,
+) -> Plan:
+    columns = ", ".join(f'"{name}"' for name in table.names)
+    scans: list[str] = []
+    parameters: list[object] = []
+    registered = dict(tables or {})
+    tails: dict[str, pa.Table] = {}
+    for source in sources:
+        if source.files:
+            scans.append(
+                f"SELECT {columns}, ? AS record, filename AS {FILE}, file_row_number AS {ROW} "
+                f"FROM {PARQUET}"
+            )
+            parameters += [source.record, [str(path) for path in source.files]]
+        # A source without any rows still gives its columns to the SELECT.
+        nothing = () if source.files or source.tails else (("", table.empty_table()),)
+        for place, tail in (*source.tails, *nothing):
+            name = f"tail_{len(tails)}"
+            scans.append(f"SELECT {columns}, ? AS record, ? AS {FILE}, {ROW} FROM {name}")
+            parameters += [source.record, place]
+            tails[place] = tail
+            registered[name] = _numbered(tail, table)
+    direction = "DESC" if descending else "ASC"
+    # Files and rows are in the order of arrival: it decides among packets of the same time.
+    ordered = ", ".join(f'"{name}" {direction}' for name in (*order, FILE, ROW))
+    sql = (
+        f"SELECT {columns}, record, {FILE}, {ROW} FROM ({' UNION ALL '.join(scans)}) AS rows "
+        f"WHERE {where} ORDER BY {ordered}"
+    )
+    parameters += values
+    if limit is not None:
+        sql += " LIMIT ?"
+        parameters.append(limit)
+    return Plan(Question(sql, parameters, registered), tails, order[0], is_exact, descending)
+
+
+def _numbered(tail: pa.Table, table: pa.Schema) -> pa.Table:
+    rows = pa.array(np.arange(tail.num_rows))
+    return tail.select(table.names).append_column(ROW, rows)
