@@ -179,13 +179,19 @@ class AfPacket:
             self._socket.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
         self.attach(program)
         self._walk(0, 0, 0)  # compiles the kernel while nothing can be dropped yet
-        name = "" if self.interface == ANY else self.interface
-        try:
-            self._socket.bind((name, ETH_P_ALL))
-        except OSError as error:
-            raise CaptureError(f"cannot capture from {self.interface}: {error.strerror}") from None
+        self._bind()
         self._poll = select.poll()
         self._poll.register(self._socket.fileno(), select.POLLIN | select.POLLERR)
+
+    def _bind(self) -> None:
+        """Begin to receive. Python's bind() wants a name, and "any" has none, only the index 0."""
+        address = struct.pack(
+            "=HHiHBB8s", socket.AF_PACKET, socket.htons(ETH_P_ALL), self._index, 0, 0, 0, b""
+        )
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.bind(self._socket.fileno(), address, len(address)) != 0:
+            reason = os.strerror(ctypes.get_errno())
+            raise CaptureError(f"cannot capture from {self.interface}: {reason}")
 
     def attach(self, program: Sequence[Instruction] | None) -> None:
         """Change what the kernel keeps, without a gap; None for everything. Raises CaptureError.
