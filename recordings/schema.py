@@ -1,5 +1,6 @@
-"""The tables of a recording, as Arrow schemas. Capture fills them, the scheduler stores them as they
-are, the query service reads them; entry.py turns a row of ENTRIES into the JSON that people see.
+"""The tables of a recording, as Arrow schemas. Capture fills them, the scheduler stores them as
+they are, the query service reads them; entry.py turns rows of ENTRIES into the JSON that people
+see.
 
 A field of an entry's `request` or `response` that is asked for often is a column of its own, named
 after its path (`response.status` is response_status). The rest is JSON text in `request` and
@@ -13,9 +14,7 @@ VERSION = 1
 
 TIMESTAMP = pa.timestamp("ns", "UTC")
 
-HEADERS = pa.list_(
-    pa.struct([pa.field("name", pa.string()), pa.field("value", pa.string())])
-)
+HEADERS = pa.list_(pa.struct([pa.field("name", pa.string()), pa.field("value", pa.string())]))
 """As on the wire: order, case and repetitions kept. Not a map: DuckDB refuses repeated keys."""
 
 
@@ -128,6 +127,7 @@ LOSS_KINDS = {
     "capture_damage": "a capture file was cut or damaged",
     "agent_restart": "a capture agent stopped or started while the run was on",
     "storage_limit": "the storage limit was reached",
+    "storage_damage": "octets of the recording were damaged on the scheduler's disk",
 }
 """Every kind of loss, and what it means."""
 

@@ -1,0 +1,213 @@
+"""The manifest of a run: what of it is stored as segments, and where its journal begins.
+
+The scheduler publishes it by rename, so that a reader sees the one before or this one, never half.
+Whatever it says is checked when it is loaded, file names first: they become paths.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from recordings import layout, names
+from recordings.schema import TABLES
+from recordings.schema import VERSION as SCHEMA_VERSION
+from recordings.segments import Segment
+
+FORMAT: Final = 1
+"""Version of this file's form."""
+LONGEST: Final = 64 << 20
+"""Octets; a run of a day with a segment of each table a second has about a third."""
+
+
+class ManifestError(ValueError):
+    """A manifest cannot be used; the text is a sentence that says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentMark:
+    """How far one agent has come."""
+
+    last: int
+    """Number of its last batch in the run's segments."""
+    settled: int
+    """All its batches up to this number, of all runs, were on disk or refused."""
+
+
+def _none() -> Mapping[str, Any]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a run has stored."""
+
+    job: str
+    run: int
+    kfl: str = ""
+    segments: tuple[Segment, ...] = ()
+    """In the order of arrival."""
+    journal: int = 1
+    """Number of the first journal file whose rows are not in segments."""
+    agents: Mapping[str, AgentMark] = field(default_factory=_none)
+    nodes: tuple[str, ...] = ()
+    """Nodes that have sent data, sorted."""
+    counts: Mapping[str, int] = field(default_factory=_none)
+    """Rows in segments, by table; a table may be missing."""
+    lost_packets: int = 0
+    """Sum over the losses in segments."""
+
+    @classmethod
+    def load(cls, folder: Path) -> "Manifest":
+        """Load a run's manifest; FileNotFoundError, or ManifestError when it is damaged."""
+        return cls.parse(read_octets(folder), folder / layout.MANIFEST)
+
+    @classmethod
+    def parse(cls, octets: bytes, path: Path) -> "Manifest":
+        """Return the manifest that a file holds; ManifestError says where it is wrong."""
+        try:
+            found = json.loads(octets)
+            _require(isinstance(found, dict), "it is not an object")
+            for key, known in (("format", FORMAT), ("schema", SCHEMA_VERSION)):
+                version = _count(found, key)
+                _require(
+                    version <= known,
+                    f"its {key} is version {version}, and only versions up to {known} are known; "
+                    "use the release that wrote it, or a later one",
+                )
+            return cls(
+                job=names.check(_text(found, "job")),
+                run=_count(found, "run"),
+                kfl=_text(found, "kfl"),
+                segments=tuple(_segment(item) for item in _list(found, "segments")),
+                journal=_count(found, "journal"),
+                agents={k: _agent(v) for k, v in _object(found, "agents").items()},
+                nodes=tuple(str(node) for node in _list(found, "nodes")),
+                counts={k: _count(found["counts"], k) for k in _object(found, "counts")},
+                lost_packets=_count(found, "lost_packets"),
+            )
+        except RecursionError:
+            raise ManifestError(f"{path} cannot be used: it is nested too deeply.") from None
+        except (ValueError, KeyError) as error:
+            why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+            raise ManifestError(f"{path} cannot be used: {why}.") from None
+
+    def encode(self) -> bytes:
+        """Return the octets of the file, JSON in UTF-8."""
+        found = {
+            "format": FORMAT,
+            "schema": SCHEMA_VERSION,
+            "job": self.job,
+            "run": self.run,
+            "kfl": self.kfl,
+            "journal": self.journal,
+            "counts": {table: self.counts.get(table, 0) for table in TABLES},
+            "lost_packets": self.lost_packets,
+            "nodes": list(self.nodes),
+            "agents": {
+                name: {"last": mark.last, "settled": mark.settled}
+                for name, mark in self.agents.items()
+            },
+            "segments": [
+                {
+                    "table": segment.table,
+                    "file": segment.file,
+                    "rows": segment.rows,
+                    "bytes": segment.bytes,
+                    "min_time_ns": segment.min_time_ns,
+                    "max_time_ns": segment.max_time_ns,
+                    "sha256": segment.sha256,
+                }
+                for segment in self.segments
+            ],
+        }
+        return json.dumps(found, indent=1).encode()
+
+    def save(self, folder: Path) -> int:
+        """Publish the manifest and return its octets; OSError leaves the old one."""
+        path = folder / layout.MANIFEST
+        temporary = layout.temporary(path)
+        octets = self.encode()
+        try:
+            with temporary.open("wb") as file:
+                file.write(octets)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        layout.sync(folder)
+        return len(octets)
+
+
+def read_octets(folder: Path) -> bytes:
+    """Return a run's manifest as it is on disk; FileNotFoundError, ManifestError if it is huge."""
+    path = folder / layout.MANIFEST
+    with path.open("rb") as file:
+        octets = file.read(LONGEST + 1)
+    if len(octets) > LONGEST:
+        raise ManifestError(f"{path} cannot be used: it has more than {LONGEST} octets.")
+    return octets
+
+
+def _segment(found: Any) -> Segment:
+    _require(isinstance(found, dict), "a segment is not an object")
+    file = _text(found, "file")
+    table = _text(found, "table")
+    _require(
+        layout.is_segment(file) and file.startswith(f"{table}-"),
+        f"{file[:80]!a} cannot be the file of a segment of {table[:80]!a}",
+    )
+    return Segment(
+        table=table,
+        file=file,
+        rows=_count(found, "rows"),
+        bytes=_count(found, "bytes"),
+        min_time_ns=_integer(found, "min_time_ns"),
+        max_time_ns=_integer(found, "max_time_ns"),
+        sha256=_text(found, "sha256"),
+    )
+
+
+def _agent(found: Any) -> AgentMark:
+    _require(isinstance(found, dict), "an agent is not an object")
+    return AgentMark(_count(found, "last"), _count(found, "settled"))
+
+
+def _integer(found: dict[str, Any], key: str) -> int:
+    value = found[key]
+    _require(type(value) is int, f"{key} is not an integer")
+    return int(value)
+
+
+def _count(found: dict[str, Any], key: str) -> int:
+    value = _integer(found, key)
+    _require(value >= 0, f"{key} is negative")
+    return value
+
+
+def _text(found: dict[str, Any], key: str) -> str:
+    value = found[key]
+    _require(isinstance(value, str), f"{key} is not a text")
+    return str(value)
+
+
+def _list(found: dict[str, Any], key: str) -> list[Any]:
+    value = found[key]
+    _require(isinstance(value, list), f"{key} is not a list")
+    return list(value)
+
+
+def _object(found: dict[str, Any], key: str) -> dict[str, Any]:
+    value = found[key]
+    _require(isinstance(value, dict), f"{key} is not an object")
+    return dict(value)
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)

@@ -1,0 +1,215 @@
+"""Parquet files of a run: the scheduler writes them from journals, the query service reads them.
+
+A segment is written under a temporary name, synced and renamed. It counts once a manifest lists it.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from recordings import layout
+from recordings.schema import TABLES
+
+COMPRESSION: Final = "zstd"
+COMPRESSION_LEVEL: Final = 1
+ROW_GROUP_ROWS: Final = 65_536
+"""Enough rows for a vectorised reader, few enough that a time range skips most groups."""
+ROW_GROUP_BYTES: Final = 64 << 20
+"""Rows with large bodies are flushed earlier, so that the writer's memory stays bounded."""
+
+TIME_COLUMNS: Final = {
+    "entries": "start_time",
+    "streams": "first_time",
+    "packets": "time",
+    "losses": "start_time",
+}
+"""The column of each table that a segment's range of time is taken from."""
+
+_BULKY: Final = frozenset({"frame", "request_body", "response_body", "request", "response"})
+"""Values that hardly repeat: a dictionary of them would be built and thrown away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One Parquet file of a run."""
+
+    table: str
+    file: str
+    rows: int
+    bytes: int
+    min_time_ns: int
+    """Of the table's column in TIME_COLUMNS, since 1970."""
+    max_time_ns: int
+    sha256: str
+
+
+def write(
+    folder: Path,
+    table: str,
+    batches: Iterable[pa.RecordBatch],
+    number: int = 1,
+    allow: Callable[[int], None] | None = None,
+) -> Segment:
+    """Write batches, in their order, as one Parquet file and return what it is.
+
+    `allow` is asked before that many octets more are written; what it raises ends the writing.
+    Raises OSError; ValueError when there are no rows. Leaves no temporary file when it raises.
+    """
+    path = layout.segment(folder, table, number)
+    temporary = layout.temporary(path)
+    try:
+        sink = _Sink(temporary, allow)
+        try:
+            rows, low, high = _write_rows(sink, table, batches)
+            sink.sync()
+        finally:
+            sink.close()
+        if not rows:
+            raise ValueError(f"A segment of {table} would have no rows.")
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    layout.sync(folder)
+    return Segment(table, path.name, rows, sink.size, low, high, sink.sha256())
+
+
+def read_rows(path: Path, table: str, begin: int) -> pa.Table:
+    """Return the rows of a segment from row `begin` on; OSError or pa.ArrowException if damaged."""
+    with pq.ParquetFile(path) as file:
+        groups, before = [], 0
+        skipped = 0
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if before + rows > begin:
+                groups.append(group)
+            else:
+                skipped += rows
+            before += rows
+        if not groups:
+            return TABLES[table].empty_table()
+        return file.read_row_groups(groups, use_threads=False).slice(begin - skipped)
+
+
+def _write_rows(
+    sink: "_Sink", table: str, batches: Iterable[pa.RecordBatch]
+) -> tuple[int, int, int]:
+    """Write row groups; return rows, and the lowest and highest time."""
+    schema = TABLES[table]
+    rows, low, high = 0, 2**63 - 1, -(2**63)
+    writer = pq.ParquetWriter(
+        sink,
+        schema,
+        compression=COMPRESSION,
+        compression_level=COMPRESSION_LEVEL,
+        use_dictionary=[path for path in _leaves(schema) if path not in _BULKY],
+        # A header's name or value has no useful least and greatest.
+        write_statistics=[
+            path for path in _leaves(schema) if "." not in path and path not in _BULKY
+        ],
+        write_page_checksum=True,
+    )
+    try:
+        for group in _groups(schema, batches):
+            writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+            times = pc.min_max(group.column(TIME_COLUMNS[table]).cast(pa.int64()))
+            low, high = min(low, times["min"].as_py()), max(high, times["max"].as_py())
+            rows += group.num_rows
+    except BaseException:
+        sink.break_off()
+        raise
+    finally:
+        writer.close()
+    return rows, low, high
+
+
+def _groups(schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Gather batches to row groups."""
+    waiting: list[pa.RecordBatch] = []
+    rows = size = 0
+    for batch in batches:
+        if not batch.num_rows:
+            continue
+        if waiting and (rows + batch.num_rows > ROW_GROUP_ROWS or size > ROW_GROUP_BYTES):
+            yield pa.Table.from_batches(waiting, schema)
+            waiting, rows, size = [], 0, 0
+        waiting.append(batch)
+        rows += batch.num_rows
+        size += batch.get_total_buffer_size()
+    if waiting:
+        yield pa.Table.from_batches(waiting, schema)
+
+
+def _leaves(schema: pa.Schema) -> list[str]:
+    """Return the paths of Parquet's leaf columns; the only nesting is a list of structs."""
+    paths = []
+    for field in schema:
+        if pa.types.is_list(field.type):
+            element = field.type.value_type
+            paths += [f"{field.name}.list.element.{child.name}" for child in element]
+        else:
+            paths.append(field.name)
+    return paths
+
+
+class _Sink:
+    """The file that a Parquet writer writes to; counts, hashes, and asks before it grows."""
+
+    def __init__(self, path: Path, allow: Callable[[int], None] | None) -> None:
+        self._file = path.open("wb")
+        self._allow = allow
+        self._hash = hashlib.sha256()
+        self._is_broken = False
+        self.size = 0
+        self.closed = False
+
+    def write(self, octets: bytes) -> int:
+        if self._is_broken:  # the writer's close() writes a footer, which nobody will read
+            return len(octets)
+        if self._allow:
+            self._allow(len(octets))
+        self._hash.update(octets)
+        self.size += len(octets)
+        self._file.write(octets)
+        return len(octets)
+
+    def break_off(self) -> None:
+        self._is_broken = True
+
+    def tell(self) -> int:
+        return self.size
+
+    def flush(self) -> None:
+        if not self._is_broken:
+            self._file.flush()
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+    def sync(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def sha256(self) -> str:
+        return self._hash.hexdigest()
+
+    def close(self) -> None:
+        """Close the file; called by the writer never, since it did not open it."""
+        self.closed = True
+        if self._is_broken:
+            self._file.detach().close()  # what is buffered need not reach a full disk
+        else:
+            self._file.close()
