@@ -1,0 +1,430 @@
+"""The files of one run and the octets that they may take. The writer calls it.
+
+Two threads work on a run: the writer's appends and rotates the journal; the roller's turns closed
+journals into segments and publishes them. What both look at is changed under `lock`.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+
+from recordings import journal, layout, segments
+from recordings.journal import Encoded, Journal, JournalRecord
+from recordings.manifest import AgentMark, Manifest
+from recordings.schema import LOSSES, TABLES
+from recordings.segments import Segment
+from services.runtime.logging import logger
+from services.scheduler.batches import NO_ROWS, Checked, Rows, count
+from services.scheduler.quota import Quota, StorageFullError, on_disk
+
+SELF: Final = ":scheduler"
+"""The agent in records that the scheduler makes; no agent can have a colon in its name."""
+
+HEADROOM_BYTES: Final = 48 << 10
+"""Reserved for each run from its beginning, so that the loss that the storage limit causes can be
+written when it is reached: two records, a journal, a segment."""
+JOURNAL_OVERHEAD_BYTES: Final = 64 << 10
+"""Reserved for each journal: heads and footers of four segments (24 KiB), their lines in the
+manifest and its temporary file."""
+NEW_AGENT_BYTES: Final = 512
+"""The line of an agent and its node in the manifest and in its temporary file."""
+FOLDER_ENTRY_BYTES: Final = 64
+
+_log = logger(__name__)
+
+
+@dataclass(slots=True)
+class Tail:
+    """A journal that has not become segments yet."""
+
+    number: int
+    size: int = 0
+    rows: Rows = NO_ROWS
+    segment_bytes: int = 0
+    """Octets that its segments take at most."""
+    since: float = 0.0
+    """When it was begun, by the clock's monotonic()."""
+    tried: float | None = None
+    """When it was last tried to make segments of it, and could not be."""
+
+
+class RunFiles:
+    """One run on disk. Made by `create` or `load`."""
+
+    def __init__(self, folder: Path, quota: Quota, manifest: Manifest) -> None:
+        self.folder = folder
+        self.job, self.run = manifest.job, manifest.run
+        self.lock = threading.Lock()
+        self.manifest = manifest
+        self.tails: list[Tail] = []
+        """Oldest first; the last one is being written when `journal` is there."""
+        self.journal: Journal | None = None
+        self.last: dict[str, int] = {name: mark.last for name, mark in manifest.agents.items()}
+        """Number of each agent's last batch in this run."""
+        self.full = ""
+        """Why nothing more is taken, as a sentence."""
+        self.owed: list[pa.RecordBatch] = []
+        """Losses that could not be written when they happened."""
+        self.is_deleted = False
+        self.is_open = False
+        """Set by the writer. A run that is not open is shelved when it is all segments."""
+        self.found: dict[str, tuple[int, set[int]]] = {}
+        """What load() found of each agent: up to where it is settled, and numbers in journals."""
+        self.nodes = set(manifest.nodes)
+        self._quota = quota
+        self._manifest_bytes = len(manifest.encode())
+        self._segment_bytes = sum(segment.bytes for segment in manifest.segments)
+        self._segment_disk = sum(on_disk(segment.bytes) for segment in manifest.segments)
+        self._segment_files = len(manifest.segments)
+        self._is_shelved = False
+        self._next = manifest.journal
+        self._held = 0
+
+    @classmethod
+    def create(cls, folder: Path, quota: Quota, manifest: Manifest) -> "RunFiles":
+        """Make the folder and manifest of a new run; StorageFullError, or another OSError."""
+        run = cls(folder, quota, manifest)
+        run._reserve(run._needed())
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            manifest.save(folder)
+            for parent in (folder.parent, folder.parent.parent):
+                layout.sync(parent)
+        except OSError:
+            quota.release(run._held)
+            raise
+        return run
+
+    @classmethod
+    def load(cls, folder: Path, quota: Quota) -> "RunFiles":
+        """Take up a run as a stopped or killed writer left it.
+
+        Sweeps what was not published, cuts off what was not acknowledged. Raises OSError, and
+        ValueError when the manifest is damaged or a later release wrote it: nothing is changed
+        then.
+        """
+        manifest = Manifest.load(folder)
+        numbers = layout.journals(folder)
+        for number in numbers:
+            journal.read(layout.journal(folder, number), limit=1)  # raises for a later version
+        run = cls(folder, quota, manifest)
+        run._sweep({segment.file for segment in manifest.segments})
+        for number in layout.journals(folder):
+            run._take_up(number, journal.scan(layout.journal(folder, number)))
+        run._next = max([manifest.journal, *(number + 1 for number in numbers)])
+        run._held = run._needed()
+        quota.adopt(run._held)
+        return run
+
+    # ---- the writer's thread
+
+    def append(self, batch: Checked, agent: str, node: str, settled: int, now: float) -> None:
+        """Append a batch, not yet safe. StorageFullError leaves all as it was; so does OSError."""
+        extra = batch.segment_bytes
+        if agent not in self.last:
+            extra += NEW_AGENT_BYTES
+        self._reserve(self._needed(batch.record.size, extra, self.journal is None) - self._held)
+        self._append(batch.record, settled, batch.rows, extra, now)
+        self.last[agent] = batch.sequence
+        self.nodes.add(node)
+
+    def append_loss(self, kind: str, loss: dict[str, object], now: float) -> None:
+        """Append a row of LOSSES out of the headroom, synced; kept for later when that fails."""
+        row = {"kind": kind, "node_name": "", "packets": 0, "bytes": 0, "stream": None, **loss}
+        rows = pa.RecordBatch.from_pylist([row], schema=LOSSES)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, LOSSES) as stream:
+            stream.write_batch(rows)
+        part = journal.Part("losses", 1, sink.getvalue().to_pybytes())
+        sequence = self.last.get(SELF, 0) + 1
+        counted = Rows(losses=1, lost_packets=max(0, int(str(row["packets"]))))
+        try:
+            record = journal.encode(SELF, "", sequence, [part])
+            self._append(record, 0, counted, 0, now)
+            self.last[SELF] = sequence
+            self.sync()
+        except OSError as error:
+            _log.error("loss not written", job=self.job, run=self.run, error=str(error))
+            self.owed.append(rows)
+
+    def sync(self) -> None:
+        """Make what was appended safe; raises OSError."""
+        if self.journal and self.journal.synced < self.journal.size:
+            self.journal.sync()
+
+    def rotate(self) -> None:
+        """Close the journal, so that it can become segments; the next batch begins another."""
+        if self.journal:
+            self.journal.close()
+            self.journal = None
+
+    def _append(self, record: Encoded, settled: int, rows: Rows, bound: int, now: float) -> None:
+        if self.journal is None:
+            self.journal = Journal(self.folder, self._next)
+            with self.lock:
+                self.tails.append(Tail(self._next, journal.FILE_HEAD, since=now))
+            self._next += 1
+        size = self.journal.append_encoded(record, settled)
+        with self.lock:
+            tail = self.tails[-1]
+            tail.size += size
+            tail.rows = tail.rows.plus(rows)
+            tail.segment_bytes += bound
+
+    # ---- the roller's thread
+
+    def closed(self) -> list[Tail]:
+        """Return the journals that can become segments, oldest first."""
+        with self.lock:
+            return self.tails[:-1] if self.journal else list(self.tails)
+
+    def roll(self, tail: Tail, settled: Callable[[str], int], time_ns: int) -> None:
+        """Turn the oldest closed journal into segments and publish them.
+
+        `settled` tells how far an agent has come, `time_ns` is now. Raises OSError and
+        pa.ArrowException; the journal stays then, and can be read and tried again.
+        """
+        path = layout.journal(self.folder, tail.number)
+        scan = journal.scan(path)
+        batches = _by_table(scan.records)
+        batches["losses"] += [*self.owed, *_damage_rows(path, scan, batches, time_ns)]
+        owed = len(self.owed)
+        budget = _Budget(self._quota, tail.segment_bytes + JOURNAL_OVERHEAD_BYTES)
+        written: list[Segment] = []
+        try:
+            for table, rows in batches.items():
+                if any(batch.num_rows for batch in rows):
+                    written.append(
+                        segments.write(self.folder, table, rows, tail.number, budget.allow)
+                    )
+            fresh = self._after(tail, scan.records, written, batches["losses"], settled)
+            size = fresh.save(self.folder)
+        except BaseException:
+            for segment in written:
+                (self.folder / segment.file).unlink(missing_ok=True)
+            self._quota.release(budget.extra)
+            raise
+        with self.lock:
+            self.manifest = fresh
+            self._manifest_bytes = size
+            self._segment_bytes += sum(segment.bytes for segment in written)
+            self._segment_disk += sum(on_disk(segment.bytes) for segment in written)
+            self._segment_files += len(written)
+            self.tails.remove(tail)
+            del self.owed[:owed]
+        path.unlink(missing_ok=True)
+        with self.lock:
+            needed = self._needed()
+            self._quota.release(self._held + budget.extra - needed)
+            self._held = needed
+
+    def _after(
+        self,
+        tail: Tail,
+        records: list[JournalRecord],
+        written: list[Segment],
+        losses: list[pa.RecordBatch],
+        settled: Callable[[str], int],
+    ) -> Manifest:
+        """Return the manifest that lists a journal's segments."""
+        old = self.manifest
+        agents = dict(old.agents)
+        for record in records:
+            before = agents.get(record.agent, AgentMark(0, 0))
+            agents[record.agent] = AgentMark(max(before.last, record.sequence), before.settled)
+        for name, mark in agents.items():
+            if name != SELF:
+                agents[name] = AgentMark(mark.last, max(mark.settled, settled(name)))
+        counts = {table: old.counts.get(table, 0) for table in TABLES}
+        for segment in written:
+            counts[segment.table] += segment.rows
+        return replace(
+            old,
+            segments=old.segments + tuple(written),
+            journal=tail.number + 1,
+            agents=agents,
+            nodes=tuple(sorted({*old.nodes, *(r.node for r in records if r.node)})),
+            counts=counts,
+            lost_packets=old.lost_packets + sum(_lost(rows) for rows in losses),
+        )
+
+    def shelve(self) -> None:
+        """Drop the list of segments from memory, when the run has ended and has no journal."""
+        with self.lock:
+            if not self.is_open and not self.tails:
+                self.manifest = replace(self.manifest, segments=())
+                self._is_shelved = True
+
+    def reopen(self) -> None:
+        """Take the list of segments up again. Raises OSError, ManifestError."""
+        with self.lock:
+            if self._is_shelved:
+                self.manifest = Manifest.load(self.folder)
+                self._is_shelved = False
+            self.is_open = True
+
+    def removed(self) -> None:
+        """Give back all octets, once the folder is gone."""
+        with self.lock:
+            self._quota.release(self._held)
+            self._held = 0
+
+    # ---- any thread
+
+    def rows(self) -> Rows:
+        """Return how much is stored, journals included."""
+        with self.lock:
+            counts = self.manifest.counts
+            rows = Rows(
+                **{table: counts.get(table, 0) for table in TABLES},
+                lost_packets=self.manifest.lost_packets,
+            )
+            for tail in self.tails:
+                rows = rows.plus(tail.rows)
+            return rows
+
+    def bytes(self) -> int:
+        """Return the octets of all files."""
+        with self.lock:
+            journals = sum(tail.size for tail in self.tails)
+            return self._segment_bytes + self._manifest_bytes + journals
+
+    def journal_bytes(self) -> int:
+        """Return the octets of journals, which would shrink if they became segments."""
+        with self.lock:
+            return sum(tail.size for tail in self.tails)
+
+    # ---- octets
+
+    def _needed(self, more: int = 0, bound: int = 0, is_new: bool = False) -> int:
+        """Return what the run may take on disk, with a record more or without."""
+        octets = 0 if self.full else HEADROOM_BYTES
+        octets += 2 * on_disk(1) + on_disk(FOLDER_ENTRY_BYTES * self._segment_files)
+        octets += 2 * on_disk(self._manifest_bytes) + self._segment_disk
+        for tail in self.tails:
+            octets += on_disk(tail.size) + tail.segment_bytes + JOURNAL_OVERHEAD_BYTES
+        if is_new:
+            return octets + on_disk(journal.FILE_HEAD + more) + bound + JOURNAL_OVERHEAD_BYTES
+        if more:
+            size = self.tails[-1].size
+            octets += on_disk(size + more) - on_disk(size) + bound
+        return octets
+
+    def _reserve(self, octets: int) -> None:
+        if octets > 0:
+            if not self._quota.reserve(octets):
+                raise StorageFullError(self._quota.sentence())
+            self._held += octets
+
+    # ---- after a crash
+
+    def _sweep(self, listed: set[str]) -> None:
+        """Remove what was being written, and what was not published."""
+        with os.scandir(self.folder) as entries:
+            names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+        leftover = [
+            name
+            for name in names
+            if name.endswith(layout.TEMPORARY) or (layout.is_segment(name) and name not in listed)
+        ]
+        for number in layout.journals(self.folder):
+            if number < self.manifest.journal:
+                leftover.append(layout.journal(self.folder, number).name)
+        for name in leftover:
+            (self.folder / name).unlink(missing_ok=True)
+        if leftover:
+            _log.info("leftovers removed", job=self.job, run=self.run, files=len(leftover))
+
+    def _take_up(self, number: int, scan: journal.Scan) -> None:
+        """Count what is in a journal; cut off a torn tail, which was never acknowledged."""
+        path = layout.journal(self.folder, number)
+        size = path.stat().st_size
+        if scan.torn and scan.torn.is_torn:
+            _log.warning(
+                "torn tail cut off",
+                job=self.job,
+                run=self.run,
+                octets=size - scan.end,
+                reason=scan.torn.reason,
+            )
+            os.truncate(path, scan.end)
+            size = scan.end
+        if not size:
+            path.unlink()
+            return
+        tail = Tail(number, size, segment_bytes=size + size // 8)
+        self._count(tail, scan.records)
+        self.tails.append(tail)
+
+    def _count(self, tail: Tail, records: list[JournalRecord]) -> None:
+        for record in records:
+            self.last[record.agent] = max(self.last.get(record.agent, 0), record.sequence)
+            settled, sequences = self.found.get(record.agent, (0, set()))
+            sequences.add(record.sequence)
+            self.found[record.agent] = (max(settled, record.settled), sequences)
+            if record.node:
+                self.nodes.add(record.node)
+            for part in record.parts:
+                batches = part.batches()
+                tail.rows = tail.rows.plus(count(part.table, batches))
+                tail.segment_bytes += max(0, sum(b.nbytes for b in batches) - len(part.octets))
+
+
+class _Budget:
+    """Lets segments take what was reserved for them, and more only while the quota has it."""
+
+    def __init__(self, quota: Quota, octets: int) -> None:
+        self._quota = quota
+        self._left = octets
+        self.extra = 0
+
+    def allow(self, octets: int) -> None:
+        if octets > self._left:
+            if not self._quota.reserve(octets):
+                raise StorageFullError(self._quota.sentence())
+            self.extra += octets
+            self._left += octets
+        self._left -= octets
+
+
+def _by_table(records: Iterable[JournalRecord]) -> dict[str, list[pa.RecordBatch]]:
+    found: dict[str, list[pa.RecordBatch]] = {table: [] for table in TABLES}
+    for record in records:
+        for part in record.parts:
+            found[part.table] += part.batches()
+    return found
+
+
+def _damage_rows(
+    path: Path, scan: journal.Scan, batches: dict[str, list[pa.RecordBatch]], time_ns: int
+) -> list[pa.RecordBatch]:
+    """Return losses that say which octets of a journal cannot be read any more."""
+    gone = [(rotten.size, rotten.reason) for rotten in scan.rotten]
+    if scan.torn and not scan.torn.is_torn:
+        # Not just cut: it may have been whole, and acknowledged, before it was damaged.
+        gone.append((path.stat().st_size - scan.end, scan.torn.reason))
+    if not gone:
+        return []
+    times = [
+        value
+        for table, rows in batches.items()
+        for batch in rows
+        for value in batch.column(segments.TIME_COLUMNS[table]).cast(pa.int64()).to_pylist()
+    ]
+    row = {"node_name": "", "kind": "storage_damage", "packets": 0, "stream": None}
+    span = {"start_time": min(times, default=time_ns), "end_time": max(times, default=time_ns)}
+    return [
+        pa.RecordBatch.from_pylist(
+            [{**row, **span, "bytes": size, "detail": reason} for size, reason in gone],
+            schema=LOSSES,
+        )
+    ]
+
+
+def _lost(rows: pa.RecordBatch) -> int:
+    return sum(max(0, packets) for packets in rows.column("packets").to_pylist())

@@ -1,0 +1,594 @@
+"""Stores what agents send. The lifecycle opens and closes runs, sessions submit batches.
+
+One thread appends to journals, syncs once for all that wait (group commit) and answers; no batch
+waits for company. Another turns journals into segments meanwhile, and deletes. Only the first one
+knows which runs are open, so nothing there needs a lock.
+
+At the storage limit journals become segments first, since those are smaller, and what was offered
+waits for it. When that gives no room either, the run ends: nothing that is stored is ever removed
+to make room.
+"""
+
+import errno
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import pyarrow as pa
+
+from recordings import layout
+from recordings.manifest import Manifest, ManifestError
+from services.runtime.logging import logger
+from services.scheduler import batches
+from services.scheduler.agentmarks import AgentMarks
+from services.scheduler.batches import Batch, Checked
+from services.scheduler.deletion import remove, sweep
+from services.scheduler.quota import Quota, StorageFullError, on_disk
+from services.scheduler.roller import Roller
+from services.scheduler.runfiles import SELF, RunFiles
+
+ROLL_BYTES: Final = 64 << 20
+"""Octets at which a journal becomes segments: good row groups, and a tail that fits in memory."""
+ROLL_SECONDS: Final = 60.0
+"""Age at which it does."""
+RETRY_SECONDS: Final = 30.0
+"""Pause before a journal that could not become segments is tried again."""
+TICK_SECONDS: Final = 0.25
+"""How often the age of journals is looked at."""
+GROUP_BYTES: Final = 16 << 20
+"""Octets that one sync makes safe at most; the first batch should not wait for a long queue."""
+WORTH_BYTES: Final = 4 << 20
+"""Octets of journals, or a sixteenth of the limit, from which on it is worth to make segments of
+them when the limit is reached. Below, the segments would be many and small."""
+
+Key = tuple[str, int]
+OnFull = Callable[[str, int, str], None]
+
+
+class Clock(Protocol):
+    """What time it is; services.runtime.clock has them."""
+
+    def now(self) -> datetime:
+        """Return the wall time, aware."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A batch is on disk."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A batch was not stored and will never be."""
+
+    sequence: int
+    reason: str
+    """A sentence."""
+
+
+Outcome = Accepted | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class RunTotals:
+    """What a run has stored."""
+
+    entries: int = 0
+    streams: int = 0
+    packets: int = 0
+    losses: int = 0
+    bytes: int = 0
+    """Octets on disk, journals included."""
+    lost_packets: int = 0
+    nodes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Offer:
+    """A checked batch on its way."""
+
+    agent: str
+    node: str
+    key: Key
+    sequence: int
+    batch: Checked | None  # None when it is refused already
+    future: "Future[Outcome]"
+    outcome: Outcome | None = None
+
+
+@dataclass(slots=True)
+class _Call:
+    """Something to be done on the writer's thread."""
+
+    key: Key | None  # the run that it is about, if any
+    function: Callable[["Future[Any]"], None]
+    future: "Future[Any]"
+
+
+@dataclass(slots=True)
+class _Turned:
+    """What a full run has turned away and not yet told."""
+
+    packets: int = 0
+    bytes: int = 0
+    start_ns: int = 0
+    end_ns: int = 0
+
+
+class Writer:
+    """Everything below `<data>/recordings` that is written. Methods are safe for many threads."""
+
+    def __init__(
+        self, data: Path, quota: Quota, clock: Clock, on_full: OnFull | None = None
+    ) -> None:
+        self.on_full = on_full
+        """Called on the writer's thread when a run is ended for want of room: job, run, sentence.
+        It must not wait for the writer."""
+        self._data = data
+        self._root = layout.root(data)
+        self._quota = quota
+        self._clock = clock
+        self._marks = AgentMarks(data / "agents")
+        self._queue: queue.SimpleQueue[_Offer | _Call | None] = queue.SimpleQueue()
+        self._runs: dict[Key, RunFiles] = {}  # all on disk; replaced only on the writer's thread
+        self._open: set[Key] = set()
+        self._group: list[_Offer] = []
+        self._parked: deque[_Offer | _Call] = deque()
+        self._parked_keys: set[Key] = set()
+        self._turned: dict[Key, _Turned] = {}
+        self._newly_full: list[tuple[str, int, str]] = []
+        self._roller = Roller(self._marks.settled, clock, self._now_ns)
+        self._roller.on_idle = self._wake
+        self._thread = threading.Thread(target=self._loop, name="writer", daemon=True)
+        self._is_running = False
+        self._submitting = threading.Lock()
+        self._log = logger(__name__)
+
+    # ---- any thread
+
+    def start(self) -> None:
+        """Take up what is on disk, and begin to write. Raises OSError."""
+        self._root.mkdir(parents=True, exist_ok=True)
+        sweep(self._root)
+        self._quota.adopt(on_disk(1))
+        self._recover()
+        self._is_running = True
+        self._roller.start()
+        self._thread.start()
+        for run in self._runs.values():
+            self._roller.roll(run)
+
+    def stop(self) -> None:
+        """Sync what was submitted, answer, and end. What is in journals stays there."""
+        with self._submitting:
+            if not self._is_running:
+                return
+            self._is_running = False
+            self._queue.put(None)
+        self._thread.join()
+        self._roller.stop()
+        try:
+            self._marks.close()
+        except OSError as error:
+            self._log.error("marks of agents not kept", error=str(error))
+
+    def open_run(self, job: str, run: int, kfl: str) -> None:
+        """Let a run take data; one that is on disk is taken up again.
+
+        Raises ValueError for a name that cannot be, OSError (StorageFullError at the limit).
+        """
+        folder = layout.run(self._data, job, run)
+        try:
+            self._ask((job, run), lambda: self._open_run((job, run), folder, kfl))
+        except StorageFullError:
+            for rolled in self._ask(None, self._roll_all):
+                rolled.result()
+            self._ask((job, run), lambda: self._open_run((job, run), folder, kfl))
+
+    def close_run(self, job: str, run: int) -> RunTotals:
+        """End a run: turn its journals into segments, take no more, and return what it has stored.
+
+        A journal that cannot become segments (a full disk) stays, is readable, and is tried again.
+        A run that is not known has stored nothing.
+        """
+        self._ask((job, run), lambda: self._end_run((job, run)))
+        known = self._runs.get((job, run))
+        if known is None:
+            return RunTotals()
+        self._roller.roll(known).result()
+        return _totals(known)
+
+    def totals(self, job: str, run: int) -> RunTotals:
+        """Return what a run has stored so far; KeyError for one that is not on disk."""
+        return _totals(self._runs[job, run])
+
+    def delete(self, job: str) -> None:
+        """Remove all that a job has stored; nothing when it has stored nothing. Raises OSError."""
+        folder = layout.recording(self._data, job)
+        self._delete(folder, lambda key: key[0] == job)
+
+    def delete_run(self, job: str, run: int) -> None:
+        """Remove all that one run of a job has stored. Raises OSError."""
+        folder = layout.run(self._data, job, run)
+        self._delete(folder, lambda key: key == (job, run))
+
+    def submit(self, agent_id: str, node: str, batch: Batch) -> "Future[Outcome]":
+        """Offer a batch. The future is done once it is on disk, or refused; it never raises for
+        what is in the batch. It is completed on the writer's thread, which must not be held up.
+
+        An agent's batches must be offered in the order of their numbers.
+        """
+        future: Future[Outcome] = Future()
+        key = (batch.job, batch.run)
+        try:
+            checked = batches.check(batch, agent_id, node)
+            offer = _Offer(agent_id, node, key, batch.sequence, checked, future)
+        except batches.RefusedError as error:
+            refused = Refused(batch.sequence, str(error))
+            offer = _Offer(agent_id, node, key, batch.sequence, None, future, refused)
+        with self._submitting:
+            if not self._is_running:
+                raise RuntimeError("The writer is not running.")
+            self._marks.begin(agent_id, batch.sequence)
+            self._queue.put(offer)
+        return future
+
+    def last_sequence(self, agent_id: str) -> int:
+        """Return the number up to which all of an agent's batches are on disk or refused."""
+        return self._marks.settled(agent_id)
+
+    def _delete(self, folder: Path, is_meant: Callable[[Key], bool]) -> None:
+        forgotten = self._ask(None, lambda: self._forget(is_meant))
+
+        def delete() -> None:
+            remove(self._root, folder)
+            for run in forgotten:
+                run.removed()
+
+        self._roller.do(delete).result()
+
+    def _ask(self, key: Key | None, function: Callable[[], Any]) -> Any:
+        """Run a function on the writer's thread, after all that was submitted; return its value."""
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("The writer's own thread must not wait for the writer.")
+        future: Future[Any] = Future()
+
+        def call(answer: "Future[Any]") -> None:
+            try:
+                answer.set_result(function())
+            except BaseException as error:  # belongs to who asked
+                answer.set_exception(error)
+
+        with self._submitting:
+            if not self._is_running:
+                raise RuntimeError("The writer is not running.")
+            self._queue.put(_Call(key, call, future))
+        return future.result()
+
+    # ---- the writer's thread
+
+    def _loop(self) -> None:
+        try:
+            self._serve()
+        except BaseException as error:
+            # A bug. Agents keep what was not acknowledged, and a restart takes up the rest.
+            self._log.exception("the writer has ended")
+            with self._submitting:
+                self._is_running = False
+            left = [*self._group, *self._parked]
+            while not self._queue.empty():
+                waiting = self._queue.get()
+                if waiting is not None:
+                    left.append(waiting)
+            for item in left:
+                if not item.future.done():
+                    item.future.set_exception(RuntimeError(f"The writer has ended: {error}"))
+
+    def _serve(self) -> None:
+        is_ending = False
+        while not is_ending:
+            for item in self._take():
+                if item is None:
+                    is_ending = True
+                else:
+                    self._do(item)
+            if self._parked and not self._roller.is_busy:
+                self._unpark()
+            self._commit()
+            self._roll_due()
+        self._end()
+
+    def _take(self) -> Iterable[_Offer | _Call | None]:
+        """Wait for something to do; yield it, and what waits by then up to a limit."""
+        octets = 0
+        try:
+            item = self._queue.get(timeout=TICK_SECONDS)
+            while True:
+                yield item
+                if isinstance(item, _Offer) and item.batch:
+                    octets += item.batch.record.size
+                if item is None or octets > GROUP_BYTES:
+                    return
+                item = self._queue.get_nowait()
+        except queue.Empty:
+            return
+
+    def _wake(self) -> None:
+        """Let the writer's thread look whether what is parked has room now."""
+        self._queue.put(_Call(None, lambda answer: answer.set_result(None), Future()))
+
+    def _do(self, item: _Offer | _Call) -> None:
+        if item.key in self._parked_keys:
+            self._parked.append(item)  # behind what came before it
+        elif isinstance(item, _Call):
+            self._commit()
+            item.function(item.future)
+        elif not self._store(item):
+            self._parked.append(item)
+            self._parked_keys.add(item.key)
+
+    def _store(self, offer: _Offer) -> bool:
+        """Append a batch or refuse it; False when it has to wait for room."""
+        number = offer.sequence
+        run = self._runs.get(offer.key)
+        if offer.outcome is None:
+            if run is None or offer.key not in self._open:
+                job, of = offer.key
+                reason = f"Run {of} of job {job} takes no data: it has ended, or never began."
+                offer.outcome = Refused(number, reason)
+            elif run.last.get(offer.agent, 0) >= number:
+                offer.outcome = Accepted(number)  # it is there already
+            elif run.full:
+                offer.outcome = Refused(number, run.full)
+                self._turn_away(offer)
+            else:
+                outcome = self._append(run, offer)
+                if outcome is None:
+                    return False
+                offer.outcome = outcome
+        self._group.append(offer)
+        return True
+
+    def _append(self, run: RunFiles, offer: _Offer) -> Outcome | None:
+        assert offer.batch is not None
+        settled = self._marks.settled(offer.agent)
+        try:
+            run.append(offer.batch, offer.agent, offer.node, settled, self._clock.monotonic())
+        except StorageFullError as error:
+            if self._make_room():
+                return None
+            self._fill(run, str(error))
+        except OSError as error:
+            self._fill(run, _disk_sentence(error))
+        else:
+            return Accepted(offer.sequence)
+        self._turn_away(offer)
+        return Refused(offer.sequence, run.full)
+
+    def _make_room(self) -> bool:
+        """Turn journals into segments, if that is worth it; False when no room can come of it."""
+        if self._roller.is_busy:
+            return True
+        limit = self._quota.limit or 0
+        candidates = [run for run in self._runs.values() if _can_shrink(run)]
+        if sum(run.journal_bytes() for run in candidates) < min(WORTH_BYTES, limit // 16):
+            return False
+        self._commit()
+        for run in candidates:
+            self._rotate(run)
+        return True
+
+    def _roll_all(self) -> "list[Future[None]]":
+        return [self._rotate(run) for run in self._runs.values() if _can_shrink(run)]
+
+    def _unpark(self) -> None:
+        """Try again what waited for room."""
+        waiting, self._parked = self._parked, deque()
+        self._parked_keys.clear()
+        for item in waiting:
+            self._do(item)
+
+    def _fill(self, run: RunFiles, reason: str) -> None:
+        """End a run for want of room. What is stored stays; what was offered is a loss."""
+        run.full = reason
+        self._newly_full.append((run.job, run.run, reason))
+        self._log.warning("run is full", job=run.job, run=run.run, reason=reason)
+
+    def _turn_away(self, offer: _Offer) -> None:
+        """Count what a full run refuses."""
+        assert offer.batch is not None
+        turned = self._turned.setdefault(offer.key, _Turned(start_ns=self._now_ns()))
+        turned.packets += offer.batch.rows.packets
+        turned.bytes += offer.batch.packet_bytes
+        turned.end_ns = self._now_ns()
+
+    def _tell_turned(self, key: Key) -> None:
+        """Write what was turned away into the ledger of its run."""
+        turned = self._turned.pop(key, None)
+        run = self._runs.get(key)
+        if turned is None or run is None:
+            return
+        run.append_loss(
+            "storage_limit",
+            {
+                "start_time": turned.start_ns,
+                "end_time": turned.end_ns,
+                "packets": turned.packets,
+                "bytes": turned.bytes,
+                "detail": run.full,
+            },
+            self._clock.monotonic(),
+        )
+
+    def _commit(self) -> None:
+        """Make all that was appended safe, then answer: one sync a journal, for all that wait."""
+        group, self._group = self._group, []
+        for key in {offer.key for offer in group}:
+            run = self._runs.get(key)
+            if run is not None:
+                self._sync(run, [offer for offer in group if offer.key == key])
+        full, self._newly_full = self._newly_full, []
+        for job, number, _ in full:
+            self._tell_turned((job, number))
+        for offer in group:
+            self._marks.end(offer.agent, offer.sequence)
+        self._keep_marks({offer.agent for offer in group if isinstance(offer.outcome, Refused)})
+        for offer in group:
+            assert offer.outcome is not None
+            offer.future.set_result(offer.outcome)
+        for job, number, reason in full:
+            if self.on_full:
+                self.on_full(job, number, reason)
+
+    def _sync(self, run: RunFiles, offers: list[_Offer]) -> None:
+        try:
+            run.sync()
+        except OSError as error:
+            # After a failed sync nobody knows what is on disk: this journal gets no more.
+            self._fill(run, _disk_sentence(error))
+            run.rotate()
+            for offer in offers:
+                if isinstance(offer.outcome, Accepted):
+                    offer.outcome = Refused(offer.sequence, run.full)
+                    self._turn_away(offer)
+
+    def _keep_marks(self, agents: set[str]) -> None:
+        """Remember numbers that are in no journal; without it an agent begins its numbers anew."""
+        if agents:
+            try:
+                self._marks.keep(agents)
+            except OSError as error:
+                self._log.error("marks of agents not kept", error=str(error))
+
+    def _roll_due(self) -> None:
+        now = self._clock.monotonic()
+        for run in self._runs.values():
+            if not run.tails:
+                continue
+            last = run.tails[-1]
+            if run.journal and (last.size >= ROLL_BYTES or now - last.since >= ROLL_SECONDS):
+                self._rotate(run)
+            elif any(t.tried is not None and now - t.tried >= RETRY_SECONDS for t in run.closed()):
+                self._roller.roll(run)
+
+    def _rotate(self, run: RunFiles) -> "Future[None]":
+        run.rotate()
+        return self._roller.roll(run)
+
+    def _end(self) -> None:
+        """Refuse nothing at the end: an agent sends again what it got no answer for."""
+        self._commit()
+        for item in self._parked:
+            item.future.cancel()
+        for run in self._runs.values():
+            run.rotate()
+
+    def _now_ns(self) -> int:
+        return int(self._clock.now().timestamp() * 1_000_000) * 1000
+
+    # ---- runs, on the writer's thread
+
+    def _open_run(self, key: Key, folder: Path, kfl: str) -> None:
+        if key not in self._runs:
+            if folder.exists():
+                raise OSError(
+                    errno.EEXIST, f"{folder} is there, but cannot be read; move it elsewhere"
+                )
+            manifest = Manifest(key[0], key[1], kfl)
+            self._runs = {**self._runs, key: RunFiles.create(folder, self._quota, manifest)}
+        self._runs[key].reopen()
+        self._open.add(key)
+
+    def _end_run(self, key: Key) -> None:
+        self._open.discard(key)
+        self._tell_turned(key)
+        run = self._runs.get(key)
+        if run is not None:
+            run.is_open = False
+            run.rotate()
+
+    def _forget(self, is_meant: Callable[[Key], bool]) -> list[RunFiles]:
+        """Take no more for these runs, and return them; their files are still there."""
+        gone = {key: run for key, run in self._runs.items() if is_meant(key)}
+        self._runs = {key: run for key, run in self._runs.items() if key not in gone}
+        self._open -= gone.keys()
+        for key, run in gone.items():
+            self._turned.pop(key, None)
+            run.is_deleted = True
+            run.rotate()
+        agents = {agent for run in gone.values() for agent in run.last if agent != SELF}
+        self._keep_marks(agents)
+        return list(gone.values())
+
+    def _recover(self) -> None:
+        """Load all runs, whoever wrote them; one that is damaged is left as it is."""
+        self._marks.load()
+        settled: dict[str, int] = {}
+        stored: dict[str, set[int]] = {}
+        for name in layout.recordings(self._data):
+            for number in layout.runs(self._data, name):
+                run = self._load(name, number)
+                if run is None:
+                    continue
+                self._runs[name, number] = run
+                for agent, mark in run.manifest.agents.items():
+                    settled[agent] = max(settled.get(agent, 0), mark.settled)
+                    stored.setdefault(agent, set()).add(mark.last)
+                for agent, (up_to, sequences) in run.found.items():
+                    settled[agent] = max(settled.get(agent, 0), up_to)
+                    stored.setdefault(agent, set()).update(sequences)
+                run.found.clear()
+        for agent in stored.keys() - {SELF}:
+            self._marks.learn(agent, settled.get(agent, 0), stored[agent])
+
+    def _load(self, name: str, number: int) -> RunFiles | None:
+        folder = layout.run(self._data, name, number)
+        try:
+            return RunFiles.load(folder, self._quota)
+        except FileNotFoundError:
+            if not layout.journals(folder):
+                remove(
+                    self._root, folder
+                )  # the writer was killed before it had published a manifest
+                return None
+            why = "its manifest is gone"
+        except (ManifestError, ValueError, OSError, pa.ArrowException) as error:
+            why = str(error)
+        self._quota.adopt(sum(f.stat().st_size for f in folder.iterdir() if f.is_file()))
+        self._log.error("run left as it is", job=name, run=number, reason=why)
+        return None
+
+
+def _can_shrink(run: RunFiles) -> bool:
+    """Whether segments of its journals can be made now; one that just failed would fail again."""
+    return bool(run.tails) and all(tail.tried is None for tail in run.tails)
+
+
+def _totals(run: RunFiles) -> RunTotals:
+    rows = run.rows()
+    return RunTotals(
+        entries=rows.entries,
+        streams=rows.streams,
+        packets=rows.packets,
+        losses=rows.losses,
+        bytes=run.bytes(),
+        lost_packets=rows.lost_packets,
+        nodes=tuple(sorted(run.nodes)),
+    )
+
+
+def _disk_sentence(error: OSError) -> str:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "The disk of the scheduler is full."
+    return f"The scheduler cannot write to its disk: {error.strerror or error}."
