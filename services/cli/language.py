@@ -71,7 +71,8 @@ def match(text: Text) -> None:
         if redactions is not None:
             redactions.apply(entry)
             line = json.dumps(entry, ensure_ascii=False, separators=(",", ":"))
-        print(line.rstrip("\n"))
+        # At once: what comes before may be following a recording.
+        print(line.rstrip("\n"), flush=True)
         if remaining is not None:
             remaining -= 1
 

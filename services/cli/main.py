@@ -66,7 +66,6 @@ class Commands(TyperGroup):
             command = typer.main.get_command(getattr(found, attribute or "app"))
         return name, command, rest
 
-
     def invoke(self, ctx: Any) -> Any:
         """Run the command. Raises ReaderGone, since typer makes an exit code 1 of that."""
         try:

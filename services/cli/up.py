@@ -98,13 +98,10 @@ def up(
         raise typer.BadParameter("--once goes with --demo.")
     if demo and no_capture:
         raise typer.BadParameter("--demo captures; leave out --no-capture.")
-    for address, flag in ((scheduler, "--scheduler"), (query, "--query-address")):
-        if address:
-            check_address(address, flag)
     plan = Plan(
         data,
-        scheduler or free_address(SCHEDULER),
-        query or free_address(QUERY),
+        _address(scheduler, SCHEDULER, "--scheduler"),
+        _address(query, QUERY, "--query-address"),
         tuple(interface or (["lo"] if demo else ["any"])),
         not no_capture,
     )
@@ -121,6 +118,19 @@ def up(
         finally:
             processes.end(say)
     raise typer.Exit(code)
+
+
+def _address(given: str | None, default: str, flag: str) -> str:
+    """Return where a service is to listen. Raises CommandError when someone else does there.
+
+    It is looked at before, since their service would answer in the place of ours.
+    """
+    if not given:
+        return free_address(default)
+    check_address(given, flag)
+    if free_address(given) != given:
+        raise CommandError(f"{flag}: {given} cannot be had: another process may have that port.")
+    return given
 
 
 def _serve(plan: Plan, processes: Processes) -> int:

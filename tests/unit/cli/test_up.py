@@ -1,0 +1,93 @@
+"""`recorder up` as a process that starts processes."""
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+UP = [sys.executable, "-m", "services.cli.main", "up"]
+HERE = ("--scheduler", "--query-address")
+
+
+@pytest.fixture
+def addresses():
+    """Two free addresses of loopback, as flags."""
+    found = []
+    for flag in HERE:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            found += [flag, f"127.0.0.1:{probe.getsockname()[1]}"]
+    return found
+
+
+def start(tmp_path, *arguments):
+    return subprocess.Popen(
+        [*UP, "--data", str(tmp_path / "data"), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def read_until(stream, word):
+    lines = []
+    for line in stream:
+        lines.append(line)
+        if word in line:
+            return lines
+    raise AssertionError(f"{word!r} never came: {''.join(lines)}")
+
+
+def pids(lines):
+    return {
+        found[1]: int(found[2])
+        for line in lines
+        if (found := re.search(r"^ *(\w+) .* pid (\d+)", line))
+    }
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_services_answer_until_a_signal_ends_them_in_order(tmp_path, addresses, number):
+    process = start(tmp_path, "--no-capture", *addresses)
+    lines = read_until(process.stderr, "Serving")
+    assert pids(lines).keys() == {"scheduler", "query"}
+    jobs = subprocess.run(
+        [*UP[:-1], "jobs", "list", "--output", "json", *addresses[:2]],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert json.loads(jobs.stdout) == []
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, "")
+    assert err.splitlines() == ["Stopping query …", "Stopping scheduler …"]
+
+
+def test_when_one_dies_the_rest_ends_too(tmp_path, addresses):
+    import os
+
+    process = start(tmp_path, "--no-capture", *addresses)
+    found = pids(read_until(process.stderr, "Serving"))
+    os.kill(found["scheduler"], signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "The scheduler process has ended by SIGKILL" in err
+    assert "Stopping query" in err
+
+
+def test_an_address_that_is_taken_is_not_someone_elses_service(tmp_path, addresses):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        process = start(tmp_path, "--no-capture", "--scheduler", taken)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"--scheduler: {taken} cannot be had" in err
+    assert not (tmp_path / "data").exists()
