@@ -1,0 +1,1 @@
+"""The scheduler: owns the jobs, takes what agents send, and stores it."""

@@ -1,0 +1,113 @@
+"""The scheduler's process: wires store, writer, lifecycle and services; the command line calls run.
+
+A data folder belongs to one scheduler at a time; a lock keeps a second one from it.
+"""
+
+import fcntl
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+import grpc
+from recorder.v1 import ingest_pb2, ingest_pb2_grpc, jobs_pb2, jobs_pb2_grpc
+
+from services.runtime.clock import Clock, SystemClock
+from services.runtime.errors import UserError
+from services.runtime.logging import logger
+from services.runtime.process import run_until_signal
+from services.runtime.server import serve
+from services.runtime.settings import SchedulerSettings
+from services.scheduler.ingest_rpc import IngestService
+from services.scheduler.jobs_rpc import JobsService
+from services.scheduler.jobstore import JobStore
+from services.scheduler.lifecycle import Lifecycle
+from services.scheduler.quota import Quota
+from services.scheduler.writer import Writer
+
+LOCK_NAME = "scheduler.lock"
+
+WORKERS = 1024
+"""Calls at once. Each agent holds one for as long as it is connected, and so does each watcher;
+threads are made when they are needed first."""
+
+CALLS_GRACE_SECONDS = 5.0
+"""How long calls may go on when the scheduler ends: agents get what is being acknowledged."""
+
+
+class Scheduler:
+    """All of the scheduler, serving from its creation until stop()."""
+
+    def __init__(self, settings: SchedulerSettings, clock: Clock | None = None) -> None:
+        """Start it. Raises UserError and OSError with a sentence, and then nothing runs."""
+        with ExitStack() as stack:
+            self._start(settings, clock or SystemClock(), stack)
+            self._stack = stack.pop_all()
+
+    def stop(self) -> None:
+        """Take nothing new, store what has come, close everything. Jobs go on after a restart."""
+        self._stack.close()
+
+    def _start(self, settings: SchedulerSettings, clock: Clock, stack: ExitStack) -> None:
+        stack.callback(os.close, _lock(settings.data))
+        store = JobStore(settings.data)
+        stack.callback(store.close)
+        writer = Writer(settings.data, Quota(settings.storage_limit), clock)
+        lifecycle = Lifecycle(settings.data, store, writer, clock)
+        writer.on_full = lifecycle.run_full
+        stack.callback(writer.stop)
+        writer.start()
+        stack.callback(lifecycle.stop)
+        lifecycle.start()
+        ingest = IngestService(writer, lifecycle)
+
+        def add_services(server: grpc.Server) -> list[str]:
+            jobs_pb2_grpc.add_JobsServiceServicer_to_server(JobsService(lifecycle), server)
+            ingest_pb2_grpc.add_IngestServiceServicer_to_server(ingest, server)
+            return [
+                jobs_pb2.DESCRIPTOR.services_by_name["JobsService"].full_name,
+                ingest_pb2.DESCRIPTOR.services_by_name["IngestService"].full_name,
+            ]
+
+        server = serve(settings.listen, add_services, WORKERS)
+        self.address = server.address
+        stack.callback(server.stop, CALLS_GRACE_SECONDS)
+        # Before the server: agents' sessions end when what came is answered, watchers are let go,
+        # and no job moves from then on.
+        stack.callback(ingest.close)
+        stack.callback(lifecycle.stop)
+
+
+def run(settings: SchedulerSettings) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code. Raises UserError and OSError."""
+    schedulers: list[Scheduler] = []
+
+    def start() -> None:
+        scheduler = Scheduler(settings)
+        schedulers.append(scheduler)
+        log = logger(__name__)
+        log.info("scheduler serves", address=scheduler.address, data=str(settings.data))
+
+    def drain() -> None:
+        for scheduler in schedulers:
+            scheduler.stop()
+
+    return run_until_signal(start, drain, grace_seconds=settings.grace_seconds)
+
+
+def _lock(data: Path) -> int:
+    """Return a descriptor that holds the data folder's lock until it is closed."""
+    path = data / LOCK_NAME
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise UserError(f"Cannot use the data folder {data}: {error.strerror}.") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise UserError(
+            f"Another scheduler uses the data folder {data}. Stop it, or choose another folder "
+            "with --data."
+        ) from error
+    return descriptor

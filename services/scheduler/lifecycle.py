@@ -1,0 +1,429 @@
+"""Moves jobs as time passes: begins, ends and expires runs, and tells agents what to record.
+
+jobs_rpc.py creates, stops and deletes; ingest asks what is assigned and reports what agents say;
+one thread does the rest at the times that timetable.py names. tick() does all that is due, so that
+tests can move the clock instead of waiting.
+
+The lock is held while the writer works. Therefore nothing that the writer or an agent's session
+calls takes it: they leave a note and wake the thread, and read what was published last.
+"""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+from recordings import layout
+from services.runtime.clock import Clock
+from services.runtime.logging import logger
+from services.scheduler import timetable
+from services.scheduler.bulletin import ANNOUNCE_LEAD, Assignment, Bulletin
+from services.scheduler.deliveries import Deliveries
+from services.scheduler.jobs import (
+    Job,
+    JobState,
+    Spec,
+    expire_if_empty,
+    move_job,
+    move_run,
+    settle,
+    with_run,
+)
+from services.scheduler.jobstore import WHOLE_JOB, JobStore, NameTakenError
+from services.scheduler.runs import KEPT_AFTER_EXPIRY, PREPARE_LEAD, Runs, spoken
+from services.scheduler.writer import Writer
+
+EVENTS_KEPT = timedelta(days=400)
+"""How long the history is kept: a year, and time to look at it."""
+
+RETRY = timedelta(seconds=10)
+"""When to try again what the disk refused."""
+
+MOST_JOBS = 64
+"""Jobs that are not over. An agent can record this many runs at once; one more would be recorded
+nowhere, and nobody would know."""
+
+STOP_WAIT_SECONDS = 3.0
+"""How long the answer to a stop waits for agents to deliver what they hold. Most take milliseconds;
+the stop itself does not depend on it."""
+
+
+class RefusedError(Exception):
+    """What was asked for cannot be done now; its text is a sentence that says why."""
+
+
+class Lifecycle:
+    """The jobs of one data folder, and the thread that moves them. Methods are thread-safe."""
+
+    def __init__(self, data: Path, store: JobStore, writer: Writer, clock: Clock) -> None:
+        self._data = data
+        self._store = store
+        self._writer = writer
+        self._clock = clock
+        self._lock = threading.RLock()
+        self._jobs: dict[str, Job] = {}
+        self._removals_pending = False
+        self._failing = False
+        self._deliveries = Deliveries()
+        self._runs = Runs(writer, self._deliveries)
+        self._full: queue.SimpleQueue[tuple[str, int, str]] = queue.SimpleQueue()
+        self._bulletin = Bulletin()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._loop, name="lifecycle", daemon=True)
+        self._log = logger(__name__)
+
+    def start(self) -> None:
+        """Take up the jobs where they were left, and begin to move them. The writer has started."""
+        self.recover()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop moving jobs. What is recording goes on after the next start."""
+        self._stopping = True
+        self._wake.set()
+        self._bulletin.close()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def recover(self) -> None:
+        """Load the jobs and open again what was recording. start() calls it."""
+        with self._lock:
+            now = self._clock.now()
+            self._store.forget_events(now - EVENTS_KEPT)
+            self._jobs = {job.name: job for job in self._store.jobs()}
+            self._removals_pending = True
+            for name in list(self._jobs):
+                self._guard(name, partial(self._resume, name, now))
+            self.tick()
+
+    # ---- what people ask for
+
+    def create(self, spec: Spec) -> Job:
+        """Add a job and return it.
+
+        Raises NameTakenError, RefusedError and OSError with a sentence; nothing is kept then.
+        """
+        with self._lock:
+            now = self._clock.now()
+            self._check_name_is_free(spec.name)
+            if sum(not job.is_over for job in self._jobs.values()) >= MOST_JOBS:
+                raise RefusedError(
+                    f"There are {MOST_JOBS} jobs that are not over, which is the most that an "
+                    "agent can record at once. Stop one of them first."
+                )
+            start = now if spec.imported else timetable.first_start(spec.start_time, now)
+            job = Job(
+                spec=spec,
+                state=JobState.SCHEDULED,
+                reason="",
+                create_time=now,
+                change_time=now,
+                first_start=start,
+            )
+            if spec.name in self._jobs:  # expired: its name is free
+                self._store.remove(spec.name, now, "Its name was given to a new job.", False)
+                del self._jobs[spec.name]
+            self._store.add(job)
+            try:
+                upcoming = timetable.window(job, 1)
+                if upcoming is not None:
+                    self._runs.prepare(job, upcoming, now)
+            except Exception:
+                self._store.remove(spec.name, now, "It could not be begun.", True)
+                self._removals_pending = True
+                self.tick()
+                raise
+            self._jobs[spec.name] = job
+            self._log.info("job created", job=spec.name, start=start.isoformat())
+            self.tick()
+            return self._runs.with_totals(self._jobs[spec.name])
+
+    def stop_job(self, name: str) -> Job:
+        """End a job's current run and all later ones. Raises LookupError, RefusedError.
+
+        Waits a little for agents to deliver what they hold; the job is stopped in any case.
+        """
+        with self._lock:
+            job = self._jobs.get(name)
+            if job is None:
+                raise LookupError(name)
+            if not job.is_stopped:
+                if not job.may_be_stopped:
+                    raise RefusedError(f"The job {name} has ended already: it is {job.state.word}.")
+                now = self._clock.now()
+                removals = self._runs.prepared(job)
+                for run in job.runs:
+                    if run.is_recording:
+                        job = with_run(job, replace(run, end_time=min(run.end_time, now)))
+                job = move_job(job, JobState.STOPPED, now, "Stopped by request.")
+                self._save(job, now, removals)
+                self._log.info("job stopped", job=name)
+                self.tick()
+        self._bulletin.wait_until_quiet(name, STOP_WAIT_SECONDS)
+        stopped = self.get(name)
+        return job if stopped is None else stopped
+
+    def delete_job(self, name: str) -> None:
+        """Stop a job and remove it with all that it recorded. Raises LookupError."""
+        with self._lock:
+            job = self._jobs.get(name)
+            if job is None:
+                raise LookupError(name)
+            self._store.remove(name, self._clock.now(), "Deleted by request.", True)
+            del self._jobs[name]
+            self._runs.forget_job(name)
+            self._removals_pending = True
+            self._log.info("job deleted", job=name)
+            self.tick()
+
+    def get(self, name: str) -> Job | None:
+        """Return a job with the counts of now, or None."""
+        job = self._bulletin.get(name)
+        return None if job is None else self._runs.with_totals(job)
+
+    def jobs(self) -> list[Job]:
+        """Return all jobs with the counts of now, oldest first."""
+        return [self._runs.with_totals(job) for job in self._bulletin.jobs()]
+
+    @property
+    def is_stopping(self) -> bool:
+        """stop() was called: nothing will change any more."""
+        return self._stopping
+
+    def now(self) -> datetime:
+        """Return the time by which jobs are moved."""
+        return self._clock.now()
+
+    def wait_for_jobs(self, version: int, timeout: float) -> int:
+        """Wait until some job has changed since `version`, at most `timeout` seconds."""
+        return self._bulletin.wait_for_jobs(version, timeout)
+
+    # ---- what agents' sessions ask and report
+
+    def assignments(self, import_job: str = "") -> tuple[int, list[Assignment]]:
+        """Return the list's revision and the runs to record now and soon.
+
+        An imported job is only in the list of the importer that names it, and nothing else is.
+        """
+        return self._bulletin.assignments(import_job)
+
+    def wait_for_change(self, revision: int, timeout: float) -> int:
+        """Wait until the list is another than `revision`, at most `timeout` seconds; return its."""
+        return self._bulletin.wait_for_list(revision, timeout)
+
+    def agent_connected(self, agent_id: str, node: str, import_job: str = "") -> None:
+        """Note that an agent's session has begun: runs wait for it at their end."""
+        self._deliveries.connected(agent_id, import_job, self._clock.now())
+        self._log.info("agent connected", agent=agent_id, node=node)
+
+    def agent_disconnected(self, agent_id: str) -> None:
+        """Note that an agent's session has ended."""
+        self._deliveries.disconnected(agent_id, self._clock.now())
+        self._log.info("agent disconnected", agent=agent_id)
+
+    def agent_finished(self, agent_id: str, job: str, run: int) -> None:
+        """Note that an agent's last batch for a run is on disk."""
+        known = self._bulletin.get(job)
+        if known is not None and known.run(run) is not None:
+            self._deliveries.finished(agent_id, job, run)
+            self._wake.set()
+
+    def run_full(self, job: str, run: int, reason: str) -> None:
+        """End a run and its job, because nothing more may be stored; reason is a sentence."""
+        self._full.put((job, run, reason))
+        self._wake.set()
+
+    # ---- the passing of time
+
+    def tick(self) -> datetime | None:
+        """Do all that is due, and return when something will be due next; None is never."""
+        with self._lock:
+            now = self._clock.now()
+            self._failing = False
+            for name, reason in self._full_jobs().items():
+                self._guard(name, partial(self._end_full, name, reason, now))
+            for name in list(self._jobs):
+                for step in (self._end_runs, self._begin_runs, self._expire):
+                    self._guard(name, partial(step, name, now))
+            self._guard("all", self._remove_data)
+            self._guard("all", partial(self._publish, now))
+            if threading.current_thread() is not self._thread:
+                self._wake.set()  # what it waits for may be later than what is due next now
+            return self._next_time(now)
+
+    def _publish(self, now: datetime) -> None:
+        self._bulletin.publish(self._jobs, now, self._store.next_revision)
+
+    def _loop(self) -> None:
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                until = self.tick()
+            except Exception:  # the thread has to go on: other jobs depend on it
+                self._log.exception("jobs were not moved")
+                until = self._clock.now() + RETRY
+            if not self._stopping:
+                self._clock.wait(self._wake, until)
+
+    def _guard(self, name: str, step: Callable[[], None]) -> None:
+        """Do one step; what goes wrong with it is logged, and tried again a little later."""
+        try:
+            step()
+        except Exception as error:  # one job's trouble is not the others'
+            self._failing = True
+            self._log.error("jobs not moved", job=name, error=str(error), exc_info=True)
+
+    def _full_jobs(self) -> dict[str, str]:
+        """Return the jobs that have reached the storage limit, and why."""
+        full: dict[str, str] = {}
+        while True:
+            try:
+                name, number, reason = self._full.get_nowait()
+            except queue.Empty:
+                return full
+            job = self._jobs.get(name)
+            run = None if job is None else job.run(number)
+            if run is not None and run.is_recording:
+                full[name] = reason
+
+    def _resume(self, name: str, now: datetime) -> None:
+        job = self._jobs[name]
+        for run in job.runs:
+            if run.is_recording:
+                job = self._runs.resume(job, run, now)
+        self._save(settle(job, timetable.has_more(job), now), now)
+
+    def _end_full(self, name: str, reason: str, now: datetime) -> None:
+        job = self._jobs[name]
+        removals = self._runs.prepared(job)
+        for run in job.runs:
+            if run.is_recording:
+                job = self._runs.close(job, run, JobState.STORAGE_LIMITED, reason, now)
+        self._save(settle(job, timetable.has_more(job), now), now, removals)
+
+    def _end_runs(self, name: str, now: datetime) -> None:
+        job = self._jobs[name]
+        for run in job.runs:
+            if not run.is_recording:
+                continue
+            ending = self._runs.ending(job, run, now)
+            if ending is not None:
+                job = self._runs.close(job, run, *ending, now)
+                self._save(settle(job, timetable.has_more(job), now), now)
+                job = self._jobs[name]
+
+    def _begin_runs(self, name: str, now: datetime) -> None:
+        job = self._jobs[name]
+        due = timetable.due(job, now)
+        if due.missed:
+            job = self._runs.miss(job, due.missed, now)
+            # Some of them may have been prepared.
+            removals = [run.number for run in job.runs if run.number in due.missed]
+            self._save(settle(job, timetable.has_more(job), now), now, removals)
+            job = self._jobs[name]
+        if due.begin is not None:
+            job = self._runs.begin(job, due.begin, now)
+            self._save(settle(job, timetable.has_more(job), now), now)
+        elif due.upcoming is not None:
+            self._runs.prepare(job, due.upcoming, now)
+
+    def _expire(self, name: str, now: datetime) -> None:
+        """Remove what has passed its expiration: runs, then the job, later its last traces."""
+        job = self._jobs[name]
+        expired: list[int] = []
+        for run in job.runs:
+            if run.has_data and run.end_time + job.spec.expiration <= now:
+                reason = f"Its data was kept for {spoken(job.spec.expiration)}, then removed."
+                job = move_run(
+                    with_run(job, replace(run, bytes=0)), run.number, JobState.EXPIRED, reason
+                )
+                expired.append(run.number)
+        if expired:
+            self._save(job, now, expired)
+        emptied = expire_if_empty(job, now)
+        if emptied is not job:
+            self._save(emptied, now, [WHOLE_JOB])
+            return
+        if job.is_expired and job.change_time + KEPT_AFTER_EXPIRY <= now:
+            self._store.remove(job.name, now, "It expired a day ago.", False)
+            del self._jobs[job.name]
+            return
+        traces = job.spec.expiration + KEPT_AFTER_EXPIRY
+        kept = tuple(r for r in job.runs if not r.is_expired or r.end_time + traces > now)
+        if not job.is_over and len(kept) < len(job.runs):
+            self._save(replace(job, runs=kept), now)
+
+    def _remove_data(self) -> None:
+        """Remove from disk what nobody owns any more; what cannot be removed is tried again."""
+        if not self._removals_pending:
+            return
+        self._removals_pending = False
+        for removal in self._store.removals():
+            try:
+                if removal.run == WHOLE_JOB:
+                    self._writer.delete(removal.job)
+                    self._runs.forget_job(removal.job)
+                else:
+                    self._writer.delete_run(removal.job, removal.run)
+                    self._runs.forget(removal.job, removal.run)
+            except OSError as error:
+                self._removals_pending = True
+                self._log.error(
+                    "data not removed", job=removal.job, run=removal.run, error=str(error)
+                )
+            else:
+                self._store.removed(removal)
+
+    def _next_time(self, now: datetime) -> datetime | None:
+        """Return when something will be due next."""
+        times = [now + RETRY] if self._failing or self._removals_pending else []
+        for job in self._jobs.values():
+            times += [time for time in self._times(job) if time > now]
+        return min(times, default=None)
+
+    def _times(self, job: Job) -> Iterator[datetime]:
+        """Yield every time at which something is to be done with the job, past ones included."""
+        upcoming = None if job.is_over else timetable.window(job, job.planned + 1)
+        if upcoming is not None:
+            yield from (upcoming.start - ANNOUNCE_LEAD, upcoming.start - PREPARE_LEAD)
+            yield upcoming.start
+        for run in job.runs:
+            if run.is_recording:
+                yield from (run.end_time, self._runs.last_call(job, run))
+            else:
+                expired = run.end_time + job.spec.expiration
+                yield from (expired, expired + KEPT_AFTER_EXPIRY)
+        if job.is_over:
+            yield from (job.change_time + job.spec.expiration, job.change_time + KEPT_AFTER_EXPIRY)
+
+    def _check_name_is_free(self, name: str) -> None:
+        """Raise NameTakenError or RefusedError when a new job may not have this name."""
+        job = self._jobs.get(name)
+        if job is not None and not job.is_expired:
+            raise NameTakenError(
+                f"There is a job named {name} already: it is {job.state.word}. "
+                "Choose another name, or delete that job with its recording first."
+            )
+        self._remove_data()
+        if any(removal.job == name for removal in self._store.removals()):
+            raise RefusedError(
+                f"What an earlier job named {name} recorded could not be removed yet. "
+                "Choose another name, or try again later."
+            )
+        folder = layout.recording(self._data, name)
+        if folder.exists():
+            raise NameTakenError(
+                f"There is a recording named {name} already that belongs to no job. "
+                f"Choose another name, or move the folder {folder} away."
+            )
+
+    def _save(self, job: Job, now: datetime, removals: Sequence[int] = ()) -> None:
+        if job == self._jobs[job.name] and not removals:
+            return
+        self._store.save(job, now, removals)
+        self._jobs[job.name] = job
+        self._removals_pending = self._removals_pending or bool(removals)

@@ -1,0 +1,244 @@
+"""Jobs survive a restart; no state changes without a row of history; nothing is stored by half."""
+
+import sqlite3
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from services.runtime.errors import UserError
+from services.scheduler import jobstore
+from services.scheduler.jobs import (
+    ForbiddenMoveError,
+    Job,
+    JobState,
+    Run,
+    Spec,
+    begin_run,
+    move_job,
+    move_run,
+)
+from services.scheduler.jobstore import Event, JobStore, NameTakenError, Removal, StoreError
+
+NOW = datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC)
+LATER = NOW + timedelta(hours=1)
+
+
+@pytest.fixture
+def data(tmp_path):
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def store(data):
+    store = JobStore(data)
+    yield store
+    store.close()
+
+
+def job(name="checkout", created=NOW) -> Job:
+    spec = Spec(
+        name=name,
+        kfl='request.path == "/a\'b" or dns',
+        start_time="22:00",
+        daily_iterations=3,
+        duration_minutes=60,
+        expiration_minutes=120,
+        body_limit=4096,
+        imported=False,
+    )
+    return Job(
+        spec=spec,
+        state=JobState.SCHEDULED,
+        reason="",
+        create_time=created,
+        change_time=created,
+        first_start=NOW,
+    )
+
+
+def run_of(number: int) -> Run:
+    return Run(number=number, state=JobState.RECORDING, reason="", start_time=NOW, end_time=LATER)
+
+
+def recording(before: Job) -> Job:
+    run = Run(
+        number=1,
+        state=JobState.RECORDING,
+        reason="",
+        start_time=NOW,
+        end_time=LATER,
+        nodes=("a", "b"),
+    )
+    return move_job(begin_run(before, run), JobState.RECORDING, NOW)
+
+
+def test_a_job_is_the_same_after_a_restart(data, store):
+    store.add(job())
+    store.save(recording(job()), NOW)
+    store.close()
+    again = JobStore(data)
+    assert again.jobs() == [recording(job())]
+    again.close()
+
+
+def test_jobs_come_oldest_first(store):
+    store.add(job("younger", LATER))
+    store.add(job("older", NOW))
+    assert [j.name for j in store.jobs()] == ["older", "younger"]
+
+
+def test_a_name_is_taken_once(store):
+    store.add(job())
+    with pytest.raises(NameTakenError, match="a job named checkout already"):
+        store.add(replace(job(), create_time=LATER))
+    assert store.jobs() == [job()]
+
+
+def test_every_change_of_state_is_in_the_history_with_time_and_reason(store):
+    store.add(job())
+    begun = recording(job())
+    store.save(begun, NOW)
+    ended = move_run(begun, 1, JobState.STORAGE_LIMITED, "The limit is reached.")
+    ended = move_job(ended, JobState.STORAGE_LIMITED, LATER, "The limit is reached.")
+    store.save(ended, LATER)
+    store.remove("checkout", LATER, "Deleted by request.", with_data=True)
+    assert store.events("checkout") == [
+        Event(NOW, "checkout", None, None, JobState.SCHEDULED, "Created."),
+        Event(NOW, "checkout", None, JobState.SCHEDULED, JobState.RECORDING, ""),
+        Event(NOW, "checkout", 1, None, JobState.RECORDING, ""),
+        Event(LATER, "checkout", None, JobState.RECORDING, JobState.STORAGE_LIMITED, ended.reason),
+        Event(LATER, "checkout", 1, JobState.RECORDING, JobState.STORAGE_LIMITED, ended.reason),
+        Event(LATER, "checkout", None, JobState.STORAGE_LIMITED, None, "Deleted by request."),
+    ]
+    assert store.jobs() == []
+
+
+def test_a_change_of_counts_is_stored_and_is_no_history(store):
+    store.add(job())
+    begun = recording(job())
+    store.save(begun, NOW)
+    counted = replace(begun, runs=(replace(begun.runs[0], entries=7, bytes=2**40),))
+    before = store.events("checkout")
+    store.save(counted, NOW)
+    assert store.jobs() == [counted]
+    assert store.events("checkout") == before
+
+
+def test_a_forbidden_move_is_not_stored(store):
+    store.add(job())
+    begun = recording(job())
+    store.save(begun, NOW)
+    with pytest.raises(ForbiddenMoveError):
+        store.save(replace(begun, state=JobState.SCHEDULED), NOW)
+    back = replace(begun, runs=(replace(begun.runs[0], state=JobState.EXPIRED),))
+    with pytest.raises(ForbiddenMoveError):
+        store.save(replace(back, reason="half"), NOW)
+    assert store.jobs() == [begun]
+
+
+def test_a_job_that_is_not_there_cannot_be_saved_or_removed(store):
+    with pytest.raises(LookupError):
+        store.save(job(), NOW)
+    with pytest.raises(LookupError):
+        store.remove("checkout", NOW, "", with_data=True)
+    assert store.removals() == []
+
+
+def test_runs_that_a_job_no_longer_has_are_dropped(store):
+    store.add(job())
+    store.save(recording(job()), NOW)
+    store.save(replace(recording(job()), runs=()), NOW)
+    assert store.jobs()[0].runs == ()
+
+
+def test_data_to_be_removed_is_remembered_until_it_is(data, store):
+    store.add(job())
+    store.save(recording(job()), NOW, removals=[1])
+    store.save(recording(job()), NOW, removals=[1])
+    store.remove("checkout", LATER, "Deleted.", with_data=True)
+    store.close()
+    again = JobStore(data)
+    assert again.removals() == [Removal("checkout", 0), Removal("checkout", 1)]
+    again.removed(Removal("checkout", 0))
+    assert again.removals() == [Removal("checkout", 1)]
+    again.close()
+
+
+def test_revisions_go_on_after_a_restart(data, store):
+    assert [store.next_revision(), store.next_revision()] == [1, 2]
+    store.close()
+    again = JobStore(data)
+    assert again.next_revision() == 3
+    again.close()
+
+
+def test_old_history_is_forgotten(store):
+    store.add(job("old", NOW))
+    store.add(job("new", LATER))
+    assert store.forget_events(LATER) == 1
+    assert store.events("old") == []
+    assert len(store.events("new")) == 1
+
+
+def test_the_file_can_be_read_by_people_while_it_is_open(data, store):
+    store.add(job())
+    with sqlite3.connect(data / "jobs.sqlite") as other:
+        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        row = other.execute("SELECT state, first_start FROM jobs").fetchone()
+    other.close()
+    assert row == ("scheduled", "2026-03-01 12:30:15.123456")
+
+
+def test_runs_need_their_job(store):
+    values = jobstore._run_values("nobody", recording(job()).runs[0])
+    with store._engine.connect() as connection, pytest.raises(sa.exc.IntegrityError):
+        connection.execute(sa.insert(jobstore.RUNS).values(**values))
+
+
+def test_the_migrations_make_the_tables_that_the_program_uses(store):
+    with store._engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), jobstore.METADATA) == []
+
+
+def test_a_later_version_of_the_file_is_refused_with_a_sentence(data, store):
+    store.close()
+    with sqlite3.connect(data / "jobs.sqlite") as other:
+        other.execute("UPDATE alembic_version SET version_num = 'from the future'")
+    other.close()
+    with pytest.raises(UserError, match="written by a later version"):
+        JobStore(data)
+
+
+def test_a_file_that_is_no_database_is_refused_with_a_sentence(data):
+    data.mkdir()
+    (data / "jobs.sqlite").write_bytes(b"not a database" * 1000)
+    with pytest.raises(UserError, match=r"Cannot use .*jobs\.sqlite: file is not a database"):
+        JobStore(data)
+
+
+def test_a_folder_that_cannot_be_made_is_refused_with_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Cannot use the data folder"):
+        JobStore(tmp_path / "file" / "data")
+
+
+def test_a_path_with_a_percent_sign_is_only_a_path(tmp_path):
+    store = JobStore(tmp_path / "100%(home)s")
+    store.add(job())
+    assert len(store.jobs()) == 1
+    store.close()
+
+
+def test_what_cannot_be_written_is_a_sentence_and_changes_nothing(store):
+    store.add(job())
+    with store._engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count=1")  # as if the disk were full
+        connection.commit()
+    many = [run_of(number) for number in range(1, 1000)]
+    with pytest.raises(StoreError, match=r"Cannot write .*full"):
+        store.save(replace(job(), runs=tuple(many)), NOW)
+    assert store.jobs() == [job()]
