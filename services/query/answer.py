@@ -4,7 +4,7 @@ DuckDB keeps a time with a zone in microseconds. The nanoseconds below are read 
 is, by its file and number, and rows that share a microsecond are put into their order again.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,10 @@ import pyarrow.parquet as pq
 from kfl import Filter
 from recordings import entry, schema
 from services.query.engine import FilesGoneError, Session
-from services.query.plan import FILE, ROW, Plan, Window
+from services.query.plan import FILE, ROW, Plan, Source, Window
+
+FEW_ROWS = 256
+"""Rows about which the filter itself is asked; above, an engine's session is worth its 30 ms."""
 
 MAX_HELD_ROWS = 65536
 """Rows of one microsecond that are held back to be put into order. More than that are only seen
@@ -41,16 +44,37 @@ def rows(session: Session, plan: Plan) -> Iterator[pa.Table]:
         yield _in_order(held, plan)
 
 
-class Answer:
-    """The entries that match, as tables of ENTRIES and `record`, at most `limit` of them."""
+def of_plan(session: Session, plan: Plan, filter: Filter, window: Window) -> Iterator[pa.Table]:
+    """Yield the entries that match, as tables of ENTRIES and `record`. Raises EngineError."""
+    for table in rows(session, plan):
+        found = table.drop_columns([FILE, ROW])
+        if not plan.is_exact:
+            with session.working():
+                found = _matching(_within(found, window), filter)
+        yield found
 
-    def __init__(
-        self, session: Session, plan: Plan, filter: Filter, window: Window, limit: int | None
-    ) -> None:
-        self._session = session
-        self._plan = plan
-        self._filter = filter
-        self._window = window
+
+def of_few(sources: Sequence[Source], filter: Filter, window: Window) -> Iterator[pa.Table]:
+    """Yield the entries that match of sources with few rows and no files, without an engine.
+
+    To open a session costs more than to ask the filter about some hundred entries, and a follower
+    has a few entries several times a second.
+    """
+    for source in sources:
+        assert not source.files
+    table = pa.concat_tables(
+        _recorded(tail, source.record) for source in sources for _, tail in source.tails
+    )
+    found = _matching(_within(table, window), filter)
+    order = ("start_time", "node_name", "stream", "index")
+    yield found.sort_by([(name, "ascending") for name in order])
+
+
+class Answer:
+    """Entries that match, at most `limit` of them."""
+
+    def __init__(self, tables: Iterable[pa.Table], limit: int | None) -> None:
+        self._tables = tables
         self._limit = limit
         self.entries = 0
         """Entries given so far."""
@@ -58,11 +82,9 @@ class Answer:
         """More match than the limit let through; known when the iteration has ended."""
 
     def __iter__(self) -> Iterator[pa.Table]:
-        """Yield tables that are not empty. Raises EngineError."""
-        for table in rows(self._session, self._plan):
-            found = table.drop_columns([FILE, ROW])
-            if not self._plan.is_exact:
-                found = matching(within(found, self._window), self._filter)
+        """Yield tables that are not empty."""
+        for table in self._tables:
+            found = table
             if self._limit is not None and self.entries + found.num_rows > self._limit:
                 self.truncated = True
                 found = found.slice(0, self._limit - self.entries)
@@ -73,7 +95,12 @@ class Answer:
                 return
 
 
-def within(table: pa.Table, window: Window) -> pa.Table:
+def _recorded(table: pa.Table, record: str) -> pa.Table:
+    names = pa.array([record] * table.num_rows, pa.string())
+    return table.select(schema.ENTRIES.names).append_column("record", names)
+
+
+def _within(table: pa.Table, window: Window) -> pa.Table:
     """Return the entries whose start time is in the window."""
     times = nanoseconds_of(table["start_time"])
     keep = np.ones(len(times), np.bool_)
@@ -84,7 +111,7 @@ def within(table: pa.Table, window: Window) -> pa.Table:
     return table.filter(pa.array(keep))
 
 
-def matching(table: pa.Table, filter: Filter) -> pa.Table:
+def _matching(table: pa.Table, filter: Filter) -> pa.Table:
     """Return the entries for which the filter itself says yes."""
     keep = [filter.matches(found, found.get("record")) for found in entry.objects(table)]
     return table.filter(pa.array(keep, pa.bool_()))

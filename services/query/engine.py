@@ -126,7 +126,7 @@ class Engine:
 class Session:
     """The work for one question; used by one thread, interrupted by any.
 
-    Only time in DuckDB counts towards the deadline: a caller who reads slowly is not punished.
+    Only time of work counts towards the deadline: a caller who reads slowly is not punished.
     """
 
     def __init__(self, cursor: duckdb.DuckDBPyConnection, deadline_seconds: float) -> None:
@@ -142,7 +142,7 @@ class Session:
         Raises CancelledError, OutOfTimeError, OutOfMemoryError, FilesGoneError, or EngineError for
         a statement that DuckDB refuses.
         """
-        with self._working():
+        with self.working():
             statements = self._cursor.extract_statements(question.sql)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise EngineError("The query engine answers one SELECT at a time.")
@@ -153,7 +153,7 @@ class Session:
             reader = answer.to_arrow_reader(BATCH_ROWS)
         try:
             while True:
-                with self._working():
+                with self.working():
                     try:
                         batch = reader.read_next_batch()
                     except StopIteration:
@@ -191,8 +191,8 @@ class Session:
         self._cursor.close()
 
     @contextmanager
-    def _working(self) -> Iterator[None]:
-        """Count the time of a call of DuckDB, and say its errors in our words."""
+    def working(self) -> Iterator[None]:
+        """Count the time of what is done within, and say DuckDB's errors in our words."""
         self._raise_if_over()
         self._busy_since = time.monotonic()
         try:

@@ -67,8 +67,9 @@ def matching_streams(
     window = plan.Window()
     limit = filter.limit
     planned = plan.entries(filter, sources, limit=None if limit is None else limit + 1)
+    found = answer.of_plan(session, planned, filter, window)
     streams: dict[StreamKey, set[str]] = {}
-    for table in answer.Answer(session, planned, filter, window, limit):
+    for table in answer.Answer(found, limit):
         columns = (table[name].to_pylist() for name in ("node_name", "stream", "record"))
         for node, stream, record in zip(*columns, strict=True):
             streams.setdefault((node, stream), set()).add(record)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import grpc
+import pyarrow as pa
 from recorder.v1 import query_pb2, query_pb2_grpc
 
 import kfl
@@ -155,8 +156,12 @@ class QueryService(query_pb2_grpc.QueryServiceServicer):
         news = [follower.news() for follower in followers]
         count.warn([found.opened for found in news])
         entries = [found.entries for found in news if found.entries.rows]
-        if entries:
+        rows = sum(source.rows for source in entries)
+        if rows > answer.FEW_ROWS or any(source.files for source in entries):
             yield from self._entries(asked, entries, count, caller)
+        elif rows:
+            count.scanned += rows
+            yield from _send(asked, answer.of_few(entries, asked.filter, asked.window), count)
         losses = [found.losses for found in news if found.losses.rows]
         yield from messages.losses(ledger.losses(losses, asked.window))
 
@@ -168,8 +173,8 @@ class QueryService(query_pb2_grpc.QueryServiceServicer):
         caller: "_Caller",
     ) -> Iterator[query_pb2.QueryResponse]:
         """Send the entries of `sources` that match, as many as the limit still lets through."""
-        limit = count.remaining
         count.scanned += sum(source.rows for source in sources)
+        limit = count.remaining
         planned = plan.entries(
             asked.filter,
             sources,
@@ -177,14 +182,9 @@ class QueryService(query_pb2_grpc.QueryServiceServicer):
             descending=asked.descending,
             limit=None if limit is None else limit + 1,
         )
-        formatter = Formatter(asked.format, asked.filter.redactions)
         with self._session(caller, self._deadline_seconds) as session:
-            found = answer.Answer(session, planned, asked.filter, asked.window, limit)
-            for table in found:
-                yield from formatter.messages(table)
-        count.entries += found.entries - formatter.left_out
-        count.left_out += formatter.left_out
-        count.truncated = count.truncated or found.truncated
+            tables = answer.of_plan(session, planned, asked.filter, asked.window)
+            yield from _send(asked, tables, count)
 
     def _unknown_recordings(self, text: str, names: Iterable[str]) -> Iterator[kfl.Diagnostic]:
         for name in names:
@@ -291,6 +291,19 @@ class _Count:
                 warnings=warnings,
             )
         )
+
+
+def _send(
+    asked: Asked, tables: Iterable[pa.Table], count: _Count
+) -> Iterator[query_pb2.QueryResponse]:
+    """Send entries in the format that was asked for, as many as the limit still lets through."""
+    formatter = Formatter(asked.format, asked.filter.redactions)
+    found = answer.Answer(tables, count.remaining)
+    for table in found:
+        yield from formatter.messages(table)
+    count.entries += found.entries - formatter.left_out
+    count.left_out += formatter.left_out
+    count.truncated = count.truncated or found.truncated
 
 
 def add_to(service: QueryService) -> Callable[[grpc.Server], list[str]]:

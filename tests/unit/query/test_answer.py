@@ -1,8 +1,10 @@
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import kfl
+from recordings import entry
 from services.query import answer, plan
 from services.query.plan import ALWAYS, Window
 
@@ -28,7 +30,7 @@ def times(engine: Any, disk: Any, window: Window = ALWAYS, **fields: Any) -> lis
     sources = [disk.catalog().open("web").source("entries")]
     planned = plan.entries(condition, sources, window=window, **fields)
     with engine.session(60) as session:
-        found = answer.Answer(session, planned, condition, window, None)
+        found = answer.of_plan(session, planned, condition, window)
         return [int(time) for table in found for time in answer.nanoseconds_of(table["start_time"])]
 
 
@@ -51,6 +53,22 @@ def test_order_is_kept_when_more_share_a_microsecond_than_are_held(
 def test_a_window_cuts_between_nanoseconds(engine: Any, disk: Any, ties: list[int]) -> None:
     window = Window(ties[10] + 1, ties[2000])
     assert times(engine, disk, window) == ties[11:2000]
+
+
+def test_few_entries_are_answered_the_same_without_an_engine(
+    engine: Any, disk: Any, ties: list[int]
+) -> None:
+    condition = kfl.compile('record("few") and response.status == 500 and stream.contains("f")')
+    rows = [{"start_time": time, "stream": f"{time:016x}"} for time in ties[:300]]
+    disk.run("few").append(entries=rows[::-1])
+    window = Window(ties[10], ties[200])
+    source = disk.catalog().open("few").source("entries")
+    (few,) = answer.of_few([source], condition, window)
+    with engine.session(60) as session:
+        planned = plan.entries(condition, [source], window=window)
+        by_engine = pa.concat_tables(answer.of_plan(session, planned, condition, window))
+    assert 0 < few.num_rows < 190
+    assert entry.objects(few) == entry.objects(by_engine)
 
 
 def test_a_limit_is_given_to_the_engine_only_where_it_decides_alone(disk: Any) -> None:
