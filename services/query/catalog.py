@@ -126,7 +126,7 @@ class Catalog:
         """Return a sentence with the recordings that there are."""
         known = self.names()
         if not known:
-            return "There are no recordings yet; create one with `recorder create`."
+            return "There are no recordings yet; create one with `recorder jobs create`."
         if len(known) > NAMES_SHOWN:
             shown = _quoted(known[:NAMES_SHOWN], ",")
             return f"There are {len(known)} recordings, among them {shown}."
