@@ -1,0 +1,258 @@
+"""The functions of the language: how each is checked and what it becomes. `resolve` calls this."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import re2
+
+from kfl import ast, core, times
+from kfl.errors import KflError, did_you_mean
+from kfl.parse import parse_selector
+from kfl.show import show
+
+if TYPE_CHECKING:
+    from kfl.resolve import Resolver
+
+MAX_REGEX_LENGTH = 1_000
+"""Characters of a regex; longer ones are lists of words, for which there is `in`."""
+
+MAX_REGEX_BYTES = 1 << 20
+"""Memory that RE2 may take for one regex. DuckDB allows 8 MiB, so what passes here passes there."""
+
+MAX_RECORDING_NAME = 253
+"""Characters of a name in record(): as of the objects of Kubernetes."""
+
+MAX_LIMIT = 2**31 - 1
+"""Of limit(): what a 32-bit integer holds, since it goes into an SQL LIMIT."""
+
+FUNCTIONS = {
+    "size": "size(x): characters of a text, elements of a list, keys of a map",
+    "now": "now(): the time at which the filter was compiled",
+    **{name: f"{name}(n): the time n {name} from now, past when n < 0" for name in times.OFFSETS},
+    "datetime": 'datetime("10/19/2021, 6:29:02 PM"): a time, in UTC',
+    "timestamp": 'timestamp("2026-03-14T22:00:00Z"): a time, RFC 3339',
+    "duration": 'duration("5m"): a length of time',
+    "map_get": "map_get(m, k, default): the value of key k of map m, or the default",
+    "redact": 'redact("path", ...): always true; hides these values in what is returned',
+    "limit": "limit(n): always true; at most n results",
+    "record": 'record("name"): the entry belongs to that recording',
+}
+"""Functions that stand alone, with their help."""
+
+METHODS = {
+    "startsWith": "s.startsWith(t)",
+    "endsWith": "s.endsWith(t)",
+    "contains": "s.contains(t)",
+    "matches": "s.matches(re): RE2, not anchored",
+    "json": "s.json(): the text decoded as JSON, base64 is tried first",
+    "xml": "s.xml(): the text decoded as XML, base64 is tried first",
+    "size": "x.size(): the same as size(x)",
+}
+"""Functions behind a dot, with their help."""
+
+_ARITY = {"now": (0, 0), "map_get": (3, 3), "redact": (1, 1000), "json": (0, 0), "xml": (0, 0)}
+
+
+@functools.lru_cache(maxsize=1024)
+def _compile_regex(pattern: str) -> Any:
+    options = re2.Options()
+    options.max_mem = MAX_REGEX_BYTES
+    options.log_errors = False
+    return re2.compile(pattern, options)
+
+
+class Functions:
+    """Resolves calls, and keeps what limit(), redact() and record() say about the whole filter."""
+
+    def __init__(self, resolver: Resolver, now_ms: int) -> None:
+        self.limit: int | None = None
+        self.redactions: list[str] = []
+        self.recordings: list[str] = []
+        self._resolver = resolver
+        self._now_ms = now_ms
+
+    def pattern(self, text: str, at: ast.Position) -> core.Const:
+        """A regex, checked by RE2."""
+        if len(text) > MAX_REGEX_LENGTH:
+            return self._resolver.error(
+                at,
+                f"The regex has {len(text)} characters; at most {MAX_REGEX_LENGTH} are allowed.",
+                "Use x in [...] for many words.",
+            )
+        try:
+            return core.Const(core.Pattern(text, _compile_regex(text)))
+        except re2.error as error:
+            reason = error.args[0] if error.args else error
+            if isinstance(reason, bytes):
+                reason = reason.decode("utf-8", "replace")
+            return self._resolver.error(
+                at, f"The regex is not valid: {reason}.", "Its syntax is RE2's."
+            )
+
+    def call(self, node: ast.Call) -> core.Core:
+        """`name(arguments)`."""
+        name, at, resolver = node.name, node.at, self._resolver
+        if name not in FUNCTIONS:
+            hint = f"Write x.{name}(...)." if name in METHODS else did_you_mean(name, FUNCTIONS)
+            return resolver.error(at, f"`{name}` is not a function of KFL.", hint)
+        if not self._counted(node, FUNCTIONS[name]):
+            return core.Const(True)
+        if name == "record":
+            return self._record(node)
+        if name == "limit":
+            return self._limit(node)
+        if name == "redact":
+            return self._redact(node)
+        arguments = [resolver.value(argument) for argument in node.arguments]
+        if name == "size":
+            return core.Size(arguments[0])
+        if name == "map_get":
+            return core.MapGet(arguments[0], arguments[1], arguments[2])
+        return self._time(node, arguments)
+
+    def method(self, node: ast.Call) -> core.Core:
+        """`receiver.name(arguments)`."""
+        name, at, resolver = node.name, node.at, self._resolver
+        assert node.receiver is not None
+        if name not in METHODS:
+            hint = f"Write {name}(x)." if name in FUNCTIONS else did_you_mean(name, METHODS)
+            return resolver.error(at, f"`{name}` is not a function of a value in KFL.", hint)
+        if not self._counted(node, METHODS[name]):
+            return core.Const(True)
+        receiver = resolver.value(node.receiver)
+        if name == "size":
+            return core.Size(receiver)
+        if name in ("json", "xml"):
+            return core.Decode(name, receiver)
+        argument = resolver.value(node.arguments[0])
+        if name == "matches":
+            return self._matches(node, receiver, argument)
+        if isinstance(argument, core.Const) and not isinstance(argument.value, str):
+            if isinstance(argument.value, core.Pattern):
+                return resolver.error(
+                    node.arguments[0].at, f"{name}() takes a text.", "Use x.matches() for a regex."
+                )
+            return resolver.error(
+                node.arguments[0].at, f"{name}() takes a text.", "Put it in quotes."
+            )
+        return core.TextTest(name, receiver, argument)
+
+    def _matches(self, node: ast.Call, receiver: core.Core, argument: core.Core) -> core.Core:
+        if isinstance(argument, core.Const):
+            if isinstance(argument.value, str):
+                argument = self.pattern(argument.value, node.arguments[0].at)
+            if isinstance(argument.value, core.Pattern):
+                return core.Search(receiver, argument.value)
+            if argument.value is True:  # a regex that was wrong
+                return argument
+        return self._resolver.error(
+            node.arguments[0].at,
+            "matches() takes a regex that is written in the filter.",
+            'Write x.matches("^/api/").',
+        )
+
+    def _counted(self, node: ast.Call, form: str) -> bool:
+        least, most = _ARITY.get(node.name, (1, 1))
+        if node.name == "size":
+            least = most = 0 if node.receiver is not None else 1
+        if least <= len(node.arguments) <= most:
+            return True
+        self._resolver.error(
+            node.at, f"{node.name}() has {len(node.arguments)} arguments.", f"Its form is {form}."
+        )
+        return False
+
+    def _text(self, node: ast.Node, function: str) -> str | None:
+        """A text that is written in the filter; None after an error."""
+        value = self._resolver.value(node)
+        if isinstance(value, core.Const) and isinstance(value.value, str):
+            return value.value
+        self._resolver.error(
+            node.at,
+            f"{function}() takes a text that is written in the filter.",
+            "Put it in quotes.",
+        )
+        return None
+
+    def _record(self, node: ast.Call) -> core.Core:
+        name = self._text(node.arguments[0], "record")
+        if name is None:
+            return core.Const(True)
+        if not 1 <= len(name) <= MAX_RECORDING_NAME:
+            return self._resolver.error(
+                node.arguments[0].at,
+                f"The name of a recording has 1 to {MAX_RECORDING_NAME} characters.",
+            )
+        self.recordings.append(name)
+        return core.Record(name)
+
+    def _limit(self, node: ast.Call) -> core.Core:
+        value = self._resolver.value(node.arguments[0])
+        number = value.value if isinstance(value, core.Const) else None
+        if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MAX_LIMIT:
+            return self._resolver.error(
+                node.arguments[0].at, f"limit() takes a whole number from 1 to {MAX_LIMIT}."
+            )
+        self.limit = number if self.limit is None else min(self.limit, number)
+        return core.Const(True)
+
+    def _redact(self, node: ast.Call) -> core.Core:
+        for argument in node.arguments:
+            path = self._text(argument, "redact")
+            if path is None:
+                continue
+            try:
+                tree = parse_selector(path, argument.at)
+            except KflError as error:
+                self._resolver.error(argument.at, error.message, error.suggestion)
+                continue
+            self._redact_path(tree, argument.at, path)
+        return core.Const(True)
+
+    def _redact_path(self, tree: ast.Node, at: ast.Position, path: str) -> None:
+        before = len(self._resolver.problems)
+        value = self._resolver.value(tree)
+        problems = self._resolver.problems[before:]
+        # Positions inside of the text mean nothing to who reads the filter.
+        for offset, problem in enumerate(problems):
+            self._resolver.problems[before + offset] = type(problem)(
+                problem.is_error, at.line, at.column, problem.message, problem.suggestion
+            )
+        if problems:
+            return
+        if isinstance(value, core.Guarded):
+            value = value.value
+        selects = [value] if isinstance(value, core.Select) else list(core.children(value))
+        if not selects or not all(isinstance(select, core.Select) for select in selects):
+            self._resolver.error(
+                at, f"`{path[:80]}` cannot be redacted.", "Name a path of the entry."
+            )
+            return
+        for select in selects:
+            assert isinstance(select, core.Select)
+            first = select.steps[0]
+            assert isinstance(first, core.Key)
+            self.redactions.append(show(ast.Path(ast.Name(first.name), select.steps[1:])))
+
+    def _time(self, node: ast.Call, arguments: list[core.Core]) -> core.Core:
+        name = node.name
+        if name == "now":
+            return core.Const(self._now_ms, "time")
+        argument = arguments[0]
+        at = node.arguments[0].at
+        value = argument.value if isinstance(argument, core.Const) else None
+        try:
+            if name in times.OFFSETS:
+                if isinstance(value, bool) or not isinstance(value, int | float):
+                    raise ValueError(f"{name}() takes a number that is written in the filter.")
+                return core.Const(times.from_now(name, value, self._now_ms), "time")
+            if not isinstance(value, str):
+                raise ValueError(f"{name}() takes a text that is written in the filter.")
+            if name == "duration":
+                return core.Const(times.parse_duration(value), "duration")
+            parse = times.parse_timestamp if name == "timestamp" else times.parse_datetime
+            return core.Const(parse(value), "time")
+        except ValueError as error:
+            return self._resolver.error(at, str(error))

@@ -1,0 +1,113 @@
+"""Pieces of SQL with their parameters in order.
+
+Text comes from this package alone, never from a filter.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+LONGEST_REPEATED = 160
+"""Characters of a piece that is written twice rather than bound to a name."""
+
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """SQL text in which each `?` stands for one parameter, in order."""
+
+    text: str
+    parameters: tuple[Any, ...] = ()
+
+
+TRUE = Piece("TRUE")
+FALSE = Piece("FALSE")
+NULL_JSON = Piece("NULL::JSON")
+NIL_JSON = Piece("'null'::JSON")
+
+
+def parameter(value: Any) -> Piece:
+    """A value of the filter."""
+    return Piece("?", (value,))
+
+
+def put(template: str, *parts: Piece) -> Piece:
+    """The template with each `{}` replaced by a piece."""
+    texts = template.split("{}")
+    assert len(texts) == len(parts) + 1, template
+    joined = texts[0]
+    parameters: list[Any] = []
+    for part, text in zip(parts, texts[1:], strict=True):
+        joined += part.text + text
+        parameters += part.parameters
+    return Piece(joined, tuple(parameters))
+
+
+def join(separator: str, parts: list[Piece]) -> Piece:
+    """The pieces with a separator between them."""
+    return Piece(
+        separator.join(part.text for part in parts),
+        tuple(value for part in parts for value in part.parameters),
+    )
+
+
+def all_of(parts: list[Piece]) -> Piece:
+    """AND; TRUE for none."""
+    if FALSE in parts:
+        return FALSE
+    kept = [part for part in parts if part != TRUE]
+    if len(kept) < 2:
+        return kept[0] if kept else TRUE
+    return put("({})", join(" AND ", kept))
+
+
+def some_of(parts: list[Piece]) -> Piece:
+    """OR; FALSE for none."""
+    if TRUE in parts:
+        return TRUE
+    kept = [part for part in parts if part != FALSE]
+    if len(kept) < 2:
+        return kept[0] if kept else FALSE
+    return put("({})", join(" OR ", kept))
+
+
+def negate(part: Piece) -> Piece:
+    """NOT."""
+    if part == TRUE:
+        return FALSE
+    return TRUE if part == FALSE else put("(NOT {})", part)
+
+
+def name() -> str:
+    """A name for a lambda's parameter that is used nowhere else."""
+    return f"x{next(_numbers)}"
+
+
+def let(value: Piece, body: Callable[[Piece], Piece]) -> Piece:
+    """`body` of a value that is computed once. SQL has no let; a list of one element does."""
+    if len(value.text) <= LONGEST_REPEATED:
+        return body(value)
+    bound = name()
+    inner = body(Piece(bound))
+    return put("list_transform([{}], lambda " + bound + ": {})[1]", value, inner)
+
+
+def each(items: Piece, body: Callable[[Piece], Piece]) -> Piece:
+    """list_transform."""
+    bound = name()
+    return put("list_transform({}, lambda " + bound + ": {})", items, body(Piece(bound)))
+
+
+def those(items: Piece, test: Callable[[Piece], Piece]) -> Piece:
+    """list_filter."""
+    bound = name()
+    return put("list_filter({}, lambda " + bound + ": {})", items, test(Piece(bound)))
+
+
+def any_of(items: Piece, test: Callable[[Piece], Piece]) -> Piece:
+    """Whether the test holds for some element; FALSE for a NULL list."""
+    return put("coalesce(len({}) > 0, FALSE)", those(items, test))
