@@ -106,7 +106,11 @@ def _meaning(error: grpc.RpcError, service: _Service, address: str, kfl: str) ->
         return CommandError(
             f"What answers at {address} is not the {service.name}: {details}", FAILED
         )
-    return CommandError(details or f"The {service.name} answered {code.name}.", FAILED)
+    names = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.ALREADY_EXISTS)
+    return CommandError(
+        details or f"The {service.name} answered {code.name}.",
+        BAD_INPUT if code in names else FAILED,
+    )
 
 
 def _violation(violation: Violation, kfl: str) -> str:

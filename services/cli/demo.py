@@ -19,6 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 HOST = "127.0.0.1"
+DNS_PORT = 53
 CLIENT_SECONDS = 5.0
 
 MAX_BODY_BYTES = 65536
@@ -76,6 +77,7 @@ class _Shop(BaseHTTPRequestHandler):
     """Answers from ANSWERS, over connections that are kept."""
 
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one segment, not the body 40 ms later (Nagle)
     server_version = "demo-shop/1"
     sys_version = ""
 
@@ -111,10 +113,10 @@ class _Names(socketserver.BaseRequestHandler):
 
 @contextmanager
 def serving() -> Iterator[Ports]:
-    """Run both servers on free ports of loopback, until the block ends."""
+    """Run both servers on loopback until the block ends."""
     with (
         ThreadingHTTPServer((HOST, 0), _Shop) as shop,
-        socketserver.ThreadingUDPServer((HOST, 0), _Names) as names,
+        _name_server() as names,
     ):
         shop.daemon_threads = names.daemon_threads = True
         servers = (shop, names)
@@ -127,6 +129,14 @@ def serving() -> Iterator[Ports]:
             for server, thread in zip(servers, threads, strict=True):
                 server.shutdown()
                 thread.join()
+
+
+def _name_server() -> socketserver.ThreadingUDPServer:
+    """Return a DNS server on its own port, or on a free one where that may not be had."""
+    try:
+        return socketserver.ThreadingUDPServer((HOST, DNS_PORT), _Names)
+    except OSError:  # another server has it, or only root may
+        return socketserver.ThreadingUDPServer((HOST, 0), _Names)
 
 
 def make_traffic(ports: Ports) -> None:

@@ -59,7 +59,7 @@ def demonstrate(plan: Plan, processes: Processes, once: bool) -> int:
     with demo.serving() as ports:
         if obstacle:
             file = plan.data / "demo.pcap"
-            count = demo.write_capture(file, ports)
+            count = demo.write_capture(file, demo.Ports(ports.http, demo.DNS_PORT))
             say(f"Wrote the demo's conversations to {file}: {count} frames.")
             start_capture(plan, processes, file)
         else:
@@ -107,7 +107,8 @@ def _wait_for_rows(
     deadline = time.monotonic() + WAIT_SECONDS
     next_round = 0.0
     found = Found([], "")
-    with step("Making HTTP and DNS traffic, and waiting until it can be queried"):
+    what = "Making HTTP and DNS traffic" if make_traffic else "Replaying"
+    with step(f"{what}, until it can be queried (the first time, kernels compile for a minute)"):
         while time.monotonic() < deadline:
             processes.check()
             if make_traffic and time.monotonic() >= next_round:

@@ -194,9 +194,10 @@ def start_capture(plan: Plan, processes: Processes, replay: Path | None = None) 
 
 @contextmanager
 def step(what: str) -> Iterator[None]:
-    """Show that something takes its time; on a terminal only."""
+    """Show that something takes its time: it moves on a terminal, and is a line elsewhere."""
     shown = console(stderr=True)
     if not shown.is_terminal:
+        say(f"{what} …")
         yield
         return
     with shown.status(f"{what} …"):

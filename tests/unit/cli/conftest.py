@@ -1,6 +1,8 @@
+import logging
 import socket
 
 import pytest
+import structlog
 
 
 @pytest.fixture
@@ -9,3 +11,14 @@ def closed_port():
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         yield holder.getsockname()[1]
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before():
+    """A command that runs in this process sets up logging for all of it."""
+    root = logging.getLogger()
+    handlers, level, config = root.handlers[:], root.level, structlog.get_config()
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.configure(**config)

@@ -17,7 +17,7 @@ from services.query.app import App
 from services.runtime.settings import QuerySettings, SchedulerSettings
 from services.scheduler.app import Scheduler
 
-PORTS = demo.Ports(8080, 5353)
+PORTS = demo.Ports(8080, 53)
 
 
 @pytest.fixture(scope="module")

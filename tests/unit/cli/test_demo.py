@@ -11,7 +11,7 @@ from scapy.utils import rdpcap
 
 from services.cli import demo
 
-PORTS = demo.Ports(8080, 5353)
+PORTS = demo.Ports(8080, 53)
 
 
 def test_servers_answer_and_leave(closed_port):

@@ -15,7 +15,7 @@ from services.cli.main import run
 @pytest.fixture(scope="module")
 def capture(tmp_path_factory):
     path = tmp_path_factory.mktemp("dissect") / "demo.pcap"
-    demo.write_capture(path, demo.Ports(8080, 5353))
+    demo.write_capture(path, demo.Ports(8080, 53))
     return path
 
 

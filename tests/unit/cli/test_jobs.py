@@ -97,12 +97,12 @@ def test_a_wrong_statement_has_a_caret(recorder):
 def test_a_job_that_is_not_there_and_a_name_that_is_taken(recorder):
     for command in ("get", "stop", "delete"):
         code, out, err = recorder(command, "absent")
-        assert (code, out) == (1, "")
+        assert (code, out) == (2, "")
         assert "absent" in err
         assert len(err.splitlines()) == 1
     assert recorder("create", "one")[0] == 0
     code, _, err = recorder("create", "one")
-    assert code == 1
+    assert code == 2
     assert "one" in err
 
 
