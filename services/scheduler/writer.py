@@ -20,18 +20,26 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-import pyarrow as pa
-
 from recordings import layout
-from recordings.manifest import Manifest, ManifestError
+from recordings.manifest import Manifest
 from services.runtime.logging import logger
-from services.scheduler import batches
+from services.scheduler import batches, recovery
 from services.scheduler.agentmarks import AgentMarks
 from services.scheduler.batches import Batch, Checked
 from services.scheduler.deletion import remove, sweep
+from services.scheduler.outcomes import (
+    Accepted,
+    Outcome,
+    Refused,
+    RunTotals,
+    Turned,
+    totals_of,
+)
 from services.scheduler.quota import Quota, StorageFullError, on_disk
 from services.scheduler.roller import Roller
 from services.scheduler.runfiles import SELF, RunFiles
+
+__all__ = ["Accepted", "Clock", "Outcome", "Refused", "RunTotals", "Writer"]
 
 ROLL_BYTES: Final = 64 << 20
 """Octets at which a journal becomes segments: good row groups, and a tail that fits in memory."""
@@ -42,7 +50,8 @@ RETRY_SECONDS: Final = 30.0
 TICK_SECONDS: Final = 0.25
 """How often the age of journals is looked at."""
 GROUP_BYTES: Final = 16 << 20
-"""Octets that one sync makes safe at most; the first batch should not wait for a long queue."""
+GROUP_BATCHES: Final = 512
+"""What one sync makes safe at most: the first batch should not wait for a long queue."""
 WORTH_BYTES: Final = 4 << 20
 """Octets of journals, or a sixteenth of the limit, from which on it is worth to make segments of
 them when the limit is reached. Below, the segments would be many and small."""
@@ -59,39 +68,6 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Return seconds that never go back."""
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A batch is on disk."""
-
-    sequence: int
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A batch was not stored and will never be."""
-
-    sequence: int
-    reason: str
-    """A sentence."""
-
-
-Outcome = Accepted | Refused
-
-
-@dataclass(frozen=True, slots=True)
-class RunTotals:
-    """What a run has stored."""
-
-    entries: int = 0
-    streams: int = 0
-    packets: int = 0
-    losses: int = 0
-    bytes: int = 0
-    """Octets on disk, journals included."""
-    lost_packets: int = 0
-    nodes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -116,16 +92,6 @@ class _Call:
     future: "Future[Any]"
 
 
-@dataclass(slots=True)
-class _Turned:
-    """What a full run has turned away and not yet told."""
-
-    packets: int = 0
-    bytes: int = 0
-    start_ns: int = 0
-    end_ns: int = 0
-
-
 class Writer:
     """Everything below `<data>/recordings` that is written. Methods are safe for many threads."""
 
@@ -146,7 +112,7 @@ class Writer:
         self._group: list[_Offer] = []
         self._parked: deque[_Offer | _Call] = deque()
         self._parked_keys: set[Key] = set()
-        self._turned: dict[Key, _Turned] = {}
+        self._turned: dict[Key, Turned] = {}
         self._newly_full: list[tuple[str, int, str]] = []
         self._roller = Roller(self._marks.settled, clock, self._now_ns)
         self._roller.on_idle = self._wake
@@ -162,7 +128,7 @@ class Writer:
         self._root.mkdir(parents=True, exist_ok=True)
         sweep(self._root)
         self._quota.adopt(on_disk(1))
-        self._recover()
+        self._runs = recovery.recover(self._data, self._quota, self._marks)
         self._is_running = True
         self._roller.start()
         self._thread.start()
@@ -207,11 +173,11 @@ class Writer:
         if known is None:
             return RunTotals()
         self._roller.roll(known).result()
-        return _totals(known)
+        return totals_of(known)
 
     def totals(self, job: str, run: int) -> RunTotals:
         """Return what a run has stored so far; KeyError for one that is not on disk."""
-        return _totals(self._runs[job, run])
+        return totals_of(self._runs[job, run])
 
     def delete(self, job: str) -> None:
         """Remove all that a job has stored; nothing when it has stored nothing. Raises OSError."""
@@ -318,7 +284,7 @@ class Writer:
                 yield item
                 if isinstance(item, _Offer) and item.batch:
                     octets += item.batch.record.size
-                if item is None or octets > GROUP_BYTES:
+                if item is None or octets > GROUP_BYTES or len(self._group) >= GROUP_BATCHES:
                     return
                 item = self._queue.get_nowait()
         except queue.Empty:
@@ -408,28 +374,15 @@ class Writer:
     def _turn_away(self, offer: _Offer) -> None:
         """Count what a full run refuses."""
         assert offer.batch is not None
-        turned = self._turned.setdefault(offer.key, _Turned(start_ns=self._now_ns()))
-        turned.packets += offer.batch.rows.packets
-        turned.bytes += offer.batch.packet_bytes
-        turned.end_ns = self._now_ns()
+        turned = self._turned.setdefault(offer.key, Turned())
+        turned.add(offer.batch.rows.packets, offer.batch.packet_bytes, self._now_ns())
 
     def _tell_turned(self, key: Key) -> None:
         """Write what was turned away into the ledger of its run."""
         turned = self._turned.pop(key, None)
         run = self._runs.get(key)
-        if turned is None or run is None:
-            return
-        run.append_loss(
-            "storage_limit",
-            {
-                "start_time": turned.start_ns,
-                "end_time": turned.end_ns,
-                "packets": turned.packets,
-                "bytes": turned.bytes,
-                "detail": run.full,
-            },
-            self._clock.monotonic(),
-        )
+        if turned is not None and run is not None:
+            run.append_loss("storage_limit", turned.loss(run.full), self._clock.monotonic())
 
     def _commit(self) -> None:
         """Make all that was appended safe, then answer: one sync a journal, for all that wait."""
@@ -531,61 +484,10 @@ class Writer:
         self._keep_marks(agents)
         return list(gone.values())
 
-    def _recover(self) -> None:
-        """Load all runs, whoever wrote them; one that is damaged is left as it is."""
-        self._marks.load()
-        settled: dict[str, int] = {}
-        stored: dict[str, set[int]] = {}
-        for name in layout.recordings(self._data):
-            for number in layout.runs(self._data, name):
-                run = self._load(name, number)
-                if run is None:
-                    continue
-                self._runs[name, number] = run
-                for agent, mark in run.manifest.agents.items():
-                    settled[agent] = max(settled.get(agent, 0), mark.settled)
-                    stored.setdefault(agent, set()).add(mark.last)
-                for agent, (up_to, sequences) in run.found.items():
-                    settled[agent] = max(settled.get(agent, 0), up_to)
-                    stored.setdefault(agent, set()).update(sequences)
-                run.found.clear()
-        for agent in stored.keys() - {SELF}:
-            self._marks.learn(agent, settled.get(agent, 0), stored[agent])
-
-    def _load(self, name: str, number: int) -> RunFiles | None:
-        folder = layout.run(self._data, name, number)
-        try:
-            return RunFiles.load(folder, self._quota)
-        except FileNotFoundError:
-            if not layout.journals(folder):
-                remove(
-                    self._root, folder
-                )  # the writer was killed before it had published a manifest
-                return None
-            why = "its manifest is gone"
-        except (ManifestError, ValueError, OSError, pa.ArrowException) as error:
-            why = str(error)
-        self._quota.adopt(sum(f.stat().st_size for f in folder.iterdir() if f.is_file()))
-        self._log.error("run left as it is", job=name, run=number, reason=why)
-        return None
-
 
 def _can_shrink(run: RunFiles) -> bool:
     """Whether segments of its journals can be made now; one that just failed would fail again."""
     return bool(run.tails) and all(tail.tried is None for tail in run.tails)
-
-
-def _totals(run: RunFiles) -> RunTotals:
-    rows = run.rows()
-    return RunTotals(
-        entries=rows.entries,
-        streams=rows.streams,
-        packets=rows.packets,
-        losses=rows.losses,
-        bytes=run.bytes(),
-        lost_packets=rows.lost_packets,
-        nodes=tuple(sorted(run.nodes)),
-    )
 
 
 def _disk_sentence(error: OSError) -> str:

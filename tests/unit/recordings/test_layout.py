@@ -16,7 +16,7 @@ def test_paths():
 
 @pytest.mark.parametrize("name", ["..", "a/../b", "", "/etc", ".deleted-1"])
 def test_no_path_is_made_from_a_bad_name(name):
-    with pytest.raises(ValueError, match="cannot name a recording|is empty"):
+    with pytest.raises(ValueError, match=r"cannot name a recording|is empty"):
         layout.recording(DATA, name)
 
 

@@ -26,7 +26,7 @@ def test_good_names_are_returned(name):
     ],
 )
 def test_bad_names_are_refused_with_a_reason(name, why):
-    with pytest.raises(ValueError, match="(?s).+") as caught:
+    with pytest.raises(ValueError, match="recording") as caught:
         names.check(name)
     assert why in str(caught.value)
     assert "\n" not in str(caught.value)

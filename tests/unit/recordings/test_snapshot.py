@@ -183,7 +183,7 @@ def test_one_damaged_run_does_not_hide_another(tmp_path, run, part):
 def test_names_are_checked_before_a_path_is_made(tmp_path, run):
     with pytest.raises(ValueError, match="cannot name a recording"):
         snapshot.open(tmp_path, "x/../checkout")
-    with pytest.raises(snapshot.NotFoundError, match='There is no recording "other".'):
+    with pytest.raises(snapshot.NotFoundError, match='There is no recording "other"'):
         snapshot.open(tmp_path, "other")
 
 
