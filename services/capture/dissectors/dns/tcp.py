@@ -75,7 +75,11 @@ class DnsStreams:
         """
         messages: list[bytes] = []
         origins: list[tuple[int, int, int]] = []
-        for timestamp, position, stream, direction, length, kind, place, _ in segments.tolist():
+        fields = ("timestamp", "position", "stream", "direction", "length", "kind", "place")
+        columns = (segments[field].tolist() for field in fields)
+        for timestamp, position, stream, direction, length, kind, place in zip(
+            *columns, strict=True
+        ):
             key = (stream, direction & 1)
             if kind == DATA:
                 source = octets if place == IN_FRAMES else held
