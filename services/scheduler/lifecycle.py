@@ -142,8 +142,8 @@ class Lifecycle:
             self.tick()
             return self._runs.with_totals(self._jobs[spec.name])
 
-    def stop_job(self, name: str) -> Job:
-        """End a job's current run and all later ones. Raises LookupError, RefusedError.
+    def stop_job(self, name: str, wait_seconds: float = STOP_WAIT_SECONDS) -> Job:
+        """End a job's current run and all later ones. Raises LookupError, RefusedError, OSError.
 
         Waits a little for agents to deliver what they hold; the job is stopped in any case.
         """
@@ -163,7 +163,7 @@ class Lifecycle:
                 self._save(job, now, removals)
                 self._log.info("job stopped", job=name)
                 self.tick()
-        self._bulletin.wait_until_quiet(name, STOP_WAIT_SECONDS)
+        self._bulletin.wait_until_quiet(name, wait_seconds)
         stopped = self.get(name)
         return job if stopped is None else stopped
 
@@ -228,7 +228,8 @@ class Lifecycle:
     def agent_finished(self, agent_id: str, job: str, run: int) -> None:
         """Note that an agent's last batch for a run is on disk."""
         known = self._bulletin.get(job)
-        if known is not None and known.run(run) is not None:
+        found = None if known is None else known.run(run)
+        if found is not None and found.is_recording:
             self._deliveries.finished(agent_id, job, run)
             self._wake.set()
 
