@@ -1,7 +1,5 @@
 """What the agent is to record now. `agent` asks once a batch, `matching` sees the active runs."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

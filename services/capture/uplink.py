@@ -33,6 +33,9 @@ WELCOME_SECONDS = 10.0
 LONG_SESSION_SECONDS = 5.0
 """A session that lived this long was a good one: the next attempt to connect need not wait."""
 
+GOODBYE_SECONDS = 3.0
+"""Longest wait for the scheduler to end a session in which everything is said."""
+
 STOP_SECONDS = 5.0
 """Longest wait for the threads to end; they are daemons, so they cannot keep a process alive."""
 
@@ -79,6 +82,7 @@ class Uplink:
         self._reconnects = 0
         self._stopping = False
         self._failure = ""
+        self._refusal = ""
         self._call: grpc.Call | None = None
         self._thread = threading.Thread(target=self._run, name="uplink", daemon=True)
 
@@ -111,6 +115,17 @@ class Uplink:
     def failure(self) -> str:
         """Why there is no session now, as a sentence; empty when there is one."""
         return self._failure
+
+    @property
+    def refusal(self) -> str:
+        """Why the scheduler refused a batch, the last time that it did."""
+        return self._refusal
+
+    @property
+    def is_idle(self) -> bool:
+        """Everything that was sent is acknowledged."""
+        with self._changed:
+            return self._outbox.is_empty
 
     def start(self) -> None:
         """Begin to connect."""
@@ -162,7 +177,12 @@ class Uplink:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-            call = self._call
+            is_done = self._outbox.is_empty
+        if is_done and self._thread.is_alive():
+            # The stream of requests has ended; the scheduler now finishes what it does with them
+            # and ends the call. Cancelled, it might not take note of a run's end.
+            self._thread.join(GOODBYE_SECONDS)
+        call = self._call
         if call is not None:
             call.cancel()
         if self._thread.is_alive():
@@ -256,6 +276,7 @@ class Uplink:
                 self._revision += 1
             elif kind == "refusal":
                 self._outbox.counters.refused += 1
+                self._refusal = response.refusal.reason
                 _log.error(
                     "the scheduler refused a batch",
                     sequence=response.refusal.sequence,

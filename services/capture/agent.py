@@ -1,0 +1,267 @@
+"""The capture loop: frames in, batches for the scheduler out. `app` and `importing` run it.
+
+It has a thread to itself, and does nothing else than to hand each batch from one part to the next:
+source, pipeline, packet store, matching, and one buffer for each run.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from services.capture.assignments import ActiveRun, Assignments
+from services.capture.frames.batch import FRAME, FrameBatch, FrameSource, Loss
+from services.capture.matching import Calls, Matcher, flag
+from services.capture.packetstore import Overwritten, Packets, PacketStore, choose, packets_table
+from services.capture.pipeline import Pipeline, PipelineOptions
+from services.capture.runbuffer import RunBuffer
+from services.capture.uplink import Uplink
+from services.runtime.clock import Clock, SystemClock
+from services.runtime.logging import logger
+
+LOOK_SECONDS = 0.05
+"""How often the agent looks whether a run begins or ends; a new list is noticed at once."""
+
+WAIT_SECONDS = 0.2
+"""How often the wait for a first assignment looks whether the agent was told to stop."""
+
+PACKET_MEMORY = 256 << 20
+"""Octets of packets whose stream has not matched yet: seconds of a busy node."""
+
+PACKET_ROWS = 4096
+"""Packets that are copied at once; most have 1500 octets or less."""
+
+MOST_BODY = 1 << 30
+"""Octets of one body: no limit but those of the jobs."""
+
+_log = logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What turns frames into calls, and keeps frames until their stream matches."""
+
+    pipeline: Pipeline
+    store: PacketStore
+    most_body: int
+    """Octets of a body that are kept, whatever a job asks for."""
+
+
+NewEngine = Callable[[], Engine]
+
+
+def new_engine_factory(
+    node: str, node_ip: str, packet_memory: int = PACKET_MEMORY, most_body: int = MOST_BODY
+) -> NewEngine:
+    """Return what makes an engine whenever recording begins; sizes are in octets."""
+
+    def new_engine() -> Engine:
+        pipeline = Pipeline(PipelineOptions(node_name=node, node_ip=node_ip))
+        return Engine(pipeline, PacketStore(packet_memory, pipeline.most_streams), most_body)
+
+    return new_engine
+
+
+def warm_up(engine: Engine) -> None:
+    """Let the kernels be compiled, or loaded, now: a ring overruns while the first frame waits."""
+    nothing = FrameBatch(np.zeros(1, np.uint8), np.zeros(0, FRAME))
+    engine.pipeline.take(nothing)
+    engine.pipeline.end()
+    engine.store.put(nothing, np.zeros(0, np.int64))
+
+
+@dataclass(slots=True)
+class Progress:
+    """What the agent has recorded; other threads may read it."""
+
+    frames: int = 0  # that were looked at
+    octets: int = 0
+    entries: int = 0  # these three once for each run
+    streams: int = 0
+    packets: int = 0
+
+
+class Agent:
+    """Records what the scheduler assigns, from one source."""
+
+    def __init__(
+        self,
+        source: FrameSource,
+        new_engine: NewEngine,
+        uplink: Uplink,
+        node: str,
+        clock: Clock | None = None,
+        *,
+        replay: bool = False,
+        ignore_times: bool = False,
+    ) -> None:
+        """`replay`: the source is a file, which is not read before there is something to record.
+
+        `ignore_times`: a run is recorded from the first frame to the last, whatever the time is.
+        """
+        self._source = source
+        self._new_engine = new_engine
+        self._uplink = uplink
+        self._node = node
+        self._clock = clock or SystemClock()
+        self._replay = replay
+        self._assignments = Assignments(ignore_times)
+        self._engine: Engine | None = None
+        self._matcher: Matcher | None = None
+        self._buffers: dict[tuple[str, int], RunBuffer] = {}
+        self._revision = 0
+        self._next_look = 0.0
+        self._last_frame_ns = 0
+        self.progress = Progress()
+
+    def run(self, stop: threading.Event) -> None:
+        """Record until the source ends or `stop` is set; everything is with the uplink then.
+
+        Raises CaptureError when the source cannot be read on; what came before it is kept.
+        """
+        try:
+            if self._replay:
+                self._wait_for_work(stop)
+            if not stop.is_set():
+                for batch in self._source.batches():
+                    self.take(batch)
+                    if stop.is_set():
+                        break
+        finally:
+            self.end()
+
+    def take(self, batch: FrameBatch) -> None:
+        """Record one batch; an empty one only lets time pass."""
+        now = self._clock.monotonic()
+        if now >= self._next_look or self._uplink.revision != self._revision:
+            self._look()
+            self._next_look = now + LOOK_SECONDS
+        if self._engine is None:
+            # Nobody asked for anything, so what was lost meanwhile concerns nobody either.
+            self._source.losses()
+            return
+        if len(batch.frames):
+            self._last_frame_ns = int(batch.frames["timestamp"][-1])
+            self.progress.frames += len(batch.frames)
+            self.progress.octets += int(batch.frames["captured_length"].sum())
+        self._record(self._engine, batch, now)
+        self._tell_losses(self._engine, now)
+        for buffer in self._buffers.values():
+            if buffer.is_due(now):
+                buffer.flush()
+
+    def end(self) -> None:
+        """Finish: calls that still wait for an answer are recorded without, and all runs end."""
+        now = self._clock.monotonic()
+        if self._engine is not None:
+            self._keep(self._engine, self._engine.pipeline.end(), now)
+            self._tell_losses(self._engine, now)
+        for run in self._assignments.end():
+            self._buffers.pop(run.key).flush(final=True)
+        self._engine = self._matcher = None
+
+    def _wait_for_work(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            self._look()
+            if self._assignments.active:
+                return
+            self._uplink.wait_for_assignments(self._revision, WAIT_SECONDS)
+
+    def _look(self) -> None:
+        """Find out what to record now."""
+        if self._uplink.revision != self._revision:
+            self._revision = self._uplink.revision
+            self._assignments.update(self._uplink.assignments)
+        now_ns = _time_ns(self._clock)
+        changes = self._assignments.advance(now_ns)
+        for run in changes.ended:
+            self._buffers.pop(run.key).flush(final=True)
+            _log.info("run ended", job=run.key[0], run=run.key[1])
+        if not self._assignments.active:
+            # The next run is not to see calls that were under way now.
+            self._engine = self._matcher = None
+            return
+        if self._engine is None or self._matcher is None:
+            self._engine = self._new_engine()
+            self._matcher = Matcher(self._engine.pipeline.most_streams)
+            self._last_frame_ns = now_ns
+        for run in changes.started:
+            self._matcher.begin(run)
+            self._buffers[run.key] = RunBuffer(run, self._uplink, self._node)
+            _log.info("run started", job=run.key[0], run=run.key[1], kfl=run.assignment.kfl)
+
+    def _record(self, engine: Engine, batch: FrameBatch, now: float) -> None:
+        pipeline = engine.pipeline
+        pipeline.body_limit = min(self._assignments.body_limit, engine.most_body)
+        calls = pipeline.take(batch)
+        streams = np.ascontiguousarray(pipeline.packet_streams)
+        engine.store.put(batch, streams)
+        assert self._matcher is not None
+        # Of streams that match only now, the store has this batch's packets too.
+        before = self._matcher.bits.of(streams)
+        self._keep(engine, calls, now)
+        for run in self._assignments.active:
+            rows = np.flatnonzero(before & flag(run.bit))
+            if len(rows):
+                self._add_packets(engine, run, choose(batch, streams, rows), now)
+
+    def _keep(self, engine: Engine, calls: Sequence[Calls], now: float) -> None:
+        """Record the calls that match, and what came before them in their streams."""
+        assert self._matcher is not None
+        matches = self._matcher.match(calls, self._assignments.active)
+        for run, numbers in matches.opened:
+            self._open(engine, run, numbers, now)
+        for run, entries in matches.entries:
+            self._buffers[run.key].add("entries", entries, now)
+            self.progress.entries += entries.num_rows
+
+    def _open(
+        self, engine: Engine, run: ActiveRun, numbers: npt.NDArray[np.int64], now: float
+    ) -> None:
+        """Begin to record streams: their rows, and all of their packets that the store has."""
+        buffer = self._buffers[run.key]
+        overwritten = [engine.store.losses(int(number)) for number in numbers]
+        is_whole = np.array([not lost.packets and lost.is_exact for lost in overwritten], bool)
+        matched_ns = np.full(len(numbers), self._last_frame_ns, np.int64)
+        buffer.add("streams", engine.pipeline.streams_table(numbers, matched_ns, is_whole), now)
+        self.progress.streams += len(numbers)
+        self._add_packets(engine, run, engine.store.take(numbers), now)
+        if not is_whole.all():
+            ids = engine.pipeline.stream_ids(numbers).to_pylist()
+            found = zip(ids, overwritten, is_whole, strict=True)
+            buffer.lose(
+                [self._overrun(name, lost) for name, lost, whole in found if not whole], now
+            )
+
+    def _overrun(self, stream: str, lost: Overwritten) -> Loss:
+        if lost.packets:
+            start_ns, end_ns = lost.first_ns, lost.last_ns
+        else:
+            start_ns = end_ns = self._last_frame_ns
+        detail = "packets from before the match had left the packet store"
+        if not lost.is_exact:
+            detail = "too many streams to count all packets that had left the packet store"
+        return Loss("store_overrun", start_ns, end_ns, lost.packets, lost.bytes, stream, detail)
+
+    def _add_packets(self, engine: Engine, run: ActiveRun, packets: Packets, now: float) -> None:
+        # In pieces, since what the store has of a stream may be larger than any batch.
+        for begin in range(0, len(packets.rows), PACKET_ROWS):
+            piece = Packets(packets.octets, packets.rows[begin : begin + PACKET_ROWS])
+            table = packets_table(piece, engine.pipeline.stream_ids, self._node)
+            buffer = self._buffers[run.key]
+            buffer.add("packets", table, now)
+            if buffer.is_due(now):
+                buffer.flush()
+        self.progress.packets += len(packets.rows)
+
+    def _tell_losses(self, engine: Engine, now: float) -> None:
+        """Put what every run may have missed into every run's ledger."""
+        losses = self._source.losses() + engine.pipeline.losses()
+        for buffer in self._buffers.values():
+            buffer.lose(losses, now)
+
+
+def _time_ns(clock: Clock) -> int:
+    return int(clock.now().timestamp() * 1_000_000) * 1000

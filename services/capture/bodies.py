@@ -1,0 +1,50 @@
+"""Cut the bodies of entries to what a run asked for: the pipeline keeps the most that any wants.
+
+`runbuffer` calls it.
+"""
+
+import base64
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+SIDES = ("request", "response")
+
+
+def cut_bodies(table: pa.Table, limit: int) -> pa.Table:
+    """Return schema ENTRIES with bodies of at most `limit` octets; what was cut says so."""
+    for side in SIDES:
+        bodies = table.column(f"{side}_body")
+        # Base64 text is longer than what it stands for, so a short text is never too long.
+        longest = pc.max(pc.binary_length(bodies)).as_py()
+        if longest is not None and longest > limit:
+            table = _cut_side(table, side, limit)
+    return table
+
+
+def _cut_side(table: pa.Table, side: str, limit: int) -> pa.Table:
+    bodies = table.column(f"{side}_body").to_pylist()
+    in_base64 = table.column(f"{side}_body_base64").to_pylist()
+    truncated = table.column(f"{side}_body_truncated").to_pylist()
+    for row, body in enumerate(bodies):
+        if body is None:
+            continue
+        shorter = _cut(body, bool(in_base64[row]), limit)
+        if len(shorter) < len(body):
+            bodies[row] = shorter
+            truncated[row] = True
+    table = _with(table, f"{side}_body", pa.array(bodies, pa.string()))
+    return _with(table, f"{side}_body_truncated", pa.array(truncated, pa.bool_()))
+
+
+def _cut(body: str, in_base64: bool, limit: int) -> str:
+    if in_base64:
+        octets = base64.b64decode(body)
+        return body if len(octets) <= limit else base64.b64encode(octets[:limit]).decode("ascii")
+    # A character of which only some octets would stay goes as a whole.
+    return body.encode()[:limit].decode(errors="ignore")
+
+
+def _with(table: pa.Table, name: str, column: pa.Array) -> pa.Table:
+    at = table.schema.get_field_index(name)
+    return table.set_column(at, table.schema.field(at), column)

@@ -1,0 +1,185 @@
+"""Which calls go into which recording. `agent` asks once for each batch.
+
+A recording keeps whole streams: from the first entry of a stream that matches a run's filter on,
+all entries of it belong to that run, whether they match by themselves or not. So a filter is asked
+only about streams that are not in yet; hot columns decide first, and an entry is built only where
+they cannot rule it out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from recordings import entry as entry_json
+from services.capture.assignments import ActiveRun
+from services.runtime.logging import logger
+
+NO_STREAM = 0
+"""The stream number of a call that belongs to none; such a call is kept when it matches itself."""
+
+Numbers = npt.NDArray[np.int64]
+
+_log = logger(__name__)
+
+
+class Calls(Protocol):
+    """Calls of one protocol, as a pipeline yields them."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def streams(self) -> Numbers:
+        """Stream number of each call."""
+
+    def columns(self) -> Mapping[str, np.ndarray]:
+        """Hot columns, for Filter.bounds."""
+
+    def entries(self, rows: np.ndarray) -> pa.Table:
+        """Schema ENTRIES, for the chosen rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """What one batch brings to the recordings."""
+
+    opened: tuple[tuple[ActiveRun, Numbers], ...]
+    """Streams that matched a run for the first time: ascending numbers, each once."""
+    entries: tuple[tuple[ActiveRun, pa.Table], ...]
+    """Schema ENTRIES, never empty; a run may have one table for each protocol."""
+
+
+class StreamBits:
+    """For each of the last streams, the runs that it is in: bit n is the run whose `bit` is n.
+
+    Stream number n is in row n & (rows - 1) until as many more streams have been opened, as in the
+    flow table; a row is good only for the number that it was written for.
+    """
+
+    def __init__(self, most_streams: int) -> None:
+        if most_streams < 1 or most_streams & (most_streams - 1):
+            raise ValueError(f"The number of streams is a power of two, not {most_streams}.")
+        self._mask = most_streams - 1
+        self._numbers = np.full(most_streams, NO_STREAM, np.int64)
+        self._bits = np.zeros(most_streams, np.uint64)
+
+    def of(self, streams: Numbers) -> npt.NDArray[np.uint64]:
+        """Return the bits of each stream."""
+        rows = streams & self._mask
+        known = (self._numbers[rows] == streams) & (streams != NO_STREAM)
+        return np.where(known, self._bits[rows], np.uint64(0))
+
+    def add(self, streams: Numbers, bit: int) -> None:
+        """Put streams, each given once, into a run."""
+        streams = streams[streams != NO_STREAM]
+        rows = streams & self._mask
+        self._bits[rows] = self.of(streams) | flag(bit)
+        self._numbers[rows] = streams
+
+    def clear(self, bit: int) -> None:
+        """Take all streams out of a run, so that another one can have its bit."""
+        self._bits &= ~flag(bit)
+
+
+class Matcher:
+    """Remembers which streams are in which run."""
+
+    def __init__(self, most_streams: int) -> None:
+        """`most_streams` is the pipeline's: a power of two."""
+        self.bits = StreamBits(most_streams)
+        self._failed: set[tuple[str, int]] = set()
+
+    def begin(self, run: ActiveRun) -> None:
+        """Prepare for a run; its bit may have been another one's."""
+        self.bits.clear(run.bit)
+        self._failed.discard(run.key)
+
+    def match(self, batch: Sequence[Calls], runs: Sequence[ActiveRun]) -> Matches:
+        """Decide about all calls of a batch."""
+        built = [_Entries(calls) for calls in batch if len(calls)]
+        opened: list[tuple[ActiveRun, Numbers]] = []
+        alone: dict[tuple[int, int], np.ndarray] = {}  # by position in `built` and bit
+        for run in runs:
+            found: list[Numbers] = []
+            for position, entries in enumerate(built):
+                rows = self._matching_rows(entries, run)
+                streams = entries.calls.streams[rows]
+                found.append(streams[streams != NO_STREAM])
+                alone[position, run.bit] = rows[streams == NO_STREAM]
+            numbers = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+            if len(numbers):
+                self.bits.add(numbers, run.bit)
+                opened.append((run, numbers))
+        tables: list[tuple[ActiveRun, pa.Table]] = []
+        for position, entries in enumerate(built):
+            bits = self.bits.of(entries.calls.streams)
+            for run in runs:
+                chosen = (bits & flag(run.bit)) != 0
+                chosen[alone[position, run.bit]] = True
+                rows = np.flatnonzero(chosen)
+                if len(rows):
+                    tables.append((run, entries.take(rows)))
+        return Matches(tuple(opened), tuple(tables))
+
+    def _matching_rows(self, entries: "_Entries", run: ActiveRun) -> np.ndarray:
+        """Return rows whose call matches the run and whose stream is not in it yet."""
+        nothing = np.empty(0, np.int64)
+        if run.is_full:
+            return nothing
+        try:
+            calls = entries.calls
+            may, certain = run.filter.bounds(entries.columns(), len(calls))
+            is_new = (self.bits.of(calls.streams) & flag(run.bit)) == 0
+            hits = certain & is_new
+            rows = np.flatnonzero(may & ~certain & is_new)
+            if len(rows):
+                objects = entry_json.objects(entries.take(rows))
+                hits[rows] = [run.filter.matches(each) for each in objects]
+            rows = np.flatnonzero(hits)
+        except Exception:
+            # One run's filter must not end the capture of all others.
+            if run.key not in self._failed:
+                self._failed.add(run.key)
+                _log.exception("a filter failed", job=run.key[0], run=run.key[1])
+            return nothing
+        if run.filter.limit is not None:
+            rows = rows[: run.filter.limit - run.hits]
+        run.hits += len(rows)
+        return rows
+
+
+class _Entries:
+    """Entries of one Calls, each built at most once."""
+
+    def __init__(self, calls: Calls) -> None:
+        self.calls = calls
+        self._columns: Mapping[str, np.ndarray] | None = None
+        self._built: pa.Table | None = None
+        self._where = np.full(len(calls), -1, np.int64)  # row in `_built`
+
+    def columns(self) -> Mapping[str, np.ndarray]:
+        if self._columns is None:
+            self._columns = self.calls.columns()
+        return self._columns
+
+    def take(self, rows: np.ndarray) -> pa.Table:
+        """Return the entries of some rows, which ascend."""
+        missing = rows[self._where[rows] < 0]
+        if len(missing):
+            table = self.calls.entries(missing)
+            already = 0 if self._built is None else self._built.num_rows
+            self._where[missing] = np.arange(already, already + len(missing))
+            self._built = table if not already else pa.concat_tables([self._built, table])
+        where = self._where[rows]
+        assert self._built is not None
+        if len(where) == self._built.num_rows and bool(np.all(np.diff(where) == 1)):
+            return self._built
+        return self._built.take(pa.array(where))
+
+
+def flag(bit: int) -> np.uint64:
+    """Return the word that has only this bit."""
+    return np.uint64(1) << np.uint64(bit)
