@@ -108,7 +108,7 @@ def _wait_for_rows(
     next_round = 0.0
     found = Found([], "")
     what = "Making HTTP and DNS traffic" if make_traffic else "Replaying"
-    with step(f"{what}, until it can be queried (the first time, kernels compile for a minute)"):
+    with step(f"{what}, until it can be queried"):
         while time.monotonic() < deadline:
             processes.check()
             if make_traffic and time.monotonic() >= next_round:

@@ -33,6 +33,11 @@ HEALTH_SECONDS = 60.0
 
 ONE_CHECK_SECONDS = 1.0
 
+READY_SECONDS = 300.0
+"""Longest time until capture is ready: on a new machine it compiles its kernels first."""
+
+READY_LOOK_SECONDS = 0.05
+
 SHOWN_LINES = 15
 """Last lines of a failed service's log that are shown."""
 
@@ -55,19 +60,25 @@ class Process:
     may_end: bool = False
     """It may end by itself with code 0, as a replay does."""
     child: subprocess.Popen[bytes] | None = None
+    _ready: socket.socket | None = None
 
     def start(self) -> None:
         """Start it; it is told to end when this process dies."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         # -P: what lies in the current folder is not imported.
         command = [sys.executable, "-P", "-m", "services.cli.main", self.name, *self.arguments]
+        # It says READY=1 there, as to systemd. The kernel chooses the name, in no folder.
+        self._ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._ready.bind("")
+        self._ready.setblocking(False)
+        name = self._ready.getsockname().decode().replace("\0", "@", 1)
         with self.log.open("wb") as log:
             self.child = subprocess.Popen(
                 [*command, "--grace-seconds", str(GRACE_SECONDS)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, PARENT: str(os.getpid())},
+                env={**os.environ, PARENT: str(os.getpid()), "NOTIFY_SOCKET": name},
                 # Ctrl-C is for the one who ends them in order, not for all at once.
                 start_new_session=True,
             )
@@ -85,6 +96,13 @@ class Process:
         how = f"with code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
         raise Died(f"The {self.name} process has ended {how}. Its last lines:\n{self.tail()}")
 
+    def says_ready(self) -> bool:
+        """Tell whether it has said that it is ready, since this was asked last."""
+        try:
+            return self._ready is not None and b"READY=1" in self._ready.recv(4096)
+        except BlockingIOError:
+            return False
+
     def tail(self) -> str:
         """Return the last lines of its log."""
         try:
@@ -98,6 +116,9 @@ class Process:
 
     def end(self) -> None:
         """Ask it to drain and end; kill it when it does not."""
+        if self._ready is not None:
+            self._ready.close()
+            self._ready = None
         if self.child is None or self.child.poll() is not None:
             return
         self.child.terminate()
@@ -149,8 +170,14 @@ def wait_until_serving(process: Process, address: str, others: Processes) -> Non
     deadline = time.monotonic() + HEALTH_SECONDS
     with open_channel(address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
+        is_ready = False
         while time.monotonic() < deadline:
             others.check()
+            # What answers before our own process is ready is someone else's.
+            is_ready = is_ready or process.says_ready()
+            if not is_ready:
+                time.sleep(READY_LOOK_SECONDS)
+                continue
             try:
                 answer = health.Check(
                     health_pb2.HealthCheckRequest(),
@@ -163,6 +190,24 @@ def wait_until_serving(process: Process, address: str, others: Processes) -> Non
                 return
     raise CommandError(
         f"The {process.name} process does not serve at {address} after {HEALTH_SECONDS:.0f} s. "
+        f"Its last lines:\n{process.tail()}",
+        FAILED,
+    )
+
+
+def wait_until_ready(process: Process, others: Processes) -> None:
+    """Wait until a process without a server says that it is ready, or has done its work.
+
+    Raises CommandError when it does not come to that.
+    """
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        others.check()
+        if process.says_ready() or (process.child and process.child.poll() is not None):
+            return
+        time.sleep(READY_LOOK_SECONDS)
+    raise CommandError(
+        f"The {process.name} process is not ready after {READY_SECONDS:.0f} s. "
         f"Its last lines:\n{process.tail()}",
         FAILED,
     )

@@ -21,6 +21,7 @@ from services.cli.processes import (
     Processes,
     capture_obstacle,
     free_address,
+    wait_until_ready,
     wait_until_serving,
 )
 from services.cli.terminal import (
@@ -186,9 +187,9 @@ def start_capture(plan: Plan, processes: Processes, replay: Path | None = None) 
         _log(plan, "capture"),
         may_end=replay is not None,
     )
-    with step("Starting capture"):
+    with step("Starting capture (the first time, its kernels compile for a minute)"):
         processes.start(process)
-        process.check()
+        wait_until_ready(process, processes)
     _say_where(process, f"on {', '.join(plan.interfaces)}" if replay is None else f"from {replay}")
 
 

@@ -1,8 +1,10 @@
 """How a process runs until it is told to end, and ends in order."""
 
+import contextlib
 import os
 import select
 import signal
+import socket
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -45,10 +47,12 @@ def run_until_signal(
     before = {number: signal.signal(number, on_signal) for number in SIGNALS}
     try:
         start()
+        _notify("READY=1")
         while not select.select([reader], [], [], LOOK_SECONDS)[0]:
             if ended is not None and ended.is_set():
                 break
         name = signal.Signals(received[0]).name if received else "end of work"
+        _notify("STOPPING=1")
         log.info("draining", reason=name, grace_seconds=grace_seconds)
         return _drain_within(drain, grace_seconds)
     finally:
@@ -56,6 +60,20 @@ def run_until_signal(
             signal.signal(number, handler)
         os.close(reader)
         os.close(writer)
+
+
+def _notify(state: str) -> None:
+    """Tell who started this process how it stands, where it asked: systemd, or `recorder up`.
+
+    https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html
+    """
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, contextlib.suppress(OSError):
+        # A leading @ is the abstract namespace. Who does not listen any more need not know.
+        sender.connect("\0" + address[1:] if address.startswith("@") else address)
+        sender.send(state.encode())
 
 
 def _drain_within(drain: Callable[[], object], grace_seconds: float) -> int:

@@ -22,6 +22,8 @@ lasts; a call beyond them is refused with RESOURCE_EXHAUSTED and does not wait u
 KEEPALIVE_MIN_MS = 10_000
 """Clients may ping this often; grpc's default of five minutes would cut off our own agents."""
 
+OTHER_ADDRESS = "Choose another address with --listen."
+
 AddServices = Callable[[grpc.Server], list[str]]
 """Adds servicers to the server and returns the full names of their services."""
 
@@ -85,17 +87,21 @@ def serve(address: str, add_services: AddServices, workers: int = WORKERS) -> Se
 
 
 def _bind(server: grpc.Server, address: str) -> int:
+    # Tried without grpc first, which writes lines of its own when it cannot.
+    reason = _why_not(address)
+    if reason:
+        raise OSError(reason)
     try:
         port = int(server.add_insecure_port(address))
     except RuntimeError as error:
-        raise OSError(_why_not(address)) from error
+        raise OSError(f"Cannot listen on {address}. {OTHER_ADDRESS}") from error
     if not port:
-        raise OSError(_why_not(address))
+        raise OSError(f"Cannot listen on {address}. {OTHER_ADDRESS}")
     return port
 
 
 def _why_not(address: str) -> str:
-    """Return a sentence that says why this address cannot be listened on."""
+    """Return a sentence that says why this address cannot be listened on; "" when it can."""
     host, _, port = address.rpartition(":")
     try:
         family, kind, _, _, target = socket.getaddrinfo(
@@ -108,12 +114,12 @@ def _why_not(address: str) -> str:
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
             return (
-                f"Cannot listen on {address}: another process has that port. "
-                "Stop it, or choose another address with --listen."
+                f"Cannot listen on {address}: another process has that port. Stop it, or choose "
+                "another address with --listen."
             )
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return f"Cannot listen on {address}: {reason}. Choose another address with --listen."
-    return f"Cannot listen on {address}. Choose another address with --listen."
+        return f"Cannot listen on {address}: {reason}. {OTHER_ADDRESS}"
+    return ""
 
 
 class _Bugs(grpc.ServerInterceptor):  # type: ignore[misc]

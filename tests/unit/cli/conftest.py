@@ -13,6 +13,17 @@ def closed_port():
         yield holder.getsockname()[1]
 
 
+@pytest.fixture
+def addresses():
+    """Two free addresses of loopback, as flags of `recorder up`."""
+    found = []
+    for flag in ("--scheduler", "--query-address"):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            found += [flag, f"127.0.0.1:{probe.getsockname()[1]}"]
+    return found
+
+
 @pytest.fixture(autouse=True)
 def _logging_as_before():
     """A command that runs in this process sets up logging for all of it."""

@@ -1,6 +1,7 @@
 """The command as a person calls it: a process of its own."""
 
 import os
+import socket
 import subprocess
 import sys
 
@@ -97,6 +98,19 @@ def test_a_service_that_is_not_there_is_named_with_its_address(arguments, flag, 
 def test_the_address_comes_from_the_variable(closed_port):
     done = recorder("jobs", "list", RECORDER_SCHEDULER=f"127.0.0.1:{closed_port}")
     assert f"127.0.0.1:{closed_port}" in done.stderr
+
+
+@pytest.mark.parametrize("service", ["scheduler", "query"])
+def test_a_port_that_is_taken_is_one_line(service, tmp_path):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        data = ("--data", str(tmp_path), "--log-level", "error")
+        done = recorder(service, "--listen", address, *data)
+    assert done.returncode == 1
+    assert f"Cannot listen on {address}: another process has that port" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path):

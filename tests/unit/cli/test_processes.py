@@ -15,6 +15,7 @@ from services.cli.processes import (
     capture_obstacle,
     end_with_parent,
     free_address,
+    wait_until_ready,
     wait_until_serving,
 )
 
@@ -128,3 +129,10 @@ def test_without_the_capability_it_is_named_with_what_to_do(tmp_path):
         said = capture_obstacle()
     assert "CAP_NET_RAW" in said
     assert "setcap cap_net_raw+ep" in said
+
+
+def test_readiness_comes_from_the_process_itself(tmp_path, processes):
+    service = query(tmp_path, "--listen", "127.0.0.1:0")
+    processes.start(service)
+    wait_until_ready(service, processes)
+    assert "ready" in service.tail()

@@ -10,18 +10,6 @@ import sys
 import pytest
 
 UP = [sys.executable, "-m", "services.cli.main", "up"]
-HERE = ("--scheduler", "--query-address")
-
-
-@pytest.fixture
-def addresses():
-    """Two free addresses of loopback, as flags."""
-    found = []
-    for flag in HERE:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            found += [flag, f"127.0.0.1:{probe.getsockname()[1]}"]
-    return found
 
 
 def start(tmp_path, *arguments):

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -44,6 +45,21 @@ def test_a_signal_drains_once(number):
     assert line["reason"] == number.name
     assert line["event"] == "draining"
     assert line["level"] == "info"
+
+
+@pytest.mark.parametrize("abstract", [True, False])
+def test_who_started_it_is_told_as_by_systemd(tmp_path, monkeypatch, abstract):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind("" if abstract else str(tmp_path / "notify"))
+        told.settimeout(30)
+        name = told.getsockname().decode().replace("\0", "@", 1) if abstract else told.getsockname()
+        monkeypatch.setenv("NOTIFY_SOCKET", name)
+        process = launch()
+        assert told.recv(100) == b"READY=1"
+        process.send_signal(signal.SIGTERM)
+        assert told.recv(100) == b"STOPPING=1"
+        process.communicate(timeout=30)
+    assert process.returncode == 0
 
 
 def test_a_second_signal_ends_at_once():
