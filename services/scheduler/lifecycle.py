@@ -323,7 +323,7 @@ class Lifecycle:
         if due.missed:
             job = self._runs.miss(job, due.missed, now)
             # Some of them may have been prepared.
-            removals = [run.number for run in job.runs if run.number in due.missed]
+            removals = [n for n in layout.runs(self._data, name) if n in due.missed]
             self._save(settle(job, timetable.has_more(job), now), now, removals)
             job = self._jobs[name]
         if due.begin is not None:
