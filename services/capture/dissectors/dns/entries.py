@@ -207,15 +207,17 @@ class DnsCalls:
         chosen = self._calls[rows]
         types = self._error_types(chosen)
         wrong = np.flatnonzero(types != "")
-        messages = np.full(len(chosen), None, object)
-        for row in wrong:
-            messages[row] = _sentence(chosen[row])
-        types[types == ""] = None
+        errors = pa.nulls(len(chosen), pa.string()), pa.nulls(len(chosen), pa.string())
+        if len(wrong):
+            messages = np.full(len(chosen), None, object)
+            messages[wrong] = [_sentence(call) for call in chosen[wrong]]
+            types[types == ""] = None
+            errors = pa.array(types, pa.string()), pa.array(messages, pa.string())
         return {
             "request": json_column(self._octets, chosen["request"], responses=False),
             "response": json_column(self._octets, chosen["response"], responses=True),
-            "error_type": pa.array(types, pa.string()),
-            "error_msg": pa.array(messages, pa.string()),
+            "error_type": errors[0],
+            "error_msg": errors[1],
         }
 
     @staticmethod
@@ -223,8 +225,10 @@ class DnsCalls:
         """Return an object array of str, "" for a call without an error."""
         types = np.full(len(calls), "", object)
         types[_is_cut(calls, "request") | _is_cut(calls, "response")] = MALFORMED
-        for lacks, name in ERROR_TYPES.items():
-            types[calls["lacks"] == lacks] = name
+        lacks = calls["lacks"]
+        if lacks.any():
+            for reason, name in ERROR_TYPES.items():
+                types[lacks == reason] = name
         return types
 
 
