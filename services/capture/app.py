@@ -4,15 +4,19 @@ import threading
 
 from services.capture.agent import Agent, new_engine_factory, warm_up
 from services.capture.frames import CaptureError, FrameSource, open_capture
-from services.capture.interfaces import open_interfaces
+from services.capture.frames.afpacket import open_interfaces
 from services.capture.uplink import Uplink
 from services.runtime.errors import UserError
 from services.runtime.logging import logger
 from services.runtime.process import run_until_signal
+from services.runtime.server import Server, serve
 from services.runtime.settings import CaptureSettings
 
 STOP_MARGIN_SECONDS = 2.0
 """Left of the time to drain, after the wait for acknowledgements, to close everything."""
+
+HEALTH_WORKERS = 2
+"""An agent answers nothing but health checks."""
 
 _log = logger(__name__)
 
@@ -23,6 +27,8 @@ class Capture:
     def __init__(self, settings: CaptureSettings) -> None:
         """Open the source and compile the kernels; raises CaptureError."""
         self._grace_seconds = settings.grace_seconds
+        self._listen = settings.listen
+        self._server: Server | None = None
         new_engine = new_engine_factory(
             settings.node, settings.node_ip, settings.packet_memory, settings.body_limit
         )
@@ -51,7 +57,9 @@ class Capture:
         self._thread = threading.Thread(target=self._capture, name="capture", daemon=True)
 
     def start(self) -> None:
-        """Begin to capture."""
+        """Begin to capture. Raises OSError with a sentence when the address cannot be had."""
+        if self._listen is not None:
+            self._server = serve(self._listen, lambda _: [], workers=HEALTH_WORKERS)
         self._uplink.start()
         self._thread.start()
         _log.info("capture agent runs", source=self._name)
@@ -64,6 +72,8 @@ class Capture:
             _log.error("the scheduler has not acknowledged everything", reason=self._uplink.failure)
         self._uplink.stop()
         self._source.close()
+        if self._server is not None:
+            self._server.stop(0)
 
     def _capture(self) -> None:
         try:

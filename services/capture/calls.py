@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Calls of any protocol, as filters and recordings want them: hot columns first, entries on demand."""
+"""Calls of any protocol, as filters and recordings want them: hot columns, entries on demand."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
@@ -67,7 +67,7 @@ class Node:
 
 
 def transport_of(rows: np.ndarray) -> np.ndarray:
-    """tcp or udp, as an object array, for STREAM rows."""
+    """Tcp or udp, as an object array, for STREAM rows."""
     return np.where(rows["ports"] >> np.uint64(32) == PROTOCOL_UDP, "udp", "tcp").astype(object)
 
 
@@ -82,7 +82,7 @@ def endpoint(rows: np.ndarray, side: np.ndarray) -> tuple[list[str], np.ndarray]
 
 def stream_texts(rows: np.ndarray) -> pa.Array:
     """The 16 hexadecimal digits that name each stream."""
-    return pa.array([f"{id:016x}" for id in rows["id"].tolist()], pa.string())
+    return pa.array([f"{number:016x}" for number in rows["id"].tolist()], pa.string())
 
 
 def constant(value: str | bool, rows: int) -> pa.Array:
@@ -127,22 +127,24 @@ class Calls:
         rows, count = self.stream_rows, len(self)
         asked = self.calls.request_direction
         nothing = functools.partial(np.full, count, "", object)
-        return LazyColumns({
-            "protocol_name": lambda: np.full(count, self.calls.protocol_name, object),
-            "protocol_abbr": lambda: np.full(count, self.calls.protocol_abbr, object),
-            "transport": lambda: transport_of(rows),
-            "tls": lambda: np.zeros(count, np.bool_),
-            "node_name": lambda: np.full(count, self.node.name, object),
-            "src_ip": lambda: np.array(endpoint(rows, asked)[0], object),
-            "dst_ip": lambda: np.array(endpoint(rows, asked ^ 1)[0], object),
-            "src_port": lambda: endpoint(rows, asked)[1].astype(np.int64),
-            "dst_port": lambda: endpoint(rows, asked ^ 1)[1].astype(np.int64),
-            **{f"{side}_{name}": nothing for side in ("src", "dst") for name in NAMES},
-            "elapsed_us": lambda: self.elapsed_us,
-            "request_size": lambda: self._size("request"),
-            "response_size": lambda: self._size("response"),
-            **self.calls.columns(),
-        })
+        return LazyColumns(
+            {
+                "protocol_name": lambda: np.full(count, self.calls.protocol_name, object),
+                "protocol_abbr": lambda: np.full(count, self.calls.protocol_abbr, object),
+                "transport": lambda: transport_of(rows),
+                "tls": lambda: np.zeros(count, np.bool_),
+                "node_name": lambda: np.full(count, self.node.name, object),
+                "src_ip": lambda: np.array(endpoint(rows, asked)[0], object),
+                "dst_ip": lambda: np.array(endpoint(rows, asked ^ 1)[0], object),
+                "src_port": lambda: endpoint(rows, asked)[1].astype(np.int64),
+                "dst_port": lambda: endpoint(rows, asked ^ 1)[1].astype(np.int64),
+                **{f"{side}_{name}": nothing for side in ("src", "dst") for name in NAMES},
+                "elapsed_us": lambda: self.elapsed_us,
+                "request_size": lambda: self._size("request"),
+                "response_size": lambda: self._size("response"),
+                **self.calls.columns(),
+            }
+        )
 
     def _size(self, side: str) -> np.ndarray:
         present = self.calls.has_request if side == "request" else self.calls.has_response

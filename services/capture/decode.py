@@ -1,10 +1,10 @@
 # mypy: ignore-errors
 """Decode frames: one PACKET row for each, down to the transport header. Called once a batch.
 
-`octets` holds all frames of the batch. Every position is an index into it, every `end` is exclusive,
-every length is in octets. One function reads one layer: it gets (octets, position, end) and returns
-scalars. A layer that cannot be read is told by the `status` of what it returns; the other fields are
-then 0.
+`octets` holds all frames of the batch. Every position is an index into it, every `end` is
+exclusive, every length is in octets. One function reads one layer: it gets (octets, position, end)
+and returns scalars. A layer that cannot be read is told by the `status` of what it returns; the
+other fields are then 0.
 
 Link types: https://www.tcpdump.org/linktypes.html. Ethernet and VLAN: IEEE 802.3, 802.1Q. IPv4:
 RFC 791. IPv6: RFC 8200. TCP: RFC 9293. UDP: RFC 768.
@@ -373,7 +373,7 @@ def decode_frames(octets, frames, packets, flows, streams):
 
 @kernel
 def find_datagrams(packets, ports, rows):
-    """Fill `rows` with the rows of UDP packets of which one port is among `ports`; return how many."""
+    """Fill `rows` with the rows of UDP packets from or to one of `ports`; return how many."""
     found = 0
     for row in range(len(packets)):
         packet = packets[np.uint64(row)]

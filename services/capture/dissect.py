@@ -12,7 +12,7 @@ import pyarrow as pa
 from recordings import entry
 from services.capture.calls import Calls
 from services.capture.frames import open_capture
-from services.capture.frames.batch import Loss
+from services.capture.frames.batch import FrameBatch, Loss
 from services.capture.pipeline import Pipeline, PipelineOptions
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def count(path: str | Path, chosen: Filter | None) -> tuple[dict[str, int], list
         source.close()
 
 
-def _calls(batches: Iterator[object], pipeline: Pipeline) -> Iterator[Calls]:
+def _calls(batches: Iterator[FrameBatch], pipeline: Pipeline) -> Iterator[Calls]:
     for batch in batches:
         yield from pipeline.take(batch)
     yield from pipeline.end()
@@ -81,7 +81,9 @@ def _matching(calls: Calls, chosen: Filter | None) -> pa.Table:
     table = calls.entries(_may_match(calls, chosen))
     if chosen.is_exact:
         return table
-    return table.filter(pa.array([chosen.matches(each) for each in entry.objects(table)], pa.bool_()))
+    return table.filter(
+        pa.array([chosen.matches(each) for each in entry.objects(table)], pa.bool_())
+    )
 
 
 def _count(calls: Calls, chosen: Filter) -> int:

@@ -1,13 +1,13 @@
 # mypy: ignore-errors
-"""The flow table (who talks with whom now) and the streams (each TCP connection, each UDP exchange).
+"""The flow table (who talks with whom now) and the streams (TCP connections, UDP exchanges).
 
 A flow is a five-tuple without direction: the lower endpoint (address, then port) is number 0, the
 higher one number 1. A five-tuple is used again within seconds, so a flow carries several streams,
 one after the other.
 
 Stream number n is in row n & (len(rows) - 1). Rows of streams that have ended are used again in the
-order in which they ended, at the latest moment; each use has a new number, so whoever keeps a number
-can tell whether the row is still that stream's.
+order in which they ended, at the latest moment; each use has a new, higher number, so whoever keeps
+a number can tell whether the row is still that stream's.
 """
 
 from typing import NamedTuple
@@ -154,7 +154,7 @@ def add_flow(flows, slot, lower, higher, ports, timestamp):
 
 @kernel
 def find_or_add_flow(flows, lower, higher, protocol, timestamp):
-    """Return the flow's number, or NO_FLOW. An endpoint is (address high, address low, port), uint64."""
+    """Return the flow's number, or NO_FLOW. An endpoint is (address high, low, port), uint64."""
     ports = np.uint64(protocol) << np.uint64(32) | lower[2] << np.uint64(16) | higher[2]
     last_slot = np.uint64(len(flows.slots) - 1)
     slot = hash_flow(lower, higher, ports) & last_slot
@@ -220,7 +220,7 @@ def open_stream(flow, streams, timestamp, client, from_start):
     streams.counts[STREAMS_OPENED] += 1
     row = np.int64(streams.free[np.uint64(opened & (len(streams.rows) - 1))])
     stream = streams.rows[np.uint64(row)]
-    stream.number = (stream.number & ~np.int64(len(streams.rows) - 1)) + len(streams.rows) + row
+    stream.number = (opened + 1) * len(streams.rows) + row
     stream.id = mix(hash_row(flow), np.uint64(timestamp) ^ np.uint64(from_start))
     stream.first_timestamp = timestamp
     stream.lower_high, stream.lower_low = flow.lower_high, flow.lower_low
@@ -251,7 +251,8 @@ def count_packet(flow, packet):
 @kernel
 def flow_of(network, transport, packet, flows, streams):
     """Find the packet's flow and direction. A UDP packet gets its stream here and is counted in it;
-    for a TCP packet reassembly does both, since its sequence number has a say."""
+    for a TCP packet reassembly does both, since its sequence number has a say.
+    """
     source = (network.source_high, network.source_low, np.uint64(transport.source_port))
     destination = (
         network.destination_high,

@@ -60,8 +60,8 @@ def kernel(function: F) -> F:
     return compiled
 
 
-# `at` is the position of the first octet. The results are signed 64-bit integers, so that arithmetic
-# on lengths and positions needs no casts; only read_u64 has to be unsigned.
+# `at` is the position of the first octet. The results are signed 64-bit integers, so that
+# arithmetic on lengths and positions needs no casts; only read_u64 has to be unsigned.
 # The index is unsigned because Numba, like Python, reads octets[-1] as the last octet.
 
 

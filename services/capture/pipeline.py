@@ -70,7 +70,7 @@ class Pipeline:
 
     @property
     def most_streams(self) -> int:
-        """A power of two: number & (most_streams - 1) is a stream's own for as long as it is open."""
+        """A power of two: number & (most_streams - 1) is an open stream's own."""
         return len(self.streams.rows)
 
     @property
@@ -136,7 +136,7 @@ class Pipeline:
     def streams_table(
         self, numbers: np.ndarray, matched_ns: np.ndarray, from_start: np.ndarray
     ) -> pa.Table:
-        """The table of streams for these; `from_start`: the first packet seen is among the packets."""
+        """Make the table of streams; `from_start`: its first packet seen is among the packets."""
         return streams_table(self._rows(numbers), self.node, matched_ns, from_start)
 
     def _rows(self, numbers: np.ndarray) -> np.ndarray:

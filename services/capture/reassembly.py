@@ -1,8 +1,8 @@
 # mypy: ignore-errors
 """Put TCP segments in order: decoded packets in, rows of stream octets out. Called once a batch.
 
-A direction is one half of a connection; its number is 2 * flow + direction. A SYN opens a new stream
-on both directions of its flow, so one direction may carry several streams, one after the other.
+A direction is one half of a connection; its number is 2 * flow + direction. A SYN opens a new
+stream on both directions of its flow, so one direction may carry several, one after the other.
 
 Octets that are in order are not copied: a DATA row says where they lie in the frames. Octets that
 come too early are copied into a ring (`held`), so they outlive their batch; once their turn comes
@@ -146,9 +146,7 @@ def add_row(r, segments, direction_number, kind, position, length, place, timest
 
 
 @kernel
-def add_data(
-    r, segments, direction_number, position, length, place, timestamp, acknowledgement
-):
+def add_data(r, segments, direction_number, position, length, place, timestamp, acknowledgement):
     """A row for octets, and what their sender had of the other direction (modulo 2**32)."""
     add_row(r, segments, direction_number, DATA, position, length, place, timestamp)
     other = r.directions[np.uint64(direction_number ^ 1)]
@@ -459,7 +457,7 @@ def take_acknowledgement(r, segments, packet, direction_number, flow):
 
 @kernel
 def take_end(r, segments, packet, direction_number, flow):
-    """A FIN ends its own direction, after the octets before it; a RST ends the other at once too."""
+    """A FIN ends its own direction, after the octets before it; a RST the other at once too."""
     direction = r.directions[np.uint64(direction_number)]
     other = r.directions[np.uint64(direction_number ^ 1)]
     end = packet.sequence + np.uint32(packet.payload_length) + np.uint32(packet.missing)

@@ -179,6 +179,9 @@ class CaptureSettings(ServiceSettings):
         min_length=1,
         description="Interface to capture on, or any; may be repeated, or several with commas.",
     )
+    listen: Address | None = Field(
+        None, description="Address for health checks by gRPC; none are served if not given."
+    )
     replay: Path | None = Field(
         None, description="Take frames from this pcap or pcapng file instead of an interface."
     )

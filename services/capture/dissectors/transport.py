@@ -42,10 +42,12 @@ class TransportCalls:
         sides = []
         for side in (client, client ^ 1):
             packets, octets = chosen._of_side("packets", side), chosen._of_side("octets", side)
-            sides.append([
-                f'{{"packets":{p},"bytes":{o},"state":"{s}"}}' if p else None
-                for p, o, s in zip(packets.tolist(), octets.tolist(), states, strict=True)
-            ])
+            sides.append(
+                [
+                    f'{{"packets":{p},"bytes":{o},"state":"{s}"}}' if p else None
+                    for p, o, s in zip(packets.tolist(), octets.tolist(), states, strict=True)
+                ]
+            )
         return {
             "request": pa.array(sides[0], pa.string()),
             "response": pa.array(sides[1], pa.string()),

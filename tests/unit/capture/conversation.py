@@ -73,9 +73,7 @@ class Conversation:
     def _send(self, who, flags, payload=b""):
         other = "server" if who == "client" else "client"
         (source, source_port), (target, target_port) = self.ends[who], self.ends[other]
-        segment = tcp(
-            source_port, target_port, self.next[who], self.next[other], flags, payload
-        )
+        segment = tcp(source_port, target_port, self.next[who], self.next[other], flags, payload)
         build = ipv6 if ":" in source else ipv4
         self.frames.append(ethernet(build(source, target, 6, segment), self.vlans))
         self.next[who] += len(payload) + bool(flags & (SYN | FIN))

@@ -108,9 +108,7 @@ def test_an_unknown_link_type_is_unsupported():
 
 def test_both_directions_are_one_flow():
     there = wire.ethernet(IP4)
-    back = wire.ethernet(
-        wire.ipv4("10.0.0.2", "10.0.0.1", 6, wire.tcp(80, 40000, 1, 1, wire.ACK))
-    )
+    back = wire.ethernet(wire.ipv4("10.0.0.2", "10.0.0.1", 6, wire.tcp(80, 40000, 1, 1, wire.ACK)))
     packets = decoded([there, back])[1]
     assert packets["flow"][0] == packets["flow"][1]
     assert packets["direction"].tolist() == [0, 1]
@@ -150,8 +148,8 @@ def test_no_mutation_of_a_frame_reads_beyond_it(link_type):
     """Each frame is an array of its own, so that any read beyond it raises IndexError."""
     random = np.random.default_rng(link_type)
     flows, streams, packets = new_flows(1 << 12), new_streams(1 << 14), decode.new_packets(1)
-    for round in range(3000):
-        frame = bytearray(SEEDS[round % len(SEEDS)])
+    for turn in range(3000):
+        frame = bytearray(SEEDS[turn % len(SEEDS)])
         for _ in range(random.integers(0, 4)):
             frame[random.integers(len(frame))] = random.integers(256)
         frame = bytes(frame[: random.integers(len(frame) + 1)])

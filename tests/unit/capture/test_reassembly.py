@@ -70,7 +70,8 @@ class Assembly:
         events = [what for _, where, what in self.events if where == direction]
         joined = []
         for is_data, group in itertools.groupby(events, lambda what: isinstance(what, bytes)):
-            joined += [b"".join(group)] if is_data else list(group)
+            events = list(group)
+            joined += [b"".join(events)] if is_data else events
         return joined
 
 
@@ -194,9 +195,9 @@ def test_a_full_ring_lets_the_oldest_go():
 
 def test_idle_flows_end_and_their_rows_are_used_again():
     assembly = Assembly(most_flows=4)
-    for round in range(50):
-        start = START + round * 20 * table.SECOND
-        talk = Conversation(client_port=1000 + round).open().client(b"x").close()
+    for turn in range(50):
+        start = START + turn * 20 * table.SECOND
+        talk = Conversation(client_port=1000 + turn).open().client(b"x").close()
         assembly.take(talk.frames, start).end(start + 15 * table.SECOND)
     assert assembly.flows.counts[table.NOT_FOLLOWED] == 0
     assert sum(what == ("ended", 0) for _, _, what in assembly.events) == 100

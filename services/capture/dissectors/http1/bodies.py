@@ -148,8 +148,8 @@ def body_columns(pieces, arena, first_pieces, sizes, codings, present, limit) ->
     """Build the columns of some messages' bodies.
 
     `first_pieces` and `sizes` (octets on the wire) are int64 arrays, `codings` a list with the
-    Content-Encoding of each or None, `present` a boolean array. Raises OverflowError when the bodies
-    exceed what one column can hold.
+    Content-Encoding of each or None, `present` a boolean array. Raises OverflowError when the
+    bodies exceed what one column can hold.
     """
     rows = len(first_pieces)
     first_pieces = np.where(present, first_pieces, NO_PIECE)
@@ -164,9 +164,7 @@ def body_columns(pieces, arena, first_pieces, sizes, codings, present, limit) ->
     truncated = sizes > np.diff(offsets)
     is_base64 = np.zeros(rows, np.bool_)
     buffers = [validity(present & is_text), offsets.astype(np.int32), octets]
-    column = pa.Array.from_buffers(
-        pa.string(), rows, [buffers[0], *map(pa.py_buffer, buffers[1:])]
-    )
+    column = pa.Array.from_buffers(pa.string(), rows, [buffers[0], *map(pa.py_buffer, buffers[1:])])
     coded = np.array([bool(coding) for coding in codings], np.bool_)
     chosen = np.flatnonzero(present & (coded | ~is_text))
     if len(chosen):

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
-from services.capture.dissectors.http1.bodies import body_columns
 from services.capture.columns import (
     NO_VALUE,
     list_column,
@@ -17,6 +16,7 @@ from services.capture.columns import (
     text_objects,
 )
 from services.capture.dissectors.http1 import headers as heads_of
+from services.capture.dissectors.http1.bodies import body_columns
 from services.capture.dissectors.http1.rows import (
     ANSWER_LOST,
     COMPLETE,
@@ -221,9 +221,7 @@ class Http1Calls:
             "request_url": request.text("target"),
             "request_path": request.text("path"),
             **request.details("request", limit),
-            "response_status": number_column(
-                response["status"].astype(np.int32), response.present
-            ),
+            "response_status": number_column(response["status"].astype(np.int32), response.present),
             "response_status_text": response.text("reason"),
             **response.details("response", limit),
             "error_type": pa.array(types, pa.string()),

@@ -73,7 +73,8 @@ def last_request_before(f, exchanges, acknowledged):
 @kernel
 def realign(f, exchanges, segment, is_response):
     """After lost octets, count as if nothing is pipelined: the last request that the sender of this
-    response had is the one that it answers."""
+    response had is the one that it answers.
+    """
     if not is_response:
         exchanges.requests = max(exchanges.requests, exchanges.responses)
         return
@@ -217,5 +218,3 @@ def end_message(f, direction, segment, outcome):
     message.outcome = outcome
     if message.status != 0:
         answer(f, f.exchanges[np.uint64(segment.direction >> 1)], number)
-
-

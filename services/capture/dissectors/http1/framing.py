@@ -51,19 +51,19 @@ from services.capture.kernel import copy_octets, kernel, read_u8, read_u32
 from services.capture.reassembly import CLOSED, DATA, ENDED, GAP, IN_HELD, NO_HINT, OPENED
 
 # States of a direction.
-NEW = 0              # no octet seen
-HEAD = 1             # in a head, or between messages
+NEW = 0  # no octet seen
+HEAD = 1  # in a head, or between messages
 LENGTH_BODY = 2
-CHUNK_SIZE = 3       # `remaining` is the size read so far, NO_DIGITS at first
+CHUNK_SIZE = 3  # `remaining` is the size read so far, NO_DIGITS at first
 CHUNK_EXTENSION = 4  # after the digits of the size, up to the end of the line
 CHUNK_DATA = 5
-CHUNK_END = 6        # the line end after a chunk's data
-TRAILER_START = 7    # at the start of a trailer line
-TRAILER = 8          # in a trailer line
-CLOSE_BODY = 9       # until the stream closes
-TUNNEL = 10          # after CONNECT or an upgrade: no HTTP any more
+CHUNK_END = 6  # the line end after a chunk's data
+TRAILER_START = 7  # at the start of a trailer line
+TRAILER = 8  # in a trailer line
+CLOSE_BODY = 9  # until the stream closes
+TUNNEL = 10  # after CONNECT or an upgrade: no HTTP any more
 LOST = 11
-OTHER = 12           # not HTTP
+OTHER = 12  # not HTTP
 
 LARGEST_CHUNK = 1 << 40  # octets
 NO_DIGITS = -1

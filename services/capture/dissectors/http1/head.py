@@ -14,7 +14,7 @@ from services.capture.kernel import kernel, read_u8, read_u32
 
 READ, INCOMPLETE, MALFORMED = 0, 1, 2
 
-LONGEST_HEAD = 1 << 14   # octets; servers take 8 to 16 KiB (nginx 8, Apache 8, Node 16)
+LONGEST_HEAD = 1 << 14  # octets; servers take 8 to 16 KiB (nginx 8, Apache 8, Node 16)
 LONGEST_METHOD = 24
 MOST_LENGTH_DIGITS = 15  # of Content-Length: a number that fits in 50 bits
 
@@ -25,7 +25,7 @@ CONTENT_LENGTH = tuple(b"content-length")
 TRANSFER_ENCODING = tuple(b"transfer-encoding")
 CHUNKED = tuple(b"chunked")
 VERSION = tuple(b"http/1.")
-VERSION_SIZE = 8       # HTTP/1.1
+VERSION_SIZE = 8  # HTTP/1.1
 STATUS_LINE_SIZE = 12  # HTTP/1.1 200
 
 NO_LENGTH = -1
@@ -37,32 +37,56 @@ RESPONSE_SIGNATURE = int.from_bytes(b"HTTP", "big")
 SIGNATURES = tuple(
     int.from_bytes(word, "big")
     for word in (
-        b"HTTP", b"GET ", b"POST", b"PUT ", b"HEAD", b"DELE", b"PATC", b"OPTI", b"CONN", b"TRAC",
-        b"PROP", b"MKCO", b"COPY", b"MOVE", b"LOCK", b"UNLO", b"REPO", b"SEAR", b"NOTI", b"SUBS",
+        b"HTTP",
+        b"GET ",
+        b"POST",
+        b"PUT ",
+        b"HEAD",
+        b"DELE",
+        b"PATC",
+        b"OPTI",
+        b"CONN",
+        b"TRAC",
+        b"PROP",
+        b"MKCO",
+        b"COPY",
+        b"MOVE",
+        b"LOCK",
+        b"UNLO",
+        b"REPO",
+        b"SEAR",
+        b"NOTI",
+        b"SUBS",
         b"UNSU",
     )
 )
 
 
 class StartLine(NamedTuple):
+    """A request line or a status line."""
+
     outcome: int
     is_response: bool
     status: int
-    method: int         # uint64: the first eight octets, zeros behind
+    method: int  # uint64: the first eight octets, zeros behind
     target_offset: int  # from the line's first octet
     target_length: int
-    end: int            # position after the line
+    end: int  # position after the line
 
 
 class Fields(NamedTuple):
+    """What the header fields say of the body."""
+
     outcome: int
     content_length: int  # or NO_LENGTH
-    coded: bool          # there is a Transfer-Encoding
-    chunked: bool        # and chunked is its last coding
-    end: int             # position after the empty line
+    coded: bool  # there is a Transfer-Encoding
+    chunked: bool  # and chunked is its last coding
+    end: int  # position after the empty line
 
 
 class Head(NamedTuple):
+    """Both."""
+
     outcome: int
     is_response: bool
     status: int
@@ -72,7 +96,7 @@ class Head(NamedTuple):
     content_length: int
     coded: bool
     chunked: bool
-    length: int          # octets, from the first to the empty line's last
+    length: int  # octets, from the first to the empty line's last
 
 
 @kernel
@@ -216,8 +240,10 @@ def ends_in_chunked(octets, position, end):
     start = end - len(CHUNKED)
     if start < position or not is_text(octets, start, CHUNKED):
         return False
-    return start == position or is_blank(read_u8(octets, start - 1)) or (
-        read_u8(octets, start - 1) == COMMA
+    return (
+        start == position
+        or is_blank(read_u8(octets, start - 1))
+        or (read_u8(octets, start - 1) == COMMA)
     )
 
 

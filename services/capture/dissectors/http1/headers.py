@@ -12,19 +12,29 @@ from services.capture.kernel import kernel, read_u8
 SPACE, TAB, COLON, QUESTION_MARK, CR, LF = map(ord, " \t:?\r\n")
 UPPER_A, UPPER_Z, CASE_BIT = ord("A"), ord("Z"), 0x20
 
-START_LINE = np.dtype((np.record, [
-    ("method", SPAN),   # of a request; for the other kind of message the length is NO_VALUE
-    ("target", SPAN),   # the request target
-    ("path", SPAN),     # up to its question mark
-    ("reason", SPAN),   # of a response
-    ("version", SPAN),  # HTTP/1.1
-]))
+START_LINE = np.dtype(
+    (
+        np.record,
+        [
+            ("method", SPAN),  # of a request; for the other kind of message the length is NO_VALUE
+            ("target", SPAN),  # the request target
+            ("path", SPAN),  # up to its question mark
+            ("reason", SPAN),  # of a response
+            ("version", SPAN),  # HTTP/1.1
+        ],
+    )
+)
 
-HEADER = np.dtype((np.record, [
-    ("name", SPAN),
-    ("value", SPAN),      # without the white space around it
-    ("message", np.int64),  # row in the heads
-]))
+HEADER = np.dtype(
+    (
+        np.record,
+        [
+            ("name", SPAN),
+            ("value", SPAN),  # without the white space around it
+            ("message", np.int64),  # row in the heads
+        ],
+    )
+)
 
 
 @kernel
@@ -79,7 +89,7 @@ def no_start_line(row):
 
 @kernel
 def read_request_line(octets, position, end, row):
-    """Read `GET /path?query HTTP/1.1`; the target may have spaces, which some clients forget to encode."""
+    """Read `GET /path?query HTTP/1.1`; some clients forget to encode spaces in the target."""
     while end > position and is_blank(read_u8(octets, end - 1)):
         end -= 1
     version = end

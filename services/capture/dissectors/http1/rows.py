@@ -30,7 +30,9 @@ REQUEST_FORGOTTEN = 4  # the answer came so late that the request had left the r
 TIMED_OUT = 5  # no answer came until the stream was given up
 
 MOST_PIPELINED = 16  # requests whose method is remembered until their response
-MOST_WAITING = 64  # requests of a stream that wait for an answer; a client that sends more gets none
+MOST_WAITING = (
+    64  # requests of a stream that wait for an answer; a client that sends more gets none
+)
 
 # fmt: off
 MESSAGE = np.dtype((np.record, [
@@ -215,8 +217,9 @@ def free_slot(f, direction):
 def new_framer(
     most_flows, body_limit, messages=1 << 16, calls=1 << 14, slots=1 << 10, arena_octets=1 << 26
 ):
-    """Make an empty one. `messages` (a power of two) is how many are kept, `slots` how many heads can
-    be unfinished at once, `body_limit` the octets of each body to keep."""
+    """Make an empty one. `messages` (a power of two) is how many are kept, `slots` how many heads
+    can be unfinished at once, `body_limit` the octets of each body to keep.
+    """
     totals = np.zeros(1, TOTALS)
     totals["free_slots"] = slots
     totals["body_limit"] = body_limit

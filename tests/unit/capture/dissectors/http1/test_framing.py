@@ -251,9 +251,8 @@ def test_a_connection_that_was_open_before_is_joined_at_the_next_message():
 
 def test_repeated_headers_and_cookies():
     request = b"GET / HTTP/1.1\r\nAccept: a\r\nAccept: b\r\nCookie: x=1; y=2\r\n\r\n"
-    answer = (
-        b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1; Path=/\r\nSet-Cookie: b=2\r\nContent-Length: 0\r\n\r\n"
-    )
+    cookies = b"Set-Cookie: a=1; Path=/\r\nSet-Cookie: b=2\r\n"
+    answer = b"HTTP/1.1 200 OK\r\n" + cookies + b"Content-Length: 0\r\n\r\n"
     (call,) = entries(Conversation().open().client(request).server(answer).frames)
     assert call["request"]["headers"]["Accept"] == "a, b"
     assert call["request"]["cookies"] == {"x": "1", "y": "2"}
@@ -351,12 +350,12 @@ def test_mutations_of_conversations_end_with_calls_or_without():
     talk = Conversation().open()
     for who, octets in TALK * 3:
         talk._say(who, octets, 40)
-    for round in range(1500):
+    for turn in range(1500):
         frames = [bytearray(f) for f in talk.frames]
         for frame in frames:
             if len(frame) > 54 and chance.random() < 0.2:
                 frame[chance.integers(54, len(frame))] = chance.integers(256)
-            frame[35] = round % 200  # another port, another stream
+            frame[35] = turn % 200  # another port, another stream
         for calls in pipeline.take(wire.batch([bytes(f) for f in frames])):
             entry.objects(calls.entries(np.arange(len(calls))))
     pipeline.end()
