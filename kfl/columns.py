@@ -174,10 +174,9 @@ def _without_guards(node: core.Core, guards: list[str]) -> core.Core:
     """The condition without the words of its operands: where they are false, it is."""
 
     def take(operand: core.Core) -> core.Core:
-        while isinstance(operand, core.Guarded):
-            guards.append(operand.word)
-            operand = operand.value
-        return operand
+        words, inner = core.unguard(operand)
+        guards.extend(words)
+        return inner
 
     match node:
         case core.Compare(operator=operator, left=left, right=right):
@@ -188,10 +187,10 @@ def _without_guards(node: core.Core, guards: list[str]) -> core.Core:
             return core.TextTest(kind, take(text), take(part))
         case core.Search(text=text, pattern=pattern):
             return core.Search(take(text), pattern)
-        case core.Guarded():
-            return take(node)
-        case _:
+        case core.Present():
             return node
+        case _:
+            return take(node)
 
 
 _UFUNCS: dict[str, Callable[[Any, Any], Any]] = {

@@ -274,3 +274,29 @@ def walk(node: Core) -> list[Core]:
         found.append(current)
         waiting.extend(reversed(children(current)))
     return found
+
+
+def unguard(node: Core) -> tuple[tuple[str, ...], Core]:
+    """The words without which a value is missing, and the value without them.
+
+    For the operands of a comparison or a call, which are false when an operand is missing.
+    """
+    match node:
+        case Guarded(word=word, value=value):
+            words, inner = unguard(value)
+            return (word, *words), inner
+        case Size(of=of):
+            words, inner = unguard(of)
+            return words, Size(inner)
+        case Decode(kind=kind, text=text):
+            words, inner = unguard(text)
+            return words, Decode(kind, inner)
+        case Down(base=base, steps=steps):
+            words, inner = unguard(base)
+            return words, Down(inner, steps)
+        case Arithmetic(operator=operator, left=left, right=right):
+            left_words, left = unguard(left)
+            right_words, right = unguard(right)
+            return (*left_words, *right_words), Arithmetic(operator, left, right)
+        case _:
+            return (), node

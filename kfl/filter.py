@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kfl import core
 from kfl.errors import Diagnostic, KflError
 from kfl.explain import explain
-from kfl.live import needs_live, protocols
+from kfl.live import RECORD, needs_live, protocols
 from kfl.match import Matcher
 from kfl.parse import Parsed, parse
 from kfl.resolve import Meaning, check_macro_names, resolve
@@ -49,7 +50,9 @@ class Filter:
         ]
         self._parsed = parsed
         self._meaning = meaning
-        self._uses_record = bool(meaning.recordings) or "record" in text
+        self._uses_record = any(
+            isinstance(node, core.Record) or node == RECORD for node in core.walk(meaning.tree)
+        )
         self._matches = Matcher().test(meaning.tree)
         self._columns: ColumnFilter | None = None
 

@@ -7,7 +7,7 @@ import re
 from kfl.errors import KflError
 
 _WIRESHARK_FIELD = re.compile(
-    r"\b(?:(?:ip|ipv6|tcp|udp|eth|frame|icmp|icmpv6|arp|vlan|sll)\.(?:[a-z_]+)"
+    r"(?<![\w.])(?:(?:ip|ipv6|tcp|udp|eth|frame|icmp|icmpv6|arp|vlan|sll)\.(?:[a-z_]+)"
     r"|(?:http|http2|dns|tls|ssl|grpc|redis|kafka|amqp|mysql|pgsql|mongo|websocket|sctp|ldap)"
     r"\.[a-z_]+(?:\.[a-z_]+)*)\b"
 )

@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
-import re2
-
 from kfl import ast, core, times
 from kfl.errors import KflError, did_you_mean
 from kfl.parse import parse_selector
@@ -57,10 +55,19 @@ _ARITY = {"now": (0, 0), "map_get": (3, 3), "redact": (1, 1000), "json": (0, 0),
 
 @functools.lru_cache(maxsize=1024)
 def _compile_regex(pattern: str) -> Any:
+    """Raises ValueError with RE2's reason."""
+    import re2  # few filters need it
+
     options = re2.Options()
     options.max_mem = MAX_REGEX_BYTES
     options.log_errors = False
-    return re2.compile(pattern, options)
+    try:
+        return re2.compile(pattern, options)
+    except re2.error as error:
+        reason = error.args[0] if error.args else str(error)
+        if isinstance(reason, bytes):
+            reason = reason.decode("utf-8", "replace")
+        raise ValueError(reason) from None
 
 
 class Functions:
@@ -83,10 +90,7 @@ class Functions:
             )
         try:
             return core.Const(core.Pattern(text, _compile_regex(text)))
-        except re2.error as error:
-            reason = error.args[0] if error.args else error
-            if isinstance(reason, bytes):
-                reason = reason.decode("utf-8", "replace")
+        except ValueError as reason:
             return self._resolver.error(
                 at, f"The regex is not valid: {reason}.", "Its syntax is RE2's."
             )

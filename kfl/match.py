@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 from kfl import core
-from kfl.decode import decode
 from kfl.values import (
     MISSING,
     Many,
@@ -90,8 +89,7 @@ class Matcher:
             case core.Items(items=items):
                 return _items([self.get(item) for item in items])
             case core.Decode(kind=kind, text=text):
-                get = self.get(text)
-                return lambda entry: decode(kind, get(entry))
+                return self._decode(kind, text)
             case core.Size(of=of):
                 get = self.get(of)
                 return lambda entry: size(get(entry))
@@ -109,6 +107,12 @@ class Matcher:
     def select(self, steps: tuple[core.Step, ...]) -> Getter:
         """The value at a path of the entry."""
         return select(steps)
+
+    def _decode(self, kind: str, text: core.Core) -> Getter:
+        from kfl.decode import decode  # few filters need the readers of JSON and XML
+
+        get = self.get(text)
+        return lambda entry: decode(kind, get(entry))
 
     def _guarded(self, word: str, value: core.Core) -> Getter:
         guard, get = self.test(core.Word(word)), self.get(value)

@@ -198,12 +198,25 @@ def _bad_token(text: str, error: Any) -> KflError:
         line, column = _place(text, len(text.rstrip()))
         return KflError("The filter ends too early.", line, column, _expected(error))
     line, column = int(token.line), int(token.column)
+    before = re.search(r"\b(or|and|in|not)\s*\Z", text[: token.start_pos])
+    if before:  # it was taken for a name, since none of these can begin a condition
+        at = ast.Position(*_place(text, before.start()))
+        return _misplaced(before.group(1), at)
     word = str(token)
     if token.type == "NAME" and word.lower() in RESERVED and word not in RESERVED:
         return KflError(
             f"`{word}` is not a keyword.", line, column, f"Write `{word.lower()}`: lower case."
         )
     return KflError(f"`{word[:40]}` is not expected here.", line, column, _expected(error))
+
+
+def _misplaced(word: str, at: ast.Position) -> KflError:
+    return KflError(
+        f"`{word}` stands where a condition is needed.",
+        at.line,
+        at.column,
+        "Something is missing before or after it.",
+    )
 
 
 def _expected(error: Any) -> str:
@@ -272,12 +285,7 @@ class _Builder:
         word = str(token)
         at = _at(token)
         if word in RESERVED:
-            raise KflError(
-                f"`{word}` stands where a condition is needed.",
-                at.line,
-                at.column,
-                "Something is missing before or after it.",
-            )
+            raise _misplaced(word, at)
         return ast.Name(word, at)
 
     def on_arguments(self, values: list[Any]) -> list[Any]:

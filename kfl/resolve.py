@@ -153,6 +153,13 @@ class Resolver:
         return core.Items(items)
 
     def _binary(self, node: ast.Binary) -> core.Core:
+        hyphened = self._hyphened(node)
+        if hyphened is not None:
+            return self.error(
+                node.at,
+                "A name with a hyphen in it stands in brackets; `-` alone takes away.",
+                f"Write {show(hyphened)}.",
+            )
         left, right = self.value(node.left), self.value(node.right)
         operator = node.operator
         if operator in ("+", "-", "*", "/", "%"):
@@ -177,6 +184,21 @@ class Resolver:
             self._check_order(node, left, right)
         self._check_record(node, left, right)
         return core.Compare(operator, left, right)
+
+    def _hyphened(self, node: ast.Node) -> ast.Path | None:
+        """The selector that `request.headers.User-Agent` was meant to be."""
+        if not (isinstance(node, ast.Binary) and node.operator == "-"):
+            return None
+        if not isinstance(node.right, ast.Name) or self._knows(node.right.word):
+            return None
+        before = self._hyphened(node.left) or node.left
+        if not (isinstance(before, ast.Path) and isinstance(before.steps[-1], ast.Key)):
+            return None
+        name = f"{before.steps[-1].name}-{node.right.word}"
+        return ast.Path(before.base, (*before.steps[:-1], ast.Key(name)), before.at)
+
+    def _knows(self, word: str) -> bool:
+        return word in self._macros or word in WORDS or word in NAMES
 
     def _no_pattern(self, node: ast.Node, value: core.Core, operator: str) -> None:
         if isinstance(value, core.Const) and isinstance(value.value, core.Pattern):
@@ -282,7 +304,7 @@ class Resolver:
     def _selector(self, node: ast.Path, root: str) -> core.Core:
         keys = [root]
         for step in node.steps:
-            if not isinstance(step, ast.Key):
+            if not isinstance(step, ast.Key) or "." in step.name:
                 break
             keys.append(step.name)
         for length in range(len(keys), 0, -1):

@@ -15,7 +15,7 @@ constructs are not exact, and their upper bound says only that their parts are t
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from kfl import core
@@ -32,6 +32,7 @@ from kfl.sql.pieces import (
     negate,
     parameter,
     put,
+    renumbered,
     some_of,
     those,
 )
@@ -76,7 +77,7 @@ def where(node: core.Core, recordings: Mapping[str, str]) -> Sql:
     made = Conditions(recordings).test(node)
     if len(made.upper.text) > MAX_SQL_LENGTH:
         return Sql("TRUE", [], exact=False)
-    return Sql(made.upper.text, list(made.upper.parameters), made.is_exact)
+    return Sql(renumbered(made.upper.text), list(made.upper.parameters), made.is_exact)
 
 
 class Conditions:
@@ -125,7 +126,7 @@ class Conditions:
 
     def _each(self, node: core.Core, test: Callable[[Plain], Piece], keyed: Piece = FALSE) -> Truth:
         """A test of a value; `keyed` is its answer for maps."""
-        guards, inner = _unguard(node)
+        guards, inner = core.unguard(node)
         return _guard(guards, _apply(self.value(inner), test, keyed))
 
     def _compare(self, operator: str, left: core.Core, right: core.Core) -> Truth:
@@ -143,8 +144,8 @@ class Conditions:
                 )
             sql_operator = _SQL_OPERATORS[operator]
             return self._each(left, lambda v: ordered(sql_operator, v, constant))
-        left_guards, left = _unguard(left)
-        right_guards, right = _unguard(right)
+        left_guards, left = core.unguard(left)
+        right_guards, right = core.unguard(right)
         return _guard(
             [*left_guards, *right_guards],
             _compare_two(operator, self.value(left), self.value(right)),
@@ -164,11 +165,11 @@ class Conditions:
                 return self._each(item, lambda v: equals_any(v, elements))
             return self._each(item, lambda v: some_of([equals(v, element) for element in elements]))
         if not isinstance(item, core.Const):
-            item_guards, item = _unguard(item)
-            guards, container = _unguard(container)
+            item_guards, item = core.unguard(item)
+            guards, container = core.unguard(container)
             parts = [_present(self.value(item)), _present(self.value(container))]
             return _guard([*item_guards, *guards], Truth(all_of(parts), FALSE))
-        guards, container = _unguard(container)
+        guards, container = core.unguard(container)
         return _guard(guards, _contains(self.value(container), item.value))
 
     def _text_test(self, kind: str, text: core.Core, part: core.Core) -> Truth:
@@ -183,8 +184,8 @@ class Conditions:
                     v, lambda t: put(function + "({}, {})", t, parameter(constant))
                 ),
             )
-        text_guards, text = _unguard(text)
-        part_guards, part = _unguard(part)
+        text_guards, text = core.unguard(text)
+        part_guards, part = core.unguard(part)
         one, other = self.value(text), self.value(part)
         scalars = ("text", "integer", "bool", "double")
         if (
@@ -277,25 +278,7 @@ def _choose(condition: Truth, yes: Truth, no: Truth) -> Truth:
     )
 
 
-def _unguard(node: core.Core) -> tuple[list[str], core.Core]:
-    """The words under which a node has a value, and the node without them.
-
-    Only where missing makes the whole condition false, as it does at the smallest comparison.
-    """
-    guards: list[str] = []
-    while isinstance(node, core.Guarded):
-        guards.append(node.word)
-        node = node.value
-    if isinstance(node, core.Size):
-        more, inner = _unguard(node.of)
-        return [*guards, *more], core.Size(inner)
-    if isinstance(node, core.Down):
-        more, inner = _unguard(node.base)
-        return [*guards, *more], core.Down(inner, node.steps)
-    return guards, node
-
-
-def _guard(guards: list[str], made: Truth) -> Truth:
+def _guard(guards: Iterable[str], made: Truth) -> Truth:
     words = [_word(word) for word in dict.fromkeys(guards)]
     return Truth(all_of([*words, made.upper]), all_of([*words, made.lower]))
 

@@ -6,6 +6,7 @@ Text comes from this package alone, never from a filter.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -85,6 +86,14 @@ def negate(part: Piece) -> Piece:
 def name() -> str:
     """A name for a lambda's parameter that is used nowhere else."""
     return f"x{next(_numbers)}"
+
+
+def renumbered(text: str) -> str:
+    """The text with its bound names counted from 0, so that a filter always has the same text."""
+    names: dict[str, str] = {}
+    return re.sub(
+        r"\bx\d+\b", lambda found: names.setdefault(found.group(), f"x{len(names)}"), text
+    )
 
 
 def let(value: Piece, body: Callable[[Piece], Piece]) -> Piece:
