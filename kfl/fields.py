@@ -307,7 +307,13 @@ _ENTRY = (
         "response_status_text",
     ),
     Field("error", "map", "why a side is missing; nil when none is", ("error",)),
-    Field("error.type", "text", "pair-not-found, timeout or gap", ("error.type",), "error_type"),
+    Field(
+        "error.type",
+        "text",
+        "pair-not-found, timeout, gap or malformed",
+        ("error.type",),
+        "error_type",
+    ),
     Field("error.msg", "text", "the same as a sentence", ("error.msg",), "error_msg"),
 )
 

@@ -30,6 +30,7 @@ from services.capture.flows import (
 from services.capture.frames.batch import MOST_FRAMES, FrameBatch, Loss
 
 DNS_PORTS = np.array([53, 5353, 5355])  # DNS; mDNS, RFC 6762; LLMNR, RFC 4795
+MULTICAST_PORTS = (5353, 5355)
 SEGMENT_ROWS = 2 * MOST_FRAMES
 STREAMS_FOR_A_FLOW = 4  # more than two, so that ended streams keep their rows for a while
 END_OF_TIME = 1 << 62  # ns: later than every time-out, and its distance to any time fits in 63 bits
@@ -45,6 +46,12 @@ class PipelineOptions:
     """Octets of each body to keep; 0 keeps none."""
     most_flows: int = 1 << 16
     """Flows followed at once, a power of two; packets of others are counted as losses."""
+
+
+def is_multicast(packets: np.ndarray) -> np.ndarray:
+    """Whether each of the PACKET rows is of a protocol whose questions go to a group."""
+    ports = ("source_port", "destination_port")
+    return np.logical_or(*(np.isin(packets[port], MULTICAST_PORTS) for port in ports))
 
 
 class Pipeline:
@@ -103,8 +110,8 @@ class Pipeline:
 
     def end(self) -> list[Calls]:
         """End all streams, as at the end of a capture; return what was waiting."""
-        self._sweep(END_OF_TIME)
         self.dns.end()
+        self._sweep(END_OF_TIME)
         return self._collect()
 
     def losses(self) -> list[Loss]:
@@ -173,6 +180,7 @@ class Pipeline:
             packets["timestamp"].copy(),
             packets["stream"].copy(),
             packets["direction"].astype(np.int64),
+            is_multicast(packets),
         )
 
     def _sweep(self, now: int) -> None:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from services.capture.columns import NO_VALUE
 from services.capture.dissectors.dns.exchange import (
     CAPTURE_ENDED,
+    COPY_ANSWERED,
     CROWDED_OUT,
     EXPIRED,
     NO_QUERY,
@@ -36,6 +37,7 @@ ERROR_TYPES = {
     CAPTURE_ENDED: "timeout",
     CROWDED_OUT: "timeout",
     NO_QUERY: "pair-not-found",
+    COPY_ANSWERED: "pair-not-found",
 }
 MALFORMED = "malformed"
 """Error of a call whose messages are both there, or need not be, but are cut or damaged."""
@@ -245,6 +247,7 @@ def _sentence(call: np.record) -> str:
         STREAM_ENDED: f"No response came before the stream ended, {waited}.",
         CAPTURE_ENDED: f"No response came before the capture ended, {waited}.",
         CROWDED_OUT: f"No response came before too many other queries waited, {waited}.",
+        COPY_ANSWERED: "The same query, sent before, had the answer.",
         NO_QUERY: "The query that this response answers was not seen.",
     }
     found = [sentences[int(call["lacks"])]]

@@ -2,10 +2,9 @@
 """Pair DNS responses with their queries: whole messages in, rows of calls out.
 
 A response answers the oldest waiting query of its stream that came the other way, with its id and,
-if the response repeats the question, with its question. A query that is sent again before the first
-response is no call of its own (tshark sees it so too): the call lasts from the first copy to the
-first response, which is how long its sender waited, and a second response, to the second copy, is
-passed over. The messages of a zone transfer after the first one are calls without a request (RFC
+if the response repeats the question, with its question. So when a query was sent again, the call
+lasts from the first copy to the first response, which is how long its sender waited; the other copy
+is a call of its own, with the second response or with none. The messages of a zone transfer after the first one are calls without a request (RFC
 5936, section 2.2), and so is a response in multicast DNS that nobody asked for (RFC 6762, section
 8.3). A query sent to a multicast group is answered on other five-tuples, so it does not wait.
 
@@ -40,7 +39,9 @@ from services.capture.pairing import (
 )
 
 # What a call lacks, and why.
-NOTHING, EXPIRED, STREAM_ENDED, CAPTURE_ENDED, CROWDED_OUT, NO_QUERY = range(6)
+NOTHING, EXPIRED, STREAM_ENDED, CAPTURE_ENDED, CROWDED_OUT, NO_QUERY, COPY_ANSWERED = range(7)
+
+MOST_COPIES = 64  # waiting copies of a query that hear of its answer: bounds the walk
 
 # fmt: off
 QUERY = np.dtype((np.record, [
@@ -50,8 +51,8 @@ QUERY = np.dtype((np.record, [
     ("question_type", np.int64),
     ("read", np.int64),           # questions and records that could be read
     ("declared", np.int64),       # those that the header promises
-    ("copies", np.int64),         # sent again so often; less the responses passed over
     ("has_question", np.uint8),
+    ("copy_answered", np.uint8),  # a query like it, sent before, had its answer
     ("answered", np.uint8),       # stays for the responses to its copies, or of a transfer
 ]))
 
@@ -142,6 +143,8 @@ def give_up(queries, done, number, time, lacks):
     if not queries.rows[row_of(queries.waiting, number)].answered:
         request = queries.waiting.requests[row_of(queries.waiting, number)]
         end = max(np.int64(request.time), time)
+        if queries.rows[row_of(queries.waiting, number)].copy_answered:
+            lacks = COPY_ANSWERED
         call = add_call(done, request.stream, request.key & 1, request.time, end, lacks)
         add_query(queries, done, number, call)
     drop(queries.waiting, number)
@@ -173,26 +176,9 @@ def same_question(query, message):
 
 
 @kernel
-def is_copy(query, message):
-    """Say whether a query with the id of a waiting one is the same, sent again."""
-    return (
-        not query.answered
-        and query.has_question == message.has_question
-        and query.question_hash == message.question_hash
-    )
-
-
-@kernel
 def take_query(queries, done, message, arrival):
-    """Let a query wait, or count it as a copy of one that does."""
+    """Let a query wait."""
     key = message.id << 1 | arrival.direction
-    number = find(queries.waiting, arrival.stream, key)
-    while number != NO_REQUEST:
-        query = queries.rows[row_of(queries.waiting, number)]
-        if is_copy(query, message):
-            query.copies += 1
-            return
-        number = find_next(queries.waiting, number)
     length = arrival.length
     at = make_room(queries, done, length, arrival.time)
     number = put(queries.waiting, arrival.stream, key, arrival.time)
@@ -201,7 +187,7 @@ def take_query(queries, done, message, arrival):
     query.question_hash, query.question_type = message.question_hash, message.question_type
     query.read, query.declared = message.read, message.declared
     query.has_question = message.has_question
-    query.copies = query.answered = 0
+    query.copy_answered = query.answered = 0
     room = at & (len(queries.octets) - 1)
     copy_octets(arrival.octets, arrival.position, length, queries.octets, room)
     queries.written[0] = at + length
@@ -231,10 +217,18 @@ def is_transfer(query):
 
 @kernel
 def settle(queries, number):
-    """Drop a query that has its response, unless there may be more to come."""
+    """Drop a query that has its response, unless there may be more to come; tell its copies."""
     query = queries.rows[row_of(queries.waiting, number)]
     query.answered = 1
-    if query.copies <= 0 and not is_transfer(query):
+    other = find_next(queries.waiting, number)
+    for _ in range(MOST_COPIES):
+        if other == NO_REQUEST:
+            break
+        copy = queries.rows[row_of(queries.waiting, other)]
+        if copy.question_hash == query.question_hash and copy.has_question == query.has_question:
+            copy.copy_answered = 1
+        other = find_next(queries.waiting, other)
+    if not is_transfer(query):
         drop(queries.waiting, number)
 
 
@@ -249,11 +243,6 @@ def take_response(queries, done, message, arrival, lone):
         start = queries.waiting.requests[row_of(queries.waiting, number)].time
         lacks = NOTHING
     elif answered != NO_REQUEST:
-        query = queries.rows[row_of(queries.waiting, answered)]
-        if query.copies > 0:
-            query.copies -= 1
-            settle(queries, answered)
-            return
         lacks = NOTHING  # the next message of a transfer
     call = add_call(done, arrival.stream, asked, start, arrival.time, lacks)
     keep(done, arrival.octets, arrival.position, arrival.length, call.response)

@@ -105,7 +105,7 @@ def test_what_is_not_the_answer(run, answer):
     assert waiting["response"] is None
 
 
-def test_a_query_sent_again_is_the_same_call(run):
+def test_a_query_sent_again_is_another_call_and_the_first_has_the_first_answer(run):
     found = run(
         (0, 1, CLIENT, query()),
         (5000, 1, CLIENT, query()),
@@ -114,7 +114,13 @@ def test_a_query_sent_again_is_the_same_call(run):
         (6000, 1, CLIENT, query()),
         (6001, 1, SERVER, response()),
     )
-    assert [seen(entry)[:2] for entry in found] == [(0, 5003), (6000, 6001)]
+    assert [seen(entry)[:2] for entry in found] == [(0, 5003), (5000, 5004), (6000, 6001)]
+
+
+def test_a_copy_without_an_answer_says_that_the_first_had_one(run):
+    found = run((0, 1, CLIENT, query()), (5000, 1, CLIENT, query()), (5003, 1, SERVER, response()))
+    assert [entry["error_type"] for entry in found] == [None, "pair-not-found"]
+    assert found[1]["error_msg"] == "The same query, sent before, had the answer."
 
 
 def test_a_second_response_to_one_query_is_alone(run):
