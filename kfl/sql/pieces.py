@@ -14,7 +14,19 @@ from typing import Any
 LONGEST_REPEATED = 160
 """Characters of a piece that is written twice rather than bound to a name."""
 
+MAX_LENGTH = 200_000
+"""Characters of a condition: DuckDB takes about a second to plan so many."""
+
+MAX_DEPTH = 250
+"""Brackets and CASEs in each other. DuckDB refuses 1,000 levels, up to four to one of ours."""
+
 _numbers = itertools.count()
+
+_NESTING = re.compile(r"'[^']*'|[(\[]|[)\]]|\bCASE\b|\bEND\b")
+
+
+class TooLargeError(Exception):
+    """A condition beyond MAX_LENGTH or MAX_DEPTH."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +57,8 @@ def put(template: str, *parts: Piece) -> Piece:
     for part, text in zip(parts, texts[1:], strict=True):
         joined += part.text + text
         parameters += part.parameters
+    if len(joined) > MAX_LENGTH:
+        raise TooLargeError
     return Piece(joined, tuple(parameters))
 
 
@@ -86,6 +100,18 @@ def negate(part: Piece) -> Piece:
 def name() -> str:
     """A name for a lambda's parameter that is used nowhere else."""
     return f"x{next(_numbers)}"
+
+
+def check_depth(text: str) -> None:
+    """Raises TooLargeError."""
+    level = 0
+    for token in _NESTING.findall(text):
+        if token in ("(", "[", "CASE"):
+            level += 1
+            if level > MAX_DEPTH:
+                raise TooLargeError
+        elif not token.startswith("'"):
+            level -= 1
 
 
 def renumbered(text: str) -> str:

@@ -346,6 +346,20 @@ def json_scalar_equals(x: Piece, constant: Any) -> Piece:
     return put("CASE {} ELSE FALSE END", join(" ", cases))
 
 
+def json_equals_some_text(x: Piece, texts: tuple[str, ...]) -> Piece:
+    """`==` of a JSON scalar that is there and at least one of many texts."""
+    same = put("list_contains(CAST({} AS VARCHAR[]), {})", parameter(list(texts)), json_text(x))
+    as_numbers = [_json_number("=", x, found) for t in texts if (found := number(t)) is not None]
+    return put(
+        "CASE WHEN json_type({}) = 'VARCHAR' THEN {}"
+        " WHEN json_type({}) IN " + _NUMBER_TYPES + " THEN {} ELSE FALSE END",
+        x,
+        same,
+        x,
+        some_of(as_numbers),
+    )
+
+
 # ------------------------------------------------------------------------------ order
 
 
