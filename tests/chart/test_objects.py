@@ -1,0 +1,211 @@
+"""What the chart makes: valid objects, that may do no more than they need to."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.runtime.settings import (
+    CaptureSettings,
+    QuerySettings,
+    SchedulerSettings,
+    ServiceSettings,
+)
+from tests.chart.rendered import CHART, NAMESPACE, Object, environment, pod, render, tap
+
+pytestmark = pytest.mark.helm
+
+EVERYTHING = {
+    "logLevel": "debug",
+    "tap": {
+        "docker": {
+            "registry": "registry.example.com:5000/team",
+            "imagePullSecrets": ["pull"],
+            "imagePullPolicy": "Never",
+        },
+        "persistentStorage": True,
+        "storageClass": "",
+        "storageLimit": "5Gi",
+        "labels": {"team": "net"},
+        "annotations": {"example.com/owner": "net"},
+        "priorityClass": "system-node-critical",
+        "nodeSelectorTerms": {"hub": [], "workers": []},
+        "tolerations": {"hub": [{"operator": "Exists"}], "workers": []},
+        "resources": {"hub": {"limits": {"cpu": 2, "memory": "1Gi"}}},
+    },
+}
+"""The other branch of every choice that the templates make."""
+
+SETTINGS: dict[str, type[ServiceSettings]] = {
+    "capture": CaptureSettings,
+    "scheduler": SchedulerSettings,
+    "query": QuerySettings,
+}
+
+every_way = pytest.mark.parametrize(
+    "values",
+    [{}, tap(persistentStorage=True), EVERYTHING],
+    ids=["defaults", "claim", "everything"],
+)
+
+
+@every_way
+def test_lint_finds_nothing(values: Object) -> None:
+    import helm_python
+
+    report = helm_python.lint(CHART, values, strict=True, namespace=NAMESPACE)
+    assert report["errors"] == []
+    warnings = [m for m in report["messages"] if m["severity"] > 1]
+    assert warnings == []
+
+
+@every_way
+@pytest.mark.parametrize("version", ["1.27", "1.30", "1.37"])
+def test_kubernetes_takes_every_object(values: Object, version: str) -> None:
+    import kubernetes_validate
+
+    objects = render(values).objects
+    assert objects
+    for found in objects:
+        kubernetes_validate.validate(found, version, strict=True)
+
+
+def test_the_objects_are_those() -> None:
+    names = sorted(f"{o['kind']}/{o['metadata']['name']}" for o in render().objects)
+    assert names == [
+        "DaemonSet/rec-traffic-recorder-capture",
+        "Service/rec-traffic-recorder-query",
+        "Service/rec-traffic-recorder-scheduler",
+        "ServiceAccount/rec-traffic-recorder-capture",
+        "ServiceAccount/rec-traffic-recorder-scheduler",
+        "StatefulSet/rec-traffic-recorder-scheduler",
+    ]
+
+
+@every_way
+def test_no_container_may_more_than_it_needs(values: Object) -> None:
+    containers = render(values).containers
+    assert set(containers) == {"capture", "scheduler", "query"}
+    for name, container in containers.items():
+        context = container["securityContext"]
+        assert context["privileged"] is False
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["readOnlyRootFilesystem"] is True
+        assert context["capabilities"]["drop"] == ["ALL"]
+        added = context["capabilities"].get("add", [])
+        assert added == (["NET_RAW"] if name == "capture" else [])
+
+
+@every_way
+def test_pods_have_no_way_to_the_node_but_the_network_of_the_agents(values: Object) -> None:
+    rendered = render(values)
+    for workload in (rendered.agents, rendered.scheduler):
+        spec = pod(workload)
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["automountServiceAccountToken"] is False
+        assert "hostPID" not in spec
+        assert "hostIPC" not in spec
+        assert not [v for v in spec["volumes"] if "hostPath" in v]
+        assert "initContainers" not in spec
+    assert pod(rendered.agents)["hostNetwork"] is True
+    assert "hostNetwork" not in pod(rendered.scheduler)
+    # Without it, a pod on the node's network does not find the scheduler's name.
+    assert pod(rendered.agents)["dnsPolicy"] == "ClusterFirstWithHostNet"
+
+
+def test_scheduler_and_query_are_not_root_and_own_their_volume() -> None:
+    context = pod(render().scheduler)["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert context["runAsUser"] == 10001
+    assert context["fsGroup"] == 10001
+
+
+@every_way
+def test_every_setting_that_a_service_is_given_exists_and_is_right(
+    values: Object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from services.runtime.settings import PREFIX, load
+
+    for name, container in render(values).containers.items():
+        with monkeypatch.context() as variables:
+            for variable, value in environment(container).items():
+                assert variable.startswith(PREFIX)
+                field = variable.removeprefix(PREFIX).lower()
+                assert field in SETTINGS[name].model_fields, variable
+                variables.setenv(variable, value)
+            load(SETTINGS[name], {})
+
+
+def test_an_agent_knows_its_node_and_finds_the_scheduler() -> None:
+    rendered = render(release="shop")
+    variables = environment(rendered.containers["capture"])
+    assert variables["RECORDER_NODE"] == "spec.nodeName"
+    assert variables["RECORDER_NODE_IP"] == "status.hostIP"
+    host, _, port = variables["RECORDER_SCHEDULER"].rpartition(":")
+    service = next(
+        s for s in rendered.of_kind("Service") if s["metadata"]["name"].endswith("scheduler")
+    )
+    assert host == f"{service['metadata']['name']}.{NAMESPACE}.svc"
+    assert port == str(service["spec"]["ports"][0]["port"])
+
+
+@pytest.mark.parametrize(("name", "port"), [("scheduler", 8897), ("query", 8898)])
+def test_a_service_leads_to_its_container(name: str, port: int) -> None:
+    rendered = render()
+    service = next(s for s in rendered.of_kind("Service") if s["metadata"]["name"].endswith(name))
+    (service_port,) = service["spec"]["ports"]
+    container = rendered.containers[name]
+    (container_port,) = container["ports"]
+    assert service_port["port"] == container_port["containerPort"] == port
+    assert service_port["targetPort"] == container_port["name"]
+    assert environment(container)["RECORDER_LISTEN"].endswith(f":{port}")
+    labels = rendered.scheduler["spec"]["template"]["metadata"]["labels"]
+    assert service["spec"]["selector"].items() <= labels.items()
+
+
+@pytest.mark.parametrize(("name", "port"), [("scheduler", 8897), ("query", 8898)])
+def test_probes_ask_the_server(name: str, port: int) -> None:
+    container = render().containers[name]
+    assert container["startupProbe"]["grpc"] == {"port": port}
+    assert container["readinessProbe"]["grpc"] == {"port": port}
+    # One that serves as many calls as it can refuses the probe as well, and must not be restarted.
+    assert container["livenessProbe"]["tcpSocket"] == {"port": port}
+
+
+@every_way
+def test_selectors_find_their_pods(values: Object) -> None:
+    rendered = render(values)
+    selectors = []
+    for workload in (rendered.agents, rendered.scheduler):
+        selector = workload["spec"]["selector"]["matchLabels"]
+        assert selector.items() <= workload["spec"]["template"]["metadata"]["labels"].items()
+        selectors.append(selector)
+    assert selectors[0] != selectors[1]
+
+
+def test_volumes_are_mounted_where_the_services_write() -> None:
+    rendered = render()
+    for name, container in rendered.containers.items():
+        mounts = {m["mountPath"]: m for m in container["volumeMounts"]}
+        assert "/tmp" in mounts, name
+    mounts = {
+        m["mountPath"]: m.get("readOnly", False)
+        for m in rendered.containers["query"]["volumeMounts"]
+    }
+    assert mounts == {"/data": True, "/tmp": False}
+    assert environment(rendered.containers["scheduler"])["RECORDER_DATA"] == "/data"
+
+
+def test_query_may_spill_to_disk_without_being_evicted() -> None:
+    from services.query.engine import MAX_SPILL_BYTES
+    from tests.chart.rendered import octets, volume
+
+    room = volume(render().scheduler, "query-tmp")["emptyDir"]["sizeLimit"]
+    assert octets(room) > MAX_SPILL_BYTES
+
+
+def test_a_long_release_name_still_makes_names_that_kubernetes_takes() -> None:
+    for found in render(release="a" * 53).objects:
+        assert len(found["metadata"]["name"]) <= 63 - len("-1234567890")
+    assert render(release="traffic-recorder").agents["metadata"]["name"] == (
+        "traffic-recorder-capture"
+    )
