@@ -122,7 +122,8 @@ def opinions(captures):
 
 
 def test_http_and_dns_are_what_tshark_says(captures):
-    known = {(row["capture"], row["protocol"]): row for row in yaml.safe_load(DIFFERENCES.read_text())}
+    rows = yaml.safe_load(DIFFERENCES.read_text())
+    known = {(row["capture"], row["protocol"]): row for row in rows}
     compared, unexpected = 0, []
     for capture, protocol, file in opinions(captures):
         of_tshark, of_ours = READERS[protocol]
