@@ -1,9 +1,11 @@
 # mypy: ignore-errors
 """Calls of any protocol, as filters and recordings want them: hot columns, entries on demand."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +14,9 @@ from recordings.schema import ENTRIES, STREAMS
 from services.capture.addresses import address_texts
 from services.capture.columns import TIMESTAMP, number_column
 from services.capture.flows import PROTOCOL_UDP, STREAM, Streams, number_entries
+
+if TYPE_CHECKING:
+    from kfl import Filter
 
 
 class ProtocolCalls(Protocol):
@@ -194,6 +199,29 @@ def _peer(side: str, rows: np.ndarray, which: np.ndarray) -> dict[str, pa.Array]
         f"{side}_port": number_column(ports),
         **{f"{side}_{name}": constant("", len(rows)) for name in NAMES},
     }
+
+
+def matching_rows(
+    chosen: Filter,
+    columns: Mapping[str, np.ndarray],
+    asked: np.ndarray,
+    entries: Callable[[np.ndarray], pa.Table],
+) -> np.ndarray:
+    """Return the rows, of those that are asked about (bool), that a filter lets through.
+
+    `columns` decide where they can; for the other rows `entries` builds the entries (schema
+    ENTRIES) and the filter looks at those.
+    """
+    may, must = chosen.bounds(columns, len(asked))
+    rows = np.flatnonzero(may & asked)
+    doubtful = rows[~must[rows]]
+    if len(doubtful) == 0:
+        return rows
+    from recordings.entry import objects  # late: most filters never need it
+
+    hits = must.copy()
+    hits[doubtful] = [chosen.matches(each) for each in objects(entries(doubtful))]
+    return rows[hits[rows]]
 
 
 def streams_table(

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from recordings import entry
-from services.capture.calls import Calls
+from services.capture.calls import Calls, matching_rows
 from services.capture.frames import open_capture
 from services.capture.frames.batch import FrameBatch, Loss
 from services.capture.pipeline import Pipeline, PipelineOptions
@@ -34,7 +33,7 @@ def tables(
     source = open_capture(path)
     try:
         for calls in _calls(source.batches(), pipeline):
-            table = _matching(calls, chosen)
+            table = calls.entries(_rows(calls, chosen))
             if left is not None:
                 table = table.slice(0, left)
                 left -= table.num_rows
@@ -57,7 +56,7 @@ def count(path: str | Path, chosen: Filter | None) -> tuple[dict[str, int], list
     source = open_capture(path)
     try:
         for calls in _calls(source.batches(), pipeline):
-            found = len(calls) if chosen is None else _count(calls, chosen)
+            found = len(calls) if chosen is None else len(_rows(calls, chosen))
             if found:
                 counts[calls.protocol] = counts.get(calls.protocol, 0) + found
         return counts, source.losses() + pipeline.losses()
@@ -71,22 +70,8 @@ def _calls(batches: Iterator[FrameBatch], pipeline: Pipeline) -> Iterator[Calls]
     yield from pipeline.end()
 
 
-def _may_match(calls: Calls, chosen: Filter) -> np.ndarray:
-    return np.flatnonzero(chosen.columns(calls.columns(), len(calls)))
-
-
-def _matching(calls: Calls, chosen: Filter | None) -> pa.Table:
+def _rows(calls: Calls, chosen: Filter | None) -> np.ndarray:
+    everything = np.ones(len(calls), np.bool_)
     if chosen is None:
-        return calls.entries(np.arange(len(calls)))
-    table = calls.entries(_may_match(calls, chosen))
-    if chosen.is_exact:
-        return table
-    return table.filter(
-        pa.array([chosen.matches(each) for each in entry.objects(table)], pa.bool_())
-    )
-
-
-def _count(calls: Calls, chosen: Filter) -> int:
-    if chosen.is_exact:
-        return len(_may_match(calls, chosen))
-    return int(_matching(calls, chosen).num_rows)
+        return np.flatnonzero(everything)
+    return matching_rows(chosen, calls.columns(), everything, calls.entries)

@@ -6,6 +6,8 @@ only about streams that are not in yet; hot columns decide first, and an entry i
 they cannot rule it out.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from recordings import entry as entry_json
 from services.capture.assignments import ActiveRun
+from services.capture.calls import matching_rows
 from services.runtime.logging import logger
 
 NO_STREAM = 0
@@ -124,21 +126,15 @@ class Matcher:
                     tables.append((run, entries.take(rows)))
         return Matches(tuple(opened), tuple(tables))
 
-    def _matching_rows(self, entries: "_Entries", run: ActiveRun) -> np.ndarray:
+    def _matching_rows(self, entries: _Entries, run: ActiveRun) -> np.ndarray:
         """Return rows whose call matches the run and whose stream is not in it yet."""
         nothing = np.empty(0, np.int64)
         if run.is_full:
             return nothing
         try:
             calls = entries.calls
-            may, certain = run.filter.bounds(entries.columns(), len(calls))
             is_new = (self.bits.of(calls.streams) & flag(run.bit)) == 0
-            hits = certain & is_new
-            rows = np.flatnonzero(may & ~certain & is_new)
-            if len(rows):
-                objects = entry_json.objects(entries.take(rows))
-                hits[rows] = [run.filter.matches(each) for each in objects]
-            rows = np.flatnonzero(hits)
+            rows = matching_rows(run.filter, entries.columns(), is_new, entries.take)
         except Exception:
             # One run's filter must not end the capture of all others.
             if run.key not in self._failed:

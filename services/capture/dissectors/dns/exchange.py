@@ -4,9 +4,10 @@
 A response answers the oldest waiting query of its stream that came the other way, with its id and,
 if the response repeats the question, with its question. So when a query was sent again, the call
 lasts from the first copy to the first response, which is how long its sender waited; the other copy
-is a call of its own, with the second response or with none. The messages of a zone transfer after the first one are calls without a request (RFC
-5936, section 2.2), and so is a response in multicast DNS that nobody asked for (RFC 6762, section
-8.3). A query sent to a multicast group is answered on other five-tuples, so it does not wait.
+is a call of its own, with the second response or with none. The messages of a zone transfer after
+the first one are calls without a request (RFC 5936, section 2.2), and so is a response in multicast
+DNS that nobody asked for (RFC 6762, section 8.3). A query sent to a multicast group is answered on
+other five-tuples, so it does not wait.
 
 Octets are copied twice at most: those of a query into a ring, where they wait, and those of the
 messages of a finished call behind the others that are finished.
