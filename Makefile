@@ -54,6 +54,19 @@ endef
 run: .venv/.project ## Record HTTP and DNS traffic of this machine and show it; ONCE=1 ends then
 	@$(BIN)/recorder up --demo $(if $(ONCE),--once)
 
+# The capture is made by a script beside the project: real servers and clients in two namespaces.
+BENCH_CAPTURE ?= .cache/bench/traffic.pcap
+RECORD_TRAFFIC ?= ../shared/bench/record_traffic.sh
+export BENCH_CAPTURE
+
+$(BENCH_CAPTURE): | .venv/.project
+	@mkdir -p $(@D)
+	@pages=$$(mktemp -d) && chmod 755 "$$pages" && trap 'rm -rf "$$pages"' EXIT && \
+	    DUR=$${DUR:-2} G=$$pages PY=$(abspath $(BIN)/python) bash $(RECORD_TRAFFIC) $@
+
+.PHONY: bench/capture
+bench/capture: $(BENCH_CAPTURE) ## Record the traffic to measure with, as root
+
 .PHONY: bench
 bench: .venv/.project ## Measure; ONLY=name runs one of bench/*.py
 	@set -e; for each in $(if $(ONLY),bench/$(ONLY).py,$(sort $(wildcard bench/*.py))); do \
