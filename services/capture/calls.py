@@ -144,6 +144,9 @@ class Calls:
                 "src_port": lambda: endpoint(rows, asked)[1].astype(np.int64),
                 "dst_port": lambda: endpoint(rows, asked ^ 1)[1].astype(np.int64),
                 **{f"{side}_{name}": nothing for side in ("src", "dst") for name in NAMES},
+                # HTTP's, which kfl takes as missing where a protocol has none.
+                **{f"request_{name}": nothing for name in ("method", "url", "path")},
+                "response_status": lambda: np.full(count, -1, np.int32),
                 "elapsed_us": lambda: self.elapsed_us,
                 "request_size": lambda: self._size("request"),
                 "response_size": lambda: self._size("response"),

@@ -86,6 +86,7 @@ class CaptureFile:
             if walked.rows:
                 self._last_time = int(self._frames["timestamp"][walked.rows - 1])
                 yield FrameBatch(octets, self._frames[: walked.rows])
+                self._octets.release(self._position)
             if walked.need is Need.NOTHING or self._closed:
                 return
             if walked.need is Need.ROWS or window_end < len(octets):

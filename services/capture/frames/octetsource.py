@@ -60,6 +60,10 @@ class Octets(Protocol):
         """
         ...
 
+    def release(self, position: int) -> None:
+        """Give back memory of octets[:position], which will not be read again."""
+        ...
+
     def close(self) -> None:
         """Let go of the file."""
         ...
@@ -76,6 +80,8 @@ class MappedFile:
         """`size`: octets of the file. Raises OSError."""
         self.octets = np.empty(0, np.uint8)
         self.start = 0
+        self._mapping: mmap.mmap | None = None
+        self._released = 0
         if size == 0:
             return
         mapping = mmap.mmap(
@@ -87,6 +93,14 @@ class MappedFile:
         if hasattr(mmap, "MADV_SEQUENTIAL"):
             mapping.madvise(mmap.MADV_SEQUENTIAL)
         self.octets = np.frombuffer(mapping, np.uint8)
+        self._mapping = mapping
+
+    def release(self, position: int) -> None:
+        """As Octets has it; without this a large file would look like a large process."""
+        end = position - position % mmap.PAGESIZE
+        if self._mapping is not None and end > self._released and hasattr(mmap, "MADV_DONTNEED"):
+            self._mapping.madvise(mmap.MADV_DONTNEED, self._released, end - self._released)
+            self._released = end
 
     def advance(self, position: int) -> Progress:
         """All of it is there already."""
@@ -96,6 +110,7 @@ class MappedFile:
     def close(self) -> None:
         """Unmap, once nobody holds a view of it."""
         self.octets = self.octets[:0].copy()
+        self._mapping = None
 
 
 class Stream(Protocol):
@@ -205,6 +220,10 @@ class Pieces:
             return Progress.IDLE
         self.octets = self._buffer[: kept + count]
         return Progress.MORE if count else Progress.END
+
+    def release(self, position: int) -> None:
+        """Nothing: the buffer is used again."""
+        del position
 
     def close(self) -> None:
         """Close the descriptor."""
