@@ -10,6 +10,8 @@ from kfl import core
 from kfl.core import Pattern
 from kfl.sql.pieces import (
     FALSE,
+    NIL_JSON,
+    NULL_JSON,
     TRUE,
     Piece,
     all_of,
@@ -292,6 +294,8 @@ def map_get(holder: Value, key: str, default: Value) -> Value:
             return Either(condition, map_get(yes, key, default), map_get(no, key, default))
         case Keyed(get=get):
             return otherwise(get(key), default)
+        case Plain(piece=piece) if piece in (NIL_JSON, NULL_JSON):
+            return MISSING  # DuckDB would take what is below a constant for no list
         case Plain(kind="json", piece=piece, sure=sure) if sure == TRUE:
             is_map = let(piece, lambda x: put("coalesce(json_type({}) = 'OBJECT', FALSE)", x))
             return Either(is_map, otherwise(below(holder, (core.Key(key),)), default), MISSING)
