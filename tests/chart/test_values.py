@@ -274,7 +274,8 @@ def test_a_wrong_value_is_refused_with_its_place_and_the_reason(
         ),
         (
             tap(storageLimit="9999999Ti"),
-            "tap.storageLimit: 9999999Ti is more than any volume has; write a size as 500Mi or 5Gi.",
+            "tap.storageLimit: 9999999Ti is more than any volume has; "
+            "write a size as 500Mi or 5Gi.",
         ),
     ],
 )
