@@ -185,11 +185,11 @@ class Session:
             del self._pending[sequence]
             self._pending_bytes -= first.delivery.size
             acknowledged = sequence
+        batch = pending.delivery.batch
+        if batch.final:  # before the acknowledgement, since an agent may hang up once it has that
+            found.append(Finished(batch.job, batch.run))
         if acknowledged:
             found.append(Acknowledgement(acknowledged))
-        batch = pending.delivery.batch
-        if batch.final:
-            found.append(Finished(batch.job, batch.run))
         return found
 
     def _check_batch(self, delivery: Delivery) -> None:
