@@ -371,22 +371,6 @@ def decode_frames(octets, frames, packets, flows, streams):
             decode_frame(octets, start, end, frame.link_type, packet, flows, streams)
 
 
-@kernel
-def find_datagrams(packets, ports, rows):
-    """Fill `rows` with the rows of UDP packets from or to one of `ports`; return how many."""
-    found = 0
-    for row in range(len(packets)):
-        packet = packets[np.uint64(row)]
-        if packet.protocol == PROTOCOL_UDP and packet.stream != 0:
-            for index in range(len(ports)):
-                port = ports[np.uint64(index)]
-                if packet.source_port == port or packet.destination_port == port:
-                    rows[np.uint64(found)] = row
-                    found += 1
-                    break
-    return found
-
-
 def new_packets(rows):
     """Make `rows` empty PACKET rows."""
     return np.zeros(rows, PACKET)

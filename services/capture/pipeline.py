@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from services.capture import reassembly
 from services.capture.calls import Calls, Node, ProtocolCalls, stream_texts, streams_table
-from services.capture.decode import decode_frames, find_datagrams, new_packets
+from services.capture.decode import decode_frames, new_packets
 from services.capture.dissectors.dns import Dns, DnsOptions
+from services.capture.dissectors.dns.detect import find_datagrams
 from services.capture.dissectors.dns.tcp import DnsStreams
 from services.capture.dissectors.http1.entries import Http1Calls
 from services.capture.dissectors.http1.framing import frame_segments
@@ -169,7 +170,7 @@ class Pipeline:
             self.dns_streams.take(self.segments[of_dns], octets, held, self.dns)
 
     def _take_datagrams(self, octets: np.ndarray, packets: np.ndarray) -> None:
-        found = find_datagrams(packets, DNS_PORTS, self._rows_found[: len(packets)])
+        found = find_datagrams(octets, packets, DNS_PORTS, self._rows_found[: len(packets)])
         if found == 0:
             return
         packets = packets[self._rows_found[:found]]

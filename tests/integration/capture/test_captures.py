@@ -138,7 +138,8 @@ def test_http_and_dns_are_what_tshark_says(captures):
 
 
 LIMITED = """
-import resource, sys
+import sys
+from pathlib import Path
 from services.capture import dissect
 from services.capture.frames.batch import CaptureError
 from recordings import entry
@@ -148,7 +149,9 @@ for path in sys.argv[1:]:
             entry.objects(table)
     except CaptureError as error:
         assert path in str(error), error
-    print(path, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    print(path)
+# Not getrusage: its peak is that of the process that started this one, if that was higher.
+print(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 """
 
 
@@ -165,9 +168,9 @@ def test_every_capture_is_dissected_in_time_and_within_memory(captures):
         [*run, *files], capture_output=True, text=True, timeout=MOST_SECONDS, check=False
     )
     assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
-    assert len(lines) == len(files) > 90
-    assert int(lines[-1].rsplit(" ", 1)[1]) * 1024 < MOST_MEMORY
+    *seen, peak = done.stdout.splitlines()
+    assert len(seen) == len(files) > 90
+    assert int(peak) * 1024 < MOST_MEMORY
 
 
 def test_a_capture_cut_anywhere_is_read_up_to_there(captures, tmp_path):

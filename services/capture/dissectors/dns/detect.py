@@ -12,6 +12,7 @@ from services.capture.dissectors.dns.message import (
     question_end,
     record_count,
 )
+from services.capture.flows import PROTOCOL_UDP
 from services.capture.kernel import kernel, read_u8, read_u16
 
 MOST_QUESTIONS = 1
@@ -25,6 +26,7 @@ HIGHEST_RCODE = 11
 
 OPCODE_QUERY, OPCODE_NOTIFY, OPCODE_UPDATE = 0, 4, 5
 RESERVED_BIT = 0x40
+NETBIOS_PORT = 137  # its name service has the structure of DNS, and other names (RFC 1002)
 KNOWN_CLASSES = tuple(CLASSES)
 
 
@@ -90,3 +92,30 @@ def may_begin_dns(octets, start, end):
     if start + HEADER_SIZE > end or not is_header_sane(octets, start):
         return False
     return first_question_end(octets, start, end) >= 0
+
+
+@kernel
+def is_dns(octets, packet, ports):
+    """Say whether a UDP packet with payload is DNS: by its port, or by its structure."""
+    for index in range(len(ports)):
+        port = ports[np.uint64(index)]
+        if packet.source_port == port or packet.destination_port == port:
+            return True
+    if packet.source_port == NETBIOS_PORT or packet.destination_port == NETBIOS_PORT:
+        return False
+    start = packet.payload_offset
+    return looks_like_dns(octets, start, start + np.int64(packet.payload_length))
+
+
+@kernel
+def find_datagrams(octets, packets, ports, rows):
+    """Fill `rows` with the rows of those PACKET rows that are DNS over UDP; return how many."""
+    found = 0
+    for row in range(len(packets)):
+        packet = packets[np.uint64(row)]
+        if packet.protocol != PROTOCOL_UDP or packet.stream == 0 or packet.payload_length <= 0:
+            continue
+        if is_dns(octets, packet, ports):
+            rows[np.uint64(found)] = row
+            found += 1
+    return found
