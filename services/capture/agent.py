@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.capture.assignments import ActiveRun, Assignments
-from services.capture.frames.batch import FRAME, FrameBatch, FrameSource, Loss
+from services.capture.frames.batch import FrameBatch, FrameSource, Loss
 from services.capture.matching import Calls, Matcher, flag
 from services.capture.packetstore import Overwritten, Packets, PacketStore, choose, packets_table
 from services.capture.pipeline import Pipeline, PipelineOptions
@@ -62,14 +62,6 @@ def new_engine_factory(
         return Engine(pipeline, PacketStore(packet_memory, pipeline.most_streams), most_body)
 
     return new_engine
-
-
-def warm_up(engine: Engine) -> None:
-    """Let the kernels be compiled, or loaded, now: a ring overruns while the first frame waits."""
-    nothing = FrameBatch(np.zeros(1, np.uint8), np.zeros(0, FRAME))
-    engine.pipeline.take(nothing)
-    engine.pipeline.end()
-    engine.store.put(nothing, np.zeros(0, np.int64))
 
 
 @dataclass(slots=True)

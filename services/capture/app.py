@@ -2,10 +2,11 @@
 
 import threading
 
-from services.capture.agent import Agent, new_engine_factory, warm_up
+from services.capture.agent import Agent, new_engine_factory
 from services.capture.frames import CaptureError, FrameSource, open_capture
 from services.capture.frames.afpacket import open_interfaces
 from services.capture.uplink import Uplink
+from services.capture.warmup import warm_up
 from services.runtime.errors import UserError
 from services.runtime.logging import logger
 from services.runtime.process import run_until_signal

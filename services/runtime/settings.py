@@ -197,9 +197,9 @@ class CaptureSettings(ServiceSettings):
         64 << 20, ge=1 << 20, description="Memory for batches that the scheduler has yet to store."
     )
     body_limit: Octets = Field(
-        65536,
+        2 << 20,  # the most that a job can ask for, so that jobs decide
         le=1 << 30,
-        description="Most octets of a body that are decoded, whatever a job asks.",
+        description="Most octets of a body that are kept, whatever a job asks.",
     )
 
 

@@ -44,8 +44,12 @@ BLOCK_COUNT = 64
 """64 MiB of ring: half a second of 1 Gbit/s, while the reader is busy."""
 MOST_BLOCKS = MOST_OCTETS // BLOCK_SIZE
 """Blocks of one batch."""
-BLOCK_TIMEOUT_MS = 10
-"""How long the kernel waits for a block to fill before it hands it over."""
+BLOCK_TIMEOUT_MS = 40
+"""How long the kernel waits for a block to fill before it hands it over.
+
+On a quiet wire each block holds what came within this time, so the ring lasts for as long as the
+reader may be kept from reading: 64 of them are 2.6 s. What is seen is later by this much at most.
+"""
 POLL_TIMEOUT_MS = 100
 
 MOST_INSTRUCTIONS = 4096
