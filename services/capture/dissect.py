@@ -46,12 +46,16 @@ def tables(
         source.close()
 
 
-def count(path: str | Path, chosen: Filter | None) -> tuple[dict[str, int], list[Loss]]:
+def count(
+    path: str | Path, chosen: Filter | None, body_limit: int
+) -> tuple[dict[str, int], list[Loss]]:
     """Count the entries of a capture file that match, by protocol name; and say what was lost.
 
-    Raises CaptureError when it is no capture.
+    Bodies are kept only for a filter, which may ask for them. Raises CaptureError when it is no
+    capture.
     """
-    pipeline = Pipeline(PipelineOptions(node_name=NODE))
+    limit = 0 if chosen is None else body_limit
+    pipeline = Pipeline(PipelineOptions(node_name=NODE, body_limit=limit))
     counts: dict[str, int] = {}
     source = open_capture(path)
     try:

@@ -83,7 +83,7 @@ def _write(
     from services.capture import dissect as engine
 
     if output is Format.COUNT:
-        counts, losses = engine.count(file, chosen)
+        counts, losses = engine.count(file, chosen, body_limit)
         _print_counts(counts, to)
         return losses
     tables = _Tables(engine.tables(file, chosen, body_limit), chosen)

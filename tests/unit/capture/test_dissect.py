@@ -74,9 +74,9 @@ def test_only_what_the_filter_lets_through(capture, filter, wanted):
 
 
 def test_counts_are_those_of_the_entries(capture):
-    assert dissect.count(capture, None) == ({"http": 4, "tcp": 1}, [])
-    assert dissect.count(capture, kfl.compile("response.status == 500")) == ({"http": 1}, [])
-    assert dissect.count(capture, kfl.compile('response.body == "body"')) == ({"http": 4}, [])
+    assert dissect.count(capture, None, 100) == ({"http": 4, "tcp": 1}, [])
+    assert dissect.count(capture, kfl.compile("response.status == 500"), 100) == ({"http": 1}, [])
+    assert dissect.count(capture, kfl.compile('response.body == "body"'), 100) == ({"http": 4}, [])
 
 
 def test_bodies_are_cut_at_the_limit(capture):
