@@ -1,4 +1,4 @@
-"""What the images install: the versions that the tests run with, and nothing that only tests need."""
+"""What images install: the versions that tests run with, and nothing that only tests need."""
 
 from __future__ import annotations
 
