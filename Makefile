@@ -28,8 +28,14 @@ help: ## List the targets
 	    "$$python" -m venv --clear .venv || { \
 	        echo "Could not make .venv. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }; \
 	fi
-	$(BIN)/python -m pip install --disable-pip-version-check --no-input \
-	    --require-hashes --only-binary :all: -r requirements.lock
+	@echo "Installing what requirements.lock names into .venv"; \
+	{ $(BIN)/python -m pip install --disable-pip-version-check --no-input \
+	    --require-hashes --only-binary :all: -r requirements.lock 2>&1; \
+	  echo $$? >.venv/install.status; } | tee .venv/install.log | \
+	    awk '/^(Collecting|Processing|Requirement already)/ \
+	        {printf "\r  %d packages", ++n; fflush()} END {print ""}'; \
+	read -r status <.venv/install.status; \
+	[ "$$status" = 0 ] || { cat .venv/install.log >&2; exit "$$status"; }
 	@touch $@
 
 .venv/.project: pyproject.toml .venv/.installed
@@ -134,6 +140,16 @@ lock: .venv/.project ## Renew the lock file from pyproject.toml; UPGRADE=1 takes
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header \
 	    --python-version 3.11 --all-extras --group dev --only-binary :all: \
 	    $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.lock
+
+.PHONY: lock/images
+lock/images: .venv/.project ## Renew the lock files of the images; run it after `make lock`
+	@set -e; compile="$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate \
+	    --no-header --python-version 3.11 --only-binary :all: -c requirements.lock"; \
+	for service in capture scheduler query; do \
+	    $$compile --extra $$service pyproject.toml -o deploy/docker/$$service.lock; \
+	done; \
+	sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml | \
+	    $$compile - -o deploy/docker/build.lock
 
 .PHONY: images
 images: ## Build the container images
