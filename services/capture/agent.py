@@ -106,6 +106,7 @@ class Agent:
         self._revision = 0
         self._next_look = 0.0
         self._last_frame_ns = 0
+        self._begin_ns = _time_ns(self._clock)
         self.progress = Progress()
 
     def run(self, stop: threading.Event) -> None:
@@ -182,7 +183,20 @@ class Agent:
         for run in changes.started:
             self._matcher.begin(run)
             self._buffers[run.key] = RunBuffer(run, self._uplink, self._node)
+            if not self._replay and run.assignment.start_ns < self._begin_ns:
+                self._buffers[run.key].lose([self._late(run)], self._clock.monotonic())
             _log.info("run started", job=run.key[0], run=run.key[1], kfl=run.assignment.kfl)
+
+    def _late(self, run: ActiveRun) -> Loss:
+        """Return what a run misses that was on before this agent: the one before it may have died.
+
+        Nobody knows how much it had delivered, so the time is all that can be told.
+        """
+        detail = (
+            "an agent began to capture on this node while the recording was on; what no other one "
+            "had delivered by then is not there"
+        )
+        return Loss("agent_restart", run.assignment.start_ns, self._begin_ns, detail=detail)
 
     def _record(self, engine: Engine, batch: FrameBatch, now: float) -> None:
         pipeline = engine.pipeline
@@ -205,6 +219,10 @@ class Agent:
         matches = self._matcher.match(calls, self._assignments.active)
         for run, numbers in matches.opened:
             self._open(engine, run, numbers, now)
+            for earlier in engine.pipeline.earlier(numbers):
+                entries = earlier.entries(np.arange(len(earlier)))
+                self._buffers[run.key].add("entries", entries, now)
+                self.progress.entries += entries.num_rows
         for run, entries in matches.entries:
             self._buffers[run.key].add("entries", entries, now)
             self.progress.entries += entries.num_rows

@@ -55,7 +55,6 @@ def demonstrate(plan: Plan, processes: Processes, once: bool) -> int:
     if obstacle:
         say(f"{obstacle}\nInstead, a capture file goes the same way.")
     start_services(plan, processes)
-    _make_recording(plan.scheduler)
     with demo.serving() as ports:
         if obstacle:
             file = plan.data / "demo.pcap"
@@ -64,6 +63,8 @@ def demonstrate(plan: Plan, processes: Processes, once: bool) -> int:
             start_capture(plan, processes, file)
         else:
             start_capture(plan, processes)
+        # Last, since what an agent misses of a recording that is on is told as a loss.
+        _make_recording(plan.scheduler)
         found = _wait_for_rows(plan, processes, ports, make_traffic=not obstacle)
     if not found.entries:
         raise CommandError(

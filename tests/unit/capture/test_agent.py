@@ -298,6 +298,19 @@ def test_losses_of_the_source_reach_every_run_that_is_on(rig: SimpleNamespace) -
     assert rig.rows("later", "losses") == []
 
 
+def test_an_agent_that_begins_during_a_run_says_so(rig: SimpleNamespace) -> None:
+    rig.assign(assignment("before", "http", -60))
+    rig.assign(assignment("since", "http", 0))
+    talk, wire = Conversation(40001), Wire()
+    rig.run(Steps(wire.batch(talk.opening() + talk.call("/a", 200))))
+    [loss] = rig.rows("before", "losses")
+    assert (loss["kind"], loss["node_name"]) == ("agent_restart", "node-1")
+    assert (loss["start_time"], loss["end_time"]) == (START_NS - 60 * 10**9, START_NS)
+    assert "began to capture on this node while the recording was on" in loss["detail"]
+    assert rig.rows("since", "losses") == []
+    assert paths(rig, "before") == paths(rig, "since") == ["/a"]
+
+
 def test_a_request_without_an_answer_arrives_when_the_capture_ends(rig: SimpleNamespace) -> None:
     wire, talk = Wire(), Conversation(40001)
     rig.assign(assignment("job", "http"))
