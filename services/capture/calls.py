@@ -98,13 +98,20 @@ def constant(value: str | bool, rows: int) -> pa.Array:
 class Calls:
     """Calls of one protocol with their streams; good until the pipeline takes the next batch."""
 
-    def __init__(self, calls: ProtocolCalls, streams: Streams, node: Node):
+    def __init__(
+        self,
+        calls: ProtocolCalls,
+        streams: Streams,
+        node: Node,
+        indexes: np.ndarray | None = None,
+    ):
+        """Number the entries that these calls will be, unless `indexes` (int32) has the numbers."""
         self.calls = calls
         self.node = node
         self.protocol = calls.protocol_name
-        numbers = np.ascontiguousarray(calls.streams)
-        self.index = np.empty(len(calls), np.int32)
-        number_entries(streams, numbers, self.index)
+        self.index = np.empty(len(calls), np.int32) if indexes is None else indexes
+        if indexes is None:
+            number_entries(streams, np.ascontiguousarray(calls.streams), self.index)
         self._all_streams = streams
 
     def __len__(self) -> int:

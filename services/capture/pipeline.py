@@ -17,6 +17,7 @@ from services.capture.dissectors.dns.detect import find_datagrams
 from services.capture.dissectors.dns.tcp import DnsStreams
 from services.capture.dissectors.http1.entries import Http1Calls
 from services.capture.dissectors.http1.framing import frame_segments
+from services.capture.dissectors.http1.past import new_past, recall, remember
 from services.capture.dissectors.http1.rows import new_framer
 from services.capture.dissectors.transport import unrecognised
 from services.capture.flows import (
@@ -67,12 +68,14 @@ class Pipeline:
         self.packets = new_packets(MOST_FRAMES)
         self._rows_found = np.empty(MOST_FRAMES, np.int64)
         self.framer = new_framer(options.most_flows, options.body_limit)
+        self._past = new_past(len(self.framer.messages))
         self.dns = Dns(DnsOptions())
         self.dns_streams = DnsStreams()
         self.packet_streams = np.zeros(0, np.int64)
         """int64, one for each frame of the last batch: its stream's number, or 0."""
         self.packets_taken = 0
         self._http1: list[np.ndarray] = []
+        self._collected: list[Calls] = []
         self._ended = 0
         self._now = self._last_sweep = 0
 
@@ -114,6 +117,19 @@ class Pipeline:
         self.dns.end()
         self._sweep(END_OF_TIME)
         return self._collect()
+
+    def earlier(self, numbers: np.ndarray) -> list[Calls]:
+        """Return the HTTP/1 calls of these streams from before the last batch, as far as they can
+        still be read; good until the next take().
+        """
+        new = [part.streams[part.index == 0] for part in self._collected]
+        numbers = np.setdiff1d(numbers, np.concatenate(new)) if new else numbers
+        if len(numbers) == 0:
+            return []
+        calls, indexes = recall(self._past, self.framer, numbers, self.most_streams)
+        if len(calls) == 0:
+            return []
+        return [Calls(Http1Calls(self.framer, calls), self.streams, self.node, indexes)]
 
     def losses(self) -> list[Loss]:
         """What was lost since the last call."""
@@ -200,6 +216,9 @@ class Pipeline:
         self._ended = int(self.streams.counts[STREAMS_ENDED])
         if len(ended):
             self.dns.end_streams(ended, self._now)
+        for part in self._collected:
+            if isinstance(part.calls, Http1Calls):
+                remember(self._past, part.calls.calls, part.index)
         found: list[ProtocolCalls] = []
         if self._http1:
             found.append(Http1Calls(self.framer, np.concatenate(self._http1)))
@@ -209,4 +228,5 @@ class Pipeline:
             found.append(dns)
         calls = [Calls(part, self.streams, self.node) for part in found]
         rest = unrecognised(self._rows(ended)) if len(ended) else []
-        return calls + [Calls(part, self.streams, self.node) for part in rest]
+        self._collected = calls + [Calls(part, self.streams, self.node) for part in rest]
+        return self._collected

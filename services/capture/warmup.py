@@ -49,6 +49,7 @@ def warm_up(engine: Engine) -> None:
     matcher.begin(run)
     engine.pipeline.body_limit = BODY_LIMIT
     frames = list(_conversation())
+    seen = np.zeros(0, np.int64)
     # Later, all streams have ended, and a query waits.
     for batch in (_batch(frames, START_NS), _batch(frames[:1], START_NS + LONG_NS)):
         calls = engine.pipeline.take(batch)
@@ -57,7 +58,9 @@ def warm_up(engine: Engine) -> None:
         _keep(engine, matcher, run, calls)
         chosen = choose(batch, streams, np.flatnonzero(streams))
         packets_table(chosen, engine.pipeline.stream_ids, "")
+        seen = np.union1d(seen, streams)
     _keep(engine, matcher, run, engine.pipeline.end())
+    engine.pipeline.earlier(seen)
     engine.pipeline.losses()
 
 

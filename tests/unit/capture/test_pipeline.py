@@ -120,3 +120,44 @@ def test_hot_columns_are_what_the_entries_say(pipeline):
             assert [value if value is not None else "" for value in stored] == [
                 "" if value == -1 else value for value in hot
             ], name
+
+
+def said(number):
+    return f"GET /{number} HTTP/1.1\r\n\r\n".encode(), OK
+
+
+def test_what_a_stream_said_in_earlier_batches_can_be_asked_for(pipeline):
+    talk, other = Conversation().open(), Conversation(client_port=41000).open()
+    for number in range(6):
+        before = len(talk.frames)
+        there, back = said(number)
+        talk.client(there).server(back)
+        frames = talk.frames[0 if number == 0 else before :]
+        (calls,) = pipeline.take(wire.batch(frames + (other.frames if number == 0 else [])))
+    stream = calls.streams[:1]
+    (earlier,) = pipeline.earlier(stream)
+    found = objects([earlier])
+    assert [each["request"]["path"] for each in found] == ["/0", "/1", "/2", "/3", "/4"]
+    assert [each["index"] for each in found] == [0, 1, 2, 3, 4]
+    assert {each["stream"] for each in found} == set(pipeline.stream_ids(stream).to_pylist())
+
+
+def test_a_stream_that_begins_in_this_batch_has_nothing_earlier(pipeline):
+    talk = Conversation().open().client(GET).server(OK)
+    (calls,) = pipeline.take(wire.batch(talk.frames))
+    assert pipeline.earlier(calls.streams) == []
+
+
+def test_what_has_left_the_rings_is_not_earlier(pipeline):
+    talk, busy = Conversation().open(), Conversation(client_port=41000).open()
+    pipeline.take(wire.batch(talk.client(GET).server(OK).frames))
+    said_before = len(talk.frames)
+    messages = len(pipeline.framer.messages)
+    for _ in range(messages // 2 // 500 + 1):
+        sent = len(busy.frames)
+        for _ in range(500):
+            busy.client(GET).server(OK)
+        pipeline.take(wire.batch(busy.frames[sent if sent > 3 else 0 :]))
+    (calls,) = pipeline.take(wire.batch(talk.client(GET).server(OK).frames[said_before:]))
+    assert len(calls) == 1
+    assert pipeline.earlier(calls.streams) == []

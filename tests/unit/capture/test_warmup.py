@@ -42,6 +42,9 @@ for path in sys.argv[1:]:
         engine.store.put(batch, streams)
         taken = engine.store.take(np.unique(streams))
         packets_table(taken, engine.pipeline.stream_ids, "node-1")
+    engine.pipeline.take(frames.FrameBatch(np.zeros(1, np.uint8), np.zeros(0, frames.FRAME)))
+    for calls in engine.pipeline.earlier(np.unique(streams)):
+        calls.entries(np.arange(len(calls)))
 for calls in engine.pipeline.end():
     calls.columns()
     calls.entries(np.arange(len(calls)))
