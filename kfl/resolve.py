@@ -6,6 +6,7 @@ them together; what is wrong becomes a constant and the rest goes on.
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,9 @@ MAX_NODES = 20_000
 
 MAX_PROBLEMS = 50
 """Diagnostics of one filter; more help nobody."""
+
+NEARLY = 0.8
+"""How alike a key is to a known one, from 0 to 1, when it is taken for a slip of the pen."""
 
 OPEN_ROOTS = ("request", "response")
 """What is below these is not in the catalogue alone: each protocol has its own."""
@@ -312,6 +316,8 @@ class Resolver:
             if found is None:
                 continue
             rest = node.steps[length - 1 :]
+            if length == 1 and len(keys) > 1 and root in OPEN_ROOTS:
+                self._doubt(node.at, root, keys[1])
             if not rest or (found.is_open and self._may_go_below(found, rest)):
                 return self.field(found, rest)
             if found.paths[0].split(".")[0] in OPEN_ROOTS and not found.guard:
@@ -326,6 +332,17 @@ class Resolver:
         if root in NAMES or any(known.startswith(root + ".") for known in NAMES):
             return self._unknown(node.at, dotted, f"An entry has no field `{name[:80]}`.")
         return self._unknown(node.at, root, f"`{root}` is not a word or a field of KFL.")
+
+    def _doubt(self, at: ast.Position, root: str, key: str) -> None:
+        """Any path is allowed below a message; one that is nearly a known field may be a slip."""
+        known = {name.split(".")[1]: name for name in NAMES if name.startswith(root + ".")}
+        near = difflib.get_close_matches(key[:100], known, 1, NEARLY)
+        if near and key not in known:
+            self.warn(
+                at,
+                f"No protocol is known to have `{root}.{key[:80]}`.",
+                f"Did you mean {known[near[0]]}?",
+            )
 
     def _may_go_below(self, found: Field, rest: tuple[ast.Step, ...]) -> bool:
         """Below request, response, labels and lists anything; below src and the like wildcards."""

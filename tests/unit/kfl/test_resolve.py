@@ -105,6 +105,7 @@ def test_check_shows_all_problems_in_order():
         ("record == 'a'", "does not choose which recordings"),
         ("timestamp > now() - hours(1)", "an hour from now"),
         ("path > 'abc'", "never true"),
+        ("response.statuss == 5", "No protocol is known to have `response.statuss`"),
     ],
 )
 def test_doubtful_filters_get_a_warning(text, part):
