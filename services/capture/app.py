@@ -27,16 +27,21 @@ class Capture:
 
     def __init__(self, settings: CaptureSettings) -> None:
         """Open the source and compile the kernels; raises CaptureError."""
+        # First, so that whoever named something that cannot be opened need not wait for kernels.
+        self._source = open_source(settings)
         self._grace_seconds = settings.grace_seconds
         self._listen = settings.listen
         self._server: Server | None = None
         new_engine = new_engine_factory(
             settings.node, settings.node_ip, settings.packet_memory, settings.body_limit
         )
-        warm_up(new_engine())
-        self._source = open_source(settings)
-        self._name = str(settings.replay or ", ".join(settings.interface))
         is_replay = settings.replay is not None
+        if not is_replay:
+            self._source.close()  # a ring that nobody reads meanwhile would overrun
+        warm_up(new_engine())
+        if not is_replay:
+            self._source = open_source(settings)
+        self._name = str(settings.replay or ", ".join(settings.interface))
         self._uplink = Uplink(
             settings.scheduler,
             settings.node,

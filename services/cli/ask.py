@@ -14,7 +14,7 @@ from recorder.v1 import query_pb2
 
 from services.cli import summary
 from services.cli.clients import QUERY, QueryAddress, query
-from services.cli.terminal import new_app, print_table, printable, say
+from services.cli.terminal import counted, new_app, print_table, printable, say
 
 app = new_app()
 
@@ -97,8 +97,8 @@ def _entries(answers: Iterable[query_pb2.QueryResponse]) -> Iterator[str]:
 
 def loss_line(loss: query_pb2.Loss) -> str:
     """Return a sentence about something that is missing."""
-    counts = [f"{loss.packets} packets"] * bool(loss.packets)
-    counts += [f"{loss.bytes} octets"] * bool(loss.bytes)
+    counts = [counted(loss.packets, "packet")] * bool(loss.packets)
+    counts += [counted(loss.bytes, "octet")] * bool(loss.bytes)
     amount = " and ".join(counts) or "an unknown amount"
     kind = loss.kind.replace("_", " ")
     where = f"on {loss.node} " if loss.node else ""
@@ -110,7 +110,7 @@ def _say_status(status: query_pb2.QueryStatus) -> None:
     for warning in status.warnings:
         say(f"warning: {printable(warning)}")
     more = "; more match, --limit 0 shows all" if status.truncated else ""
-    entries = "1 entry" if status.entries == 1 else f"{status.entries} entries"
+    entries = counted(status.entries, "entry", "entries")
     say(f"{entries} of {status.entries_scanned} in {status.elapsed_ms:.0f} ms{more}.")
 
 

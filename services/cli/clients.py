@@ -40,6 +40,16 @@ SCHEDULER = "127.0.0.1:8897"
 QUERY = "127.0.0.1:8898"
 
 
+FLAGS = {
+    "start_time": "--start",
+    "daily_iterations": "--iterations",
+    "duration_minutes": "--duration",
+    "expiration_minutes": "--expiration",
+    "body_limit": "--body-limit",
+}
+"""What a person calls the fields of a job."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Service:
     name: str
@@ -122,4 +132,5 @@ def _violation(violation: Violation, kfl: str) -> str:
         shown = errors(kfl)
         if shown:
             return shown
-    return f"{violation.field}: {violation.description}"
+    field = violation.field.rpartition(".")[2]
+    return f"{FLAGS.get(field, field)}: {violation.description}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.cli.terminal import BAD_INPUT, CommandError, new_app, printable, say
+from services.cli.terminal import BAD_INPUT, CommandError, counted, new_app, printable, say
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -72,7 +72,7 @@ def dissect(
     except CaptureError as error:
         raise CommandError(str(error), BAD_INPUT) from None
     for loss in losses:
-        what = f"{loss.packets} packets" if loss.packets else "an unknown amount"
+        what = counted(loss.packets, "packet") if loss.packets else "an unknown amount"
         say(printable(f"Missing: {what} ({loss.kind.replace('_', ' ')}). {loss.detail}".rstrip()))
 
 

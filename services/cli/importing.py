@@ -13,6 +13,7 @@ from services.cli.terminal import (
     FAILED,
     CommandError,
     Output,
+    counted,
     new_app,
     print_json,
     printable,
@@ -80,8 +81,9 @@ def import_capture(
         print_json({name: getattr(report, name) for name in (*names, "reason")})
     else:
         print(
-            f"Recorded {report.entries} entries in {report.streams} streams, "
-            f"{report.packets} of {report.frames} packets, as {report.job}."
+            f"Recorded {counted(report.entries, 'entry', 'entries')} in "
+            f"{counted(report.streams, 'stream')}, {report.packets} of "
+            f"{counted(report.frames, 'packet')}, as {report.job}."
         )
     if report.state != "completed":
         state = report.state.replace("_", " ")

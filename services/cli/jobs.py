@@ -12,7 +12,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from recorder.v1 import jobs_pb2
 
 from services.cli.clients import CALL_SECONDS, SCHEDULER, SchedulerAddress, scheduler
-from services.cli.terminal import Output, new_app, print_json, print_table, printable, say
+from services.cli.terminal import (
+    Output,
+    counted,
+    new_app,
+    print_json,
+    print_table,
+    printable,
+    say,
+)
 
 app = new_app(no_args_is_help=True, help="Create, list, watch, stop and delete recording jobs.")
 
@@ -75,6 +83,10 @@ def create(
     with scheduler(address, kfl) as stub:
         request = jobs_pb2.CreateJobRequest(spec=spec)
         job = stub.CreateJob(request, timeout=CALL_SECONDS).job
+    from services.cli import statement
+
+    for warning in statement.warnings(kfl):
+        say(warning)
     if output is Output.JSON:
         print_json(as_json(job))
         return
@@ -135,7 +147,7 @@ def stop(name: Name, output: Format = Output.TABLE, address: SchedulerAddress = 
     if output is Output.JSON:
         print_json(as_json(job))
     else:
-        print(f"Stopped {job.spec.name}: {_standing(job)}.")
+        print(f"Stopped {job.spec.name}: {_stored(job)}.")
 
 
 @app.command()
@@ -175,7 +187,7 @@ def in_binary(size: int) -> str:
         if value < 1024:
             break
         value, unit = value / 1024, larger
-    return f"{size} B" if unit == "B" else f"{value:.1f} {unit}"
+    return f"{size} B" if unit == "B" else f"{value:.1f} {unit}".replace(".0 ", " ")
 
 
 def _row(job: jobs_pb2.Job) -> tuple[object, ...]:
@@ -222,8 +234,8 @@ def _facts(job: jobs_pb2.Job) -> Iterator[tuple[str, str]]:
         yield "from", "a capture file"
     else:
         yield "starts", f"{spec.start_time} UTC" if spec.start_time else "when it was created"
-        yield "runs", f"{_runs(job)}, {spec.duration_minutes} minutes each"
-    yield "kept", f"{spec.expiration_minutes} minutes after each run"
+        yield "runs", f"{_runs(job)}, {counted(spec.duration_minutes, 'minute')} each"
+    yield "kept", f"{counted(spec.expiration_minutes, 'minute')} after each run"
     yield "bodies", f"up to {in_binary(spec.body_limit)}"
     yield "created", when(job.create_time)
 
@@ -245,10 +257,14 @@ def _line(change: jobs_pb2.WatchJobsResponse) -> str:
     job = change.job
     if change.deleted:
         return f"{now}  {printable(job.spec.name):<24} deleted"
-    entries = sum(run.entries for run in job.runs)
-    size = in_binary(sum(run.bytes for run in job.runs))
-    name = printable(job.spec.name)
-    return f"{now}  {name:<24} {_standing(job)}, {entries} entries, {size}"
+    return f"{now}  {printable(job.spec.name):<24} {_standing(job)}; {_stored(job)}"
+
+
+def _stored(job: jobs_pb2.Job) -> str:
+    """Return how much its runs have stored."""
+    entries = counted(sum(run.entries for run in job.runs), "entry", "entries")
+    streams = counted(sum(run.streams for run in job.runs), "stream")
+    return f"{entries} in {streams}, {in_binary(sum(run.bytes for run in job.runs))}"
 
 
 def when(time: Timestamp) -> str:

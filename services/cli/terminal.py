@@ -91,6 +91,11 @@ def printable(value: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return "1 entry" or "7 entries"; `many` is `one` with an s if not given."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
     """Print a table to stdout; every cell is made printable, none is read as markup."""
     from rich import box

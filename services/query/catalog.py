@@ -99,6 +99,8 @@ class Catalog:
         # A link could lead out of the data.
         if folder.is_symlink() or not folder.is_dir():
             sentence = f'There is no recording "{name}". {self.suggest(name)}'
+            if not self._near(name):
+                sentence += " A job has one when its first run has begun."
             raise UnknownRecordingError(sentence, is_name=True)
 
     def open(self, name: str) -> Opened:
@@ -112,15 +114,18 @@ class Catalog:
 
     def suggest(self, name: str) -> str:
         """Return a sentence with the recordings nearest to `name`, or with those that there are."""
-        known = self.names()
-        # What someone tried to make a path of is near to what stands between its slashes.
-        words = _NO_NAME.split(name[:LONGEST_SHOWN].lower())
-        near = list(
-            dict.fromkeys(found for word in (name, *words) for found in nearest(word, known))
-        )
+        near = self._near(name)
         if near:
             return f"Did you mean {_quoted(near[:NAMES_SHOWN], 'or')}?"
         return self.listing()
+
+    def _near(self, name: str) -> list[str]:
+        known = self.names()
+        # What someone tried to make a path of is near to what stands between its slashes.
+        words = _NO_NAME.split(name[:LONGEST_SHOWN].lower())
+        return list(
+            dict.fromkeys(found for word in (name, *words) for found in nearest(word, known))
+        )
 
     def listing(self) -> str:
         """Return a sentence with the recordings that there are."""

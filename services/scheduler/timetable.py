@@ -46,7 +46,8 @@ def parse_start(text: str) -> tuple[int, int]:
         if hour < 24 and minute < 60:
             return hour, minute
     raise ValueError(
-        "The start time has to be HH:MM in UTC, from 00:00 to 23:59, or empty to start now."
+        f"{text[:20]!a} is no start time; write HH:MM in UTC, from 00:00 to 23:59, or leave it out "
+        "to start now."
     )
 
 

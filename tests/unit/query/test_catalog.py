@@ -26,7 +26,11 @@ def test_files_outside_the_window_are_not_read(disk: Any) -> None:
     ("asked", "told"),
     [
         ("chekout", 'There is no recording "chekout". Did you mean "checkout"?'),
-        ("zzzz", 'There is no recording "zzzz". There are "cart" and "checkout".'),
+        (
+            "zzzz",
+            'There is no recording "zzzz". There are "cart" and "checkout". '
+            "A job has one when its first run has begun.",
+        ),
     ],
 )
 def test_an_unknown_name_is_told_with_the_nearest(disk: Any, asked: str, told: str) -> None:

@@ -73,7 +73,7 @@ def test_no_start_time_begins_in_a_moment():
     ],
 )  # fmt: skip
 def test_another_start_time_is_refused_with_a_sentence(text):
-    with pytest.raises(ValueError, match="has to be HH:MM in UTC"):
+    with pytest.raises(ValueError, match="write HH:MM in UTC"):
         timetable.parse_start(text)
 
 
