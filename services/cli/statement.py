@@ -14,6 +14,11 @@ def compiled(text: str) -> kfl.Filter:
         raise CommandError(show(text, error.diagnostic()), BAD_INPUT) from None
 
 
+def warnings(text: str) -> list[str]:
+    """Return what is doubtful in a statement that can be used, each shown."""
+    return [show(text, found) for found in kfl.check(text) if not found.is_error]
+
+
 def errors(text: str) -> str:
     """Return the errors in a statement, shown, or "" when this version finds none."""
     return "\n".join(show(text, found) for found in kfl.check(text) if found.is_error)
