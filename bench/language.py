@@ -1,6 +1,6 @@
 """How fast filters are: the reference over one entry, columns over a batch, SQL over a table.
 
-python bench/bench_kfl.py
+python bench/language.py
 """
 
 import subprocess

@@ -196,7 +196,7 @@ class Network:
 
     def _serve(self) -> None:
         (self.folder / "large.txt").write_bytes(large_text())
-        (self.folder / "small.txt").write_bytes(b"<!--#echo var=\"uri\" --> comes in chunks\n")
+        (self.folder / "small.txt").write_bytes(b'<!--#echo var="uri" --> comes in chunks\n')
         texts = {"folder": self.folder, "server": SERVER, "server6": SERVER6}
         # More than 512 octets: dig has to come back by TCP.
         strings = ",".join(f'"{chr(97 + number) * 200}"' for number in range(4))
@@ -210,9 +210,7 @@ class Network:
         path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
         for command in commands:
             self._children.append(
-                subprocess.Popen(
-                    [*inside(self.server), *command], env={**os.environ, "PATH": path}
-                )
+                subprocess.Popen([*inside(self.server), *command], env={**os.environ, "PATH": path})
             )
         wait_until(self._both_answer, 30, "nginx and dnsmasq answer")
 
