@@ -35,8 +35,8 @@ pid {folder}/nginx.pid;
 error_log {folder}/error.log;
 events {{ worker_connections 256; }}
 http {{
-    log_format calls escape=json '{{"method":"$request_method","path":"$request_uri","status":$status,'
-        '"connection":"$remote_addr:$remote_port","end":$msec}}';
+    log_format calls escape=json '{{"method":"$request_method","path":"$request_uri",'
+        '"status":$status,"connection":"$remote_addr:$remote_port"}}';
     access_log {folder}/access.log calls;
     client_body_temp_path {folder}/bodies;
     proxy_temp_path {folder}/proxy;
@@ -57,10 +57,11 @@ http {{
         location /found/ {{ return 302 /ok/elsewhere; }}
         location /missing/ {{ return 404 "no: $uri\\n"; }}
         location /broken/ {{ return 500 "broken: $uri\\n"; }}
-        location /large/ {{ root {folder}; try_files /large.txt =404; }}
-        location /gzip/ {{ gzip on; root {folder}; try_files /large.txt =404; }}
-        location /chunked/ {{ ssi on; ssi_types text/plain; root {folder}; try_files /small.txt =404; }}
-        location /store/ {{ root {folder}; dav_methods PUT DELETE; create_full_put_path on; }}
+        root {folder};
+        location /large/ {{ try_files /large.txt =404; }}
+        location /gzip/ {{ gzip on; try_files /large.txt =404; }}
+        location /chunked/ {{ ssi on; ssi_types text/plain; try_files /small.txt =404; }}
+        location /store/ {{ dav_methods PUT DELETE; create_full_put_path on; }}
     }}
 }}
 """

@@ -23,7 +23,7 @@ START_SECONDS = 300.0
 """On a new machine the kernels are compiled first."""
 
 ANSWER_SECONDS = 60.0
-"""Until something that was recorded can be asked for; what is promised is 2 s, on an idle machine."""
+"""Until something that was recorded can be asked for. What is promised is 2 s, on an idle one."""
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,0 +1,74 @@
+"""How soon something that happened on the wire can be asked for."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from datetime import datetime
+from itertools import pairwise
+
+import pytest
+
+from tests.e2e.network import Network, end
+from tests.e2e.services import ROOT, Recorder, environment
+
+pytestmark = [pytest.mark.root, pytest.mark.debian]
+
+CALLS = 20
+
+PROMISE_SECONDS = 2.0
+LOADED_SECONDS = 5.0
+"""The promise, with a margin for a machine on which other things run."""
+
+
+def last_packet(entry: dict) -> float:
+    """Return when the last octet of the response was on the wire, in seconds since 1970."""
+    begin = datetime.fromisoformat(entry["startTime"][:26] + "+00:00").timestamp()
+    return begin + entry["elapsedTimeUs"] / 1e6
+
+
+def test_a_follower_and_a_question_see_a_call_within_seconds(
+    network: Network,
+    live: Recorder,
+    new_name: Callable[[], str],
+    record_property: Callable[[str, object], None],
+) -> None:
+    name = new_name()
+    live.record(name, "http")
+    command = live.command("ask", f'record("{name}")', "--follow", "--output", "json")
+    follower = subprocess.Popen(
+        command, cwd=ROOT, env=environment(live), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        assert follower.stderr is not None
+        assert follower.stdout is not None
+        assert b"entries" in follower.stderr.readline()
+        delays = []
+        for number in range(CALLS):
+            network.curl(f"/ok/{name}-{number}")
+            entry = json.loads(follower.stdout.readline())
+            delays.append(time.time() - last_packet(entry))
+            assert entry["request"]["path"] == f"/ok/{name}-{number}"
+    finally:
+        end(follower)
+    # A question that is asked afresh, with the start of a process in it.
+    begin = time.time()
+    network.curl(f"/ok/{name}-last")
+    entries = live.wait_for(f'record("{name}") and request.path == "/ok/{name}-last"', 1)
+    asked = time.time() - last_packet(entries[0])
+    delays.sort()
+    record_property("latency_median_seconds", delays[CALLS // 2])
+    record_property("latency_largest_seconds", delays[-1])
+    print(
+        f"\nlatency: median {delays[CALLS // 2]:.3f} s, largest {delays[-1]:.3f} s; "
+        f"by a new question {asked:.3f} s of {time.time() - begin:.3f} s"
+    )
+    assert min(delays) > 0
+    assert delays[-1] < LOADED_SECONDS
+    assert asked < LOADED_SECONDS
+    everything = live.ask(f'record("{name}")')
+    times = [entry["startTime"] for entry in everything]
+    assert all(before <= after for before, after in pairwise(times)), "in the order of time"
+    live.stop_job(name)
