@@ -16,6 +16,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+    from rich.table import Table
 
 FINE = 0
 FAILED = 1
@@ -26,6 +27,12 @@ BROKEN_PIPE = 141
 
 PIPED_WIDTH = 200
 """Columns of a table that goes to a file or a pipe, where there is no terminal to ask."""
+
+WIDEST_TABLE = 10_000
+"""Columns that no table has: 40 cells of MAX_CELL_CHARACTERS, all wide characters."""
+
+NARROW_CELL_CHARACTERS = 32
+"""What a table shows of one value in a terminal that is too narrow for it."""
 
 MAX_CELL_CHARACTERS = 120
 """What a table shows of one value; the whole of it is in --output json."""
@@ -97,7 +104,24 @@ def counted(number: int, one: str, many: str = "") -> str:
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], title: str = "") -> None:
-    """Print a table to stdout; every cell is made printable, none is read as markup."""
+    """Print a table to stdout; every cell is made printable, none is read as markup.
+
+    In a narrow terminal long cells are cut to NARROW_CELL_CHARACTERS, and lines that are
+    still too long go on below, as the terminal does it: columns squeezed to nothing tell nothing.
+    """
+    shown = console()
+    texts = [[printable(cell) for cell in row] for row in rows]
+    table = _table(headers, texts, title)
+    if _width(shown, table) > shown.width:
+        table = _table(headers, [[_cut(cell) for cell in row] for row in texts], title)
+    shown.width = max(shown.width, _width(shown, table))
+    with shown.capture() as capture:
+        shown.print(table)
+    for line in capture.get().splitlines():
+        print(line.rstrip())
+
+
+def _table(headers: Sequence[str], rows: Iterable[Sequence[str]], title: str) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -106,8 +130,22 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], title:
     for header in headers:
         table.add_column(Text(header), overflow="ellipsis", no_wrap=True)
     for row in rows:
-        table.add_row(*[Text(printable(cell)) for cell in row])
-    console().print(table)
+        table.add_row(*[Text(cell) for cell in row])
+    return table
+
+
+def _width(shown: Console, table: Table) -> int:
+    """Return the columns that a table takes when nothing is cut."""
+    from rich.measure import Measurement
+
+    widest = shown.options.update(max_width=WIDEST_TABLE)
+    return Measurement.get(shown, widest, table).maximum
+
+
+def _cut(cell: str) -> str:
+    if len(cell) <= NARROW_CELL_CHARACTERS:
+        return cell
+    return cell[: NARROW_CELL_CHARACTERS - 1] + "…"
 
 
 def print_json(value: Any) -> None:

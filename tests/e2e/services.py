@@ -5,12 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -242,12 +240,3 @@ def path_of(entry: dict[str, Any]) -> str:
 def paths(entries: Sequence[dict[str, Any]]) -> list[str]:
     """Return the paths of HTTP entries, sorted."""
     return sorted(map(path_of, entries))
-
-
-def seconds_until(moment: float) -> float:
-    """Return how long it is to a time of time.time()."""
-    return moment - time.time()
-
-
-PLURAL = re.compile(r"\b1 (entries|streams|packets|octets|jobs|minutes|frames|parts)\b")
-"""What nobody says."""

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 
 import pytest
 
@@ -35,12 +34,12 @@ client.close()
 
 
 @pytest.fixture
-def running(network: Network, recorder: Recorder) -> Iterator[Recorder]:
+def running(network: Network, recorder: Recorder) -> Recorder:
     """A recorder of which all parts run."""
     recorder.start_scheduler()
     recorder.start_query()
     recorder.start_agent(network.interface)
-    yield recorder
+    return recorder
 
 
 def call_on(network: Network, word: str) -> subprocess.Popen[bytes]:

@@ -26,6 +26,17 @@ def test_a_table_in_a_pipe_is_not_cut_at_80_columns(capsys):
     assert "end" in out
 
 
+def test_a_narrow_terminal_shows_every_column(capsys, monkeypatch):
+    from rich.console import Console
+
+    from services.cli import terminal
+
+    monkeypatch.setattr(terminal, "console", lambda: Console(width=40, force_terminal=False))
+    print_table(("NAME", "STATE", "PATH", "END"), [("a-name", "storage limited", "x" * 90, "end")])
+    line = capsys.readouterr().out.splitlines()[3]
+    assert line.split() == ["a-name", "storage", "limited", "x" * 31 + "…", "end"]
+
+
 def test_json_is_one_line_on_stdout_and_what_is_said_is_on_stderr(capsys):
     print_json({"a": ["ä\n"]})
     say("beside it")
