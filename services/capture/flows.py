@@ -10,6 +10,7 @@ order in which they ended, at the latest moment; each use has a new, higher numb
 a number can tell whether the row is still that stream's.
 """
 
+import os
 from typing import NamedTuple
 
 import numpy as np
@@ -22,9 +23,12 @@ NO_STREAM = 0
 
 PROTOCOL_UDP = 17
 
+ID_SEED = np.uint64(0x243F6A8885A308D3)  # the same in every process: it makes the streams' names
 SECOND = 1_000_000_000  # nanoseconds
 UDP_IDLE = 30 * SECOND  # resolvers take a new port for each question: flows must go soon
 TCP_IDLE = 1200 * SECOND  # as the flow timeout that operators of this kind of tool are used to
+HALF_OPEN_IDLE = 60 * SECOND  # only one side spoke: scans and floods must not fill the table
+END_OF_TIME = (1 << 63) - 1  # ns
 CLOSED_IDLE = 10 * SECOND  # after both sides ended: late retransmissions still find their stream
 
 # fmt: off
@@ -70,6 +74,7 @@ class Flows(NamedTuple):
     rows: np.ndarray  # FLOW; at most half as many as slots
     free: np.ndarray  # int32: numbers of the rows that were used before and are free, a stack
     counts: np.ndarray  # int64: see ROWS_USED and what follows
+    seed: np.ndarray  # uint64, one element, secret: who knows it could make all flows collide
 
 
 ROWS_USED, ROWS_FREE, NOT_FOLLOWED = 0, 1, 2
@@ -96,17 +101,16 @@ def mix(state, word):
 
 
 @kernel
-def hash_flow(lower, higher, ports):
-    state = np.uint64(0x243F6A8885A308D3)
+def hash_flow(state, lower, higher, ports):
     state = mix(mix(state, lower[0]), lower[1])
     state = mix(mix(state, higher[0]), higher[1])
     return mix(state, ports)
 
 
 @kernel
-def hash_row(flow):
+def hash_row(state, flow):
     return hash_flow(
-        (flow.lower_high, flow.lower_low), (flow.higher_high, flow.higher_low), flow.ports
+        state, (flow.lower_high, flow.lower_low), (flow.higher_high, flow.higher_low), flow.ports
     )
 
 
@@ -157,7 +161,7 @@ def find_or_add_flow(flows, lower, higher, protocol, timestamp):
     """Return the flow's number, or NO_FLOW. An endpoint is (address high, low, port), uint64."""
     ports = np.uint64(protocol) << np.uint64(32) | lower[2] << np.uint64(16) | higher[2]
     last_slot = np.uint64(len(flows.slots) - 1)
-    slot = hash_flow(lower, higher, ports) & last_slot
+    slot = hash_flow(flows.seed[0], lower, higher, ports) & last_slot
     while True:
         number = np.int64(flows.slots[slot])
         if number == EMPTY_SLOT:
@@ -171,12 +175,12 @@ def find_or_add_flow(flows, lower, higher, protocol, timestamp):
 def remove_flow(flows, number):
     """Free the row, and move back what would not be found behind the hole (Knuth, 6.4 R)."""
     last_slot = np.uint64(len(flows.slots) - 1)
-    hole = hash_row(flows.rows[np.uint64(number)]) & last_slot
+    hole = hash_row(flows.seed[0], flows.rows[np.uint64(number)]) & last_slot
     while np.int64(flows.slots[hole]) != number:
         hole = (hole + np.uint64(1)) & last_slot
     probe = (hole + np.uint64(1)) & last_slot
     while flows.slots[probe] != EMPTY_SLOT:
-        home = hash_row(flows.rows[np.uint64(flows.slots[probe])]) & last_slot
+        home = hash_row(flows.seed[0], flows.rows[np.uint64(flows.slots[probe])]) & last_slot
         if (probe - home) & last_slot >= (probe - hole) & last_slot:
             flows.slots[hole] = flows.slots[probe]
             hole = probe
@@ -221,7 +225,7 @@ def open_stream(flow, streams, timestamp, client, from_start):
     row = np.int64(streams.free[np.uint64(opened & (len(streams.rows) - 1))])
     stream = streams.rows[np.uint64(row)]
     stream.number = (opened + 1) * len(streams.rows) + row
-    stream.id = mix(hash_row(flow), np.uint64(timestamp) ^ np.uint64(from_start))
+    stream.id = mix(hash_row(ID_SEED, flow), np.uint64(timestamp) ^ np.uint64(from_start))
     stream.first_timestamp = timestamp
     stream.lower_high, stream.lower_low = flow.lower_high, flow.lower_low
     stream.higher_high, stream.higher_low = flow.higher_high, flow.higher_low
@@ -281,7 +285,20 @@ def flow_of(network, transport, packet, flows, streams):
 def idle_limit(flow):
     if flow.ports >> np.uint64(32) == np.uint64(PROTOCOL_UDP):
         return UDP_IDLE
-    return CLOSED_IDLE if flow.closed else TCP_IDLE
+    if flow.closed:
+        return CLOSED_IDLE
+    is_half = flow.packets[0] == 0 or flow.packets[1] == 0
+    return HALF_OPEN_IDLE if is_half or flow.stream == NO_STREAM else TCP_IDLE
+
+
+@kernel
+def is_idle(flow, now):
+    """Whether the flow is over at `now`; also one whose last packet is that far in the future, from
+    before a clock was set back. At END_OF_TIME all are.
+    """
+    limit = idle_limit(flow)
+    idle = now - flow.last_timestamp
+    return now == END_OF_TIME or idle > limit or idle < -limit
 
 
 @kernel
@@ -303,6 +320,7 @@ def new_flows(most_flows):
         rows=np.zeros(most_flows, FLOW),
         free=np.zeros(most_flows, np.int32),
         counts=np.zeros(3, np.int64),
+        seed=np.frombuffer(bytearray(os.urandom(8)), np.uint64),
     )
 
 

@@ -16,11 +16,13 @@ from services.capture.dissectors.dns import Dns, DnsOptions
 from services.capture.dissectors.dns.detect import find_datagrams
 from services.capture.dissectors.dns.tcp import DnsStreams
 from services.capture.dissectors.http1.entries import Http1Calls
+from services.capture.dissectors.http1.exchange import forget_overwritten
 from services.capture.dissectors.http1.framing import frame_segments
 from services.capture.dissectors.http1.past import new_past, recall, remember
-from services.capture.dissectors.http1.rows import new_framer
+from services.capture.dissectors.http1.rows import NO_MESSAGE, new_framer
 from services.capture.dissectors.transport import unrecognised
 from services.capture.flows import (
+    END_OF_TIME,
     NOT_FOLLOWED,
     ROWS_USED,
     SECOND,
@@ -35,7 +37,6 @@ DNS_PORTS = np.array([53, 5353, 5355])  # DNS; mDNS, RFC 6762; LLMNR, RFC 4795
 MULTICAST_PORTS = (5353, 5355)
 SEGMENT_ROWS = 2 * MOST_FRAMES
 STREAMS_FOR_A_FLOW = 4  # more than two, so that ended streams keep their rows for a while
-END_OF_TIME = 1 << 62  # ns: later than every time-out, and its distance to any time fits in 63 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Pipeline:
     def __init__(self, options: PipelineOptions):
         self.node = Node(options.node_name, options.node_ip)
         self.flows = new_flows(options.most_flows)
-        self.streams = new_streams(STREAMS_FOR_A_FLOW * options.most_flows)
+        self.streams = new_streams(STREAMS_FOR_A_FLOW * max(options.most_flows, MOST_FRAMES))
         self.reassembler = reassembly.new_reassembler(options.most_flows)
         self.segments = reassembly.new_segments(SEGMENT_ROWS)
         self.packets = new_packets(MOST_FRAMES)
@@ -77,6 +78,7 @@ class Pipeline:
         self._http1: list[np.ndarray] = []
         self._collected: list[Calls] = []
         self._ended = 0
+        self._overwritten = 0  # HTTP messages of calls that nobody has been told of
         self._now = self._last_sweep = 0
 
     @property
@@ -106,16 +108,17 @@ class Pipeline:
         self.packet_streams = packets["stream"]
         self.packets_taken += len(frames)
         if len(frames):
-            self._now = max(self._now, int(frames["timestamp"].max()))
-        if self._now - self._last_sweep >= SECOND:
+            # The latest of this batch, not of all: a clock that was set back must not end sweeping.
+            self._now = int(frames["timestamp"].max())
+        if abs(self._now - self._last_sweep) >= SECOND:
             self._last_sweep = self._now
             self._sweep(self._now)
         return self._collect()
 
     def end(self) -> list[Calls]:
         """End all streams, as at the end of a capture; return what was waiting."""
+        self._end_idle(END_OF_TIME)  # which may deliver DNS messages that waited for lost ones
         self.dns.end()
-        self._sweep(END_OF_TIME)
         return self._collect()
 
     def earlier(self, numbers: np.ndarray) -> list[Calls]:
@@ -151,6 +154,12 @@ class Pipeline:
             self.flows.counts[NOT_FOLLOWED] = 0
             detail = f"more than {len(self.flows.rows)} flows at once"
             found.append(Loss("table_overrun", self._now, self._now, packets=missed, detail=detail))
+        totals = self.framer.totals[0]
+        overwritten = self._overwritten + int(totals.overwritten)
+        if overwritten:
+            detail = f"{overwritten} HTTP answers, which more messages followed than are kept"
+            found.append(Loss("table_overrun", self._now, self._now, detail=detail))
+            self._overwritten = totals.overwritten = 0
         return found
 
     def stream_ids(self, numbers: np.ndarray) -> pa.Array:
@@ -202,6 +211,10 @@ class Pipeline:
 
     def _sweep(self, now: int) -> None:
         """End the streams that are idle at `now`."""
+        self._end_idle(now)
+        self.dns.expire(now)
+
+    def _end_idle(self, now: int) -> None:
         nothing = np.zeros(1, np.uint8)
         number = 0
         while number < self.flows.counts[ROWS_USED]:
@@ -209,7 +222,6 @@ class Pipeline:
                 self.reassembler, self.flows, self.streams, now, number, self.segments
             )
             self._take_segments(nothing, filled)
-        self.dns.expire(now)
 
     def _collect(self) -> list[Calls]:
         ended = ended_since(self.streams, self._ended)
@@ -221,8 +233,12 @@ class Pipeline:
                 remember(self._past, part.calls.calls, part.index)
         found: list[ProtocolCalls] = []
         if self._http1:
-            found.append(Http1Calls(self.framer, np.concatenate(self._http1)))
+            http1 = np.concatenate(self._http1)
             self._http1 = []
+            self._overwritten += forget_overwritten(self.framer, http1)
+            http1 = http1[(http1["request"] != NO_MESSAGE) | (http1["response"] != NO_MESSAGE)]
+            if len(http1):
+                found.append(Http1Calls(self.framer, http1))
         dns = self.dns.calls()
         if dns is not None and len(dns):
             found.append(dns)

@@ -25,7 +25,7 @@ from services.capture.flows import (
     NO_STREAM,
     count_packet,
     end_stream,
-    idle_limit,
+    is_idle,
     open_stream,
     remove_flow,
 )
@@ -339,8 +339,24 @@ def forget_direction(r, direction):
 
 
 @kernel
+def release_held(r, segments, number, flow):
+    """Stop waiting for what is missing on both directions of a flow, to the announced end too."""
+    for direction_number in range(2 * number, 2 * number + 2):
+        direction = r.directions[np.uint64(direction_number)]
+        while direction.stream != NO_STREAM and direction.first_held != NO_SEGMENT:
+            skip_gap(r, segments, direction_number, flow)
+        if direction.stream != NO_STREAM and direction.has_end and not direction.closed:
+            missing = distance(direction.end, direction.next)
+            if missing > 0:
+                add_gap(r, segments, direction_number, missing, flow.last_timestamp)
+                direction.next = direction.end
+            deliver_end(r, segments, direction_number, flow, flow.last_timestamp)
+
+
+@kernel
 def begin_stream(r, segments, packet, flow, streams, client, from_start):
-    """Begin a new stream on both directions of the flow."""
+    """Begin a new stream on both directions of the flow; first deliver what the old one held."""
+    release_held(r, segments, np.int64(packet.flow), flow)
     open_stream(flow, streams, packet.timestamp, client, from_start)
     hint = NO_HINT
     if packet.source_port == DNS_PORT or packet.destination_port == DNS_PORT:
@@ -386,6 +402,12 @@ def begin(r, segments, packet, direction_number, flow, streams):
         return True
     jump = distance(packet.sequence, direction.next)
     strayed = direction.started and not -STREAM_JUMP < jump < STREAM_JUMP
+    if packet.tcp_flags & RST and not direction.started and direction.stream != NO_STREAM:
+        # A refused SYN: the number of this RST says nothing, what it acknowledges does.
+        other = r.directions[np.uint64(direction_number ^ 1)]
+        if packet.tcp_flags & ACK and packet.acknowledgement == other.next:
+            start(direction, packet.sequence)
+            return True
     if packet.payload_length <= 0 or packet.tcp_flags & RST:
         return direction.started and not strayed
     if strayed or direction.stream == NO_STREAM:
@@ -416,6 +438,8 @@ def take_piece(r, segments, packet, direction_number, position, length):
 @kernel
 def take_octets(r, octets, segments, packet, direction_number, flow):
     """Deliver or hold the packet's octets. Return False when the ring is full."""
+    if packet.tcp_flags & RST:
+        return True  # its payload is a remark to people, not of the stream (RFC 9293, 3.5.2)
     direction = r.directions[np.uint64(direction_number)]
     sequence = np.int64(packet.sequence) + (1 if packet.tcp_flags & SYN else 0)
     position, length = packet.payload_offset, np.int64(packet.payload_length)
@@ -508,8 +532,9 @@ def reassemble(r, octets, packets, row, flows, streams, segments):
         if packet.protocol == PROTOCOL_TCP and packet.flow != NO_FLOW:
             flow = flows.rows[np.uint64(packet.flow)]
             if not take_packet(r, octets, segments, packet, flow, streams):
+                # A ring may be full of octets with few segments; behind the newest is none.
                 until = r.state[0].oldest + len(r.slots) // SHARE_RELEASED
-                release_until(r, segments, flows, until)
+                release_until(r, segments, flows, min(until, r.state[0].newest))
                 break
             count_packet(flow, packet)
         row += 1
@@ -520,10 +545,7 @@ def reassemble(r, octets, packets, row, flows, streams, segments):
 def end_flow(r, segments, flows, streams, number):
     """End the flow's stream: deliver what it holds, say ENDED on both directions, free its row."""
     flow = flows.rows[np.uint64(number)]
-    for direction_number in range(2 * number, 2 * number + 2):
-        direction = r.directions[np.uint64(direction_number)]
-        while direction.stream != NO_STREAM and direction.first_held != NO_SEGMENT:
-            skip_gap(r, segments, direction_number, flow)
+    release_held(r, segments, number, flow)
     for direction_number in range(2 * number, 2 * number + 2):
         direction = r.directions[np.uint64(direction_number)]
         if direction.stream != NO_STREAM:
@@ -544,7 +566,7 @@ def end_idle(r, flows, streams, now, number, segments):
     reclaim(r)
     while number < flows.counts[0] and has_rows(r, segments):
         flow = flows.rows[np.uint64(number)]
-        if flow.used and now - flow.last_timestamp > idle_limit(flow):
+        if flow.used and is_idle(flow, now):
             end_flow(r, segments, flows, streams, number)
         number += 1
     return number, r.state[0].rows

@@ -199,7 +199,9 @@ def find_query(queries, message, stream, key):
     """Return (number of the query that waits for this response, number of one that had its own)."""
     answered = np.int64(NO_REQUEST)
     number = find(queries.waiting, stream, key)
-    while number != NO_REQUEST:
+    for _ in range(MOST_COPIES):
+        if number == NO_REQUEST:
+            break
         query = queries.rows[row_of(queries.waiting, number)]
         if same_question(query, message):
             if not query.answered:

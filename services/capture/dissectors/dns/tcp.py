@@ -64,7 +64,7 @@ class DnsStreams:
     """The directions of all connections that carry DNS, between segments and Dns.take."""
 
     def __init__(self) -> None:
-        self._streams: dict[tuple[int, int], DnsStream] = {}
+        self._streams: dict[int, DnsStream] = {}
         self._buffered = 0
 
     def take(self, segments: np.ndarray, octets: np.ndarray, held: np.ndarray, dns: Dns) -> None:
@@ -80,12 +80,13 @@ class DnsStreams:
         for timestamp, position, stream, direction, length, kind, place in zip(
             *columns, strict=True
         ):
-            key = (stream, direction & 1)
+            # By direction: a five-tuple used again says OPENED, and nothing of the stream before.
+            key = direction
             if kind == DATA:
                 source = octets if place == IN_FRAMES else held
                 found = self._receive(key, source[position : position + length].tobytes())
                 messages += found
-                origins += [(timestamp, *key)] * len(found)
+                origins += [(timestamp, stream, direction & 1)] * len(found)
             elif kind == GAP:
                 self._gap(key)
             else:
@@ -97,10 +98,10 @@ class DnsStreams:
             joined = np.frombuffer(bytearray().join(messages), np.uint8)
             dns.take(joined, starts, ends, timestamps, streams, directions)
 
-    def _stream(self, key: tuple[int, int]) -> DnsStream:
+    def _stream(self, key: int) -> DnsStream:
         return self._streams.setdefault(key, DnsStream())
 
-    def _receive(self, key: tuple[int, int], octets: bytes) -> list[bytes]:
+    def _receive(self, key: int, octets: bytes) -> list[bytes]:
         stream = self._stream(key)
         self._buffered -= stream.buffered
         if self._buffered + stream.buffered + len(octets) > MOST_BUFFERED:
@@ -109,12 +110,12 @@ class DnsStreams:
         self._buffered += stream.buffered
         return messages
 
-    def _gap(self, key: tuple[int, int]) -> None:
+    def _gap(self, key: int) -> None:
         stream = self._stream(key)
         self._buffered -= stream.buffered
         stream.gap()
 
-    def _forget(self, key: tuple[int, int]) -> None:
+    def _forget(self, key: int) -> None:
         stream = self._streams.pop(key, None)
         if stream is not None:
             self._buffered -= stream.buffered

@@ -28,7 +28,7 @@ from services.capture.dissectors.http1.rows import (
     Framer,
 )
 
-SHORTEST_HEADER_LINE = 3  # "A:\n": an upper bound of lines from octets
+SHORTEST_HEADER_LINE = 2  # ":\n", a name may be empty: an upper bound of lines from octets
 
 PROBLEMS = {
     NO_REQUEST: ("pair-not-found", "the request was not seen"),

@@ -143,6 +143,10 @@ def put_waiting(f, exchanges, number, timestamp):
     """Queue request `number`; the oldest gives way when too many wait."""
     if exchanges.waiting == MOST_WAITING:
         give_up_waiting(f, exchanges, timestamp, NO_ANSWER)
+    if exchanges.waiting > 0 and message_row(f, exchanges.last_waiting).number != (
+        exchanges.last_waiting
+    ):
+        exchanges.waiting = 0  # the row is another stream's by now, and those before it too
     if exchanges.waiting == 0:
         exchanges.first_waiting = number
     else:
@@ -207,13 +211,34 @@ def answer(f, exchanges, number):
 
 
 @kernel
+def forget_overwritten(f, calls):
+    """Take out of calls the messages that later ones of the same batch have overwritten; return
+    how many calls lost their response, or all that they had.
+    """
+    lost = 0
+    for row in range(len(calls)):
+        call = calls[np.uint64(row)]
+        if call.request != NO_MESSAGE and not is_message_kept(f, call.request):
+            call.request = NO_MESSAGE
+            call.lacks = REQUEST_FORGOTTEN
+        if call.response != NO_MESSAGE and not is_message_kept(f, call.response):
+            call.response = NO_MESSAGE
+            call.lacks = REQUEST_FORGOTTEN
+            lost += 1
+    return lost
+
+
+@kernel
 def end_message(f, direction, segment, outcome):
     """End the message under way, if there is one; a response makes a call."""
     number = direction.message
     direction.message = NO_MESSAGE
-    if number == NO_MESSAGE or message_row(f, number).number != number:
+    if number == NO_MESSAGE:
         return
     message = message_row(f, number)
+    if message.number != number:
+        f.totals[0].overwritten += 1
+        return
     message.end_timestamp = segment.timestamp
     message.outcome = outcome
     if message.status != 0:

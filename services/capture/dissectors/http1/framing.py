@@ -372,8 +372,12 @@ def take_close(f, direction, segment):
 @kernel
 def take_stream_end(f, direction, segment):
     """The stream is over, or a new one begins on its five-tuple."""
+    # Both directions end, one row each: what is under way on the other is an answer, perhaps, to a
+    # request that must not be given up before it.
+    other = f.directions[np.uint64(segment.direction ^ 1)]
+    give_up(f, other, segment, NEW)
     give_up(f, direction, segment, NEW)
-    direction.taken = 0
+    direction.taken = other.taken = 0
     exchanges = f.exchanges[np.uint64(segment.direction >> 1)]
     lacks = TIMED_OUT if segment.kind == ENDED else NO_ANSWER
     give_up_all_waiting(f, exchanges, segment.timestamp, lacks)

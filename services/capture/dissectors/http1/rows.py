@@ -103,6 +103,7 @@ TOTALS = np.dtype((np.record, [
     ("body_limit", np.int64),       # octets of each body to keep
     ("heads_given_up", np.int64),   # malformed, too long, or no slot to keep them in
     ("resynchronised", np.int64),
+    ("overwritten", np.int64),      # responses that ended after their row was another message's
 ]))
 # fmt: on
 
@@ -179,6 +180,9 @@ def add_body(f, direction, octets, position, length):
     length = min(length, totals.body_limit - message.body_kept)
     if length <= 0:
         return
+    last = f.pieces[np.uint64(message.last_piece & (len(f.pieces) - 1))]
+    if message.first_piece != NO_PIECE and last.number != message.last_piece:
+        return  # the row is another body's by now: what this one had before is lost anyway
     at = append(f.arena, octets, position, length)
     if at < 0:
         return
