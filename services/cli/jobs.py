@@ -30,6 +30,9 @@ Format = Annotated[Output, typer.Option(help="Tables for people, JSON for progra
 MAX_UINT32 = 2**32 - 1
 """What the fields of a job can hold; the scheduler says what it takes of that."""
 
+LONGEST_REASON = 1000
+"""Characters of a reason outside of a table, where it has room."""
+
 HEADERS = ("NAME", "STATE", "RUNS", "NEXT RUN", "ENTRIES", "STREAMS", "PACKETS", "SIZE", "KFL")
 
 
@@ -244,7 +247,7 @@ def _standing(job: jobs_pb2.Job) -> str:
     """Return the state, with its reason or what comes next."""
     text = state_word(job.state)
     if job.reason:
-        text += f" ({printable(job.reason)})"
+        text += f" ({printable(job.reason, LONGEST_REASON)})"
     if job.state == jobs_pb2.JOB_STATE_RECORDING and job.runs:
         text += f" until {when(job.runs[-1].end_time)}"
     elif job.HasField("next_start_time"):

@@ -90,11 +90,14 @@ def progress() -> Progress:
     )
 
 
-def printable(value: object) -> str:
-    """Return text that cannot move the cursor: it may have come from the wire."""
+def printable(value: object, most: int = MAX_CELL_CHARACTERS) -> str:
+    """Return text that cannot move the cursor: it may have come from the wire.
+
+    More than `most` characters are cut off.
+    """
     text = "" if value is None else str(value)
-    if len(text) > MAX_CELL_CHARACTERS:
-        text = text[: MAX_CELL_CHARACTERS - 1] + "…"
+    if len(text) > most:
+        text = text[: most - 1] + "…"
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -113,7 +116,9 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]], title:
     texts = [[printable(cell) for cell in row] for row in rows]
     table = _table(headers, texts, title)
     if _width(shown, table) > shown.width:
-        table = _table(headers, [[_cut(cell) for cell in row] for row in texts], title)
+        # The last column pushes no other one out of sight.
+        cut = [[*map(_cut, row[:-1]), *row[-1:]] for row in texts]
+        table = _table(headers, cut, title)
     shown.width = max(shown.width, _width(shown, table))
     with shown.capture() as capture:
         shown.print(table)

@@ -8,6 +8,7 @@ def test_what_came_from_the_wire_cannot_move_the_cursor():
     assert printable(None) == ""
     assert printable("käse ✓") == "käse ✓"
     assert len(printable("x" * 1000)) == 120
+    assert printable("x" * 1000, 1000) == "x" * 1000
 
 
 def test_a_table_shows_cells_as_they_are(capsys):
@@ -32,9 +33,10 @@ def test_a_narrow_terminal_shows_every_column(capsys, monkeypatch):
     from services.cli import terminal
 
     monkeypatch.setattr(terminal, "console", lambda: Console(width=40, force_terminal=False))
-    print_table(("NAME", "STATE", "PATH", "END"), [("a-name", "storage limited", "x" * 90, "end")])
+    row = ("a-name", "storage limited", "x" * 90, "a reason that is " + "l" * 60)
+    print_table(("NAME", "STATE", "PATH", "REASON"), [row])
     line = capsys.readouterr().out.splitlines()[3]
-    assert line.split() == ["a-name", "storage", "limited", "x" * 31 + "…", "end"]
+    assert line.split(maxsplit=4) == ["a-name", "storage", "limited", "x" * 31 + "…", row[-1]]
 
 
 def test_json_is_one_line_on_stdout_and_what_is_said_is_on_stderr(capsys):
