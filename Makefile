@@ -32,8 +32,9 @@ help: ## List the targets
 	{ $(BIN)/python -m pip install --disable-pip-version-check --no-input \
 	    --require-hashes --only-binary :all: -r requirements.lock 2>&1; \
 	  echo $$? >.venv/install.status; } | tee .venv/install.log | \
-	    awk '/^(Collecting|Processing|Requirement already)/ \
-	        {printf "\r  %d packages", ++n; fflush()} END {print ""}'; \
+	    awk -v live="$$([ -t 1 ] && echo 1)" '/^(Collecting|Processing|Requirement already)/ \
+	        {n++; if (live) {printf "\r  %d packages", n; fflush()}} \
+	        END {printf "\r  %d packages\n", n}'; \
 	read -r status <.venv/install.status; \
 	[ "$$status" = 0 ] || { cat .venv/install.log >&2; exit "$$status"; }
 	@touch $@

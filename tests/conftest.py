@@ -22,8 +22,8 @@ ROOT = Path(__file__).parents[1]
 CAPTURES = Path(os.environ.get("RECORDER_CAPTURES", ROOT.parent / "shared" / "captures"))
 """The folder of real captures: not in the repository, for its size and licences."""
 
-# A shared machine is slow at times, which is no failure of the code. CI takes the same examples each
-# time, so that what it says is about the change; by hand they are new ones at each run.
+# A shared machine is slow at times, which is no failure of the code. CI takes the same examples
+# each time, so that what it says is about the change; by hand they are new ones at each run.
 hypothesis.settings.register_profile("default", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("default")
 
