@@ -57,7 +57,8 @@ def _helm() -> str:
 
 def _debian() -> str:
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    missing = [name for name in ("nginx", "dnsmasq") if shutil.which(name, path=path) is None]
+    servers = ("nginx", "dnsmasq", "curl", "dig")
+    missing = [name for name in servers if shutil.which(name, path=path) is None]
     return f"needs {' and '.join(missing)}" if missing else ""
 
 
