@@ -5,6 +5,7 @@ cannot be told otherwise once it runs, executes nothing but one SELECT at a time
 when its caller goes away or its time is up.
 """
 
+import re
 import tempfile
 import threading
 import time
@@ -27,6 +28,10 @@ MAX_SPILL_BYTES = 4 << 30
 """Disk that sorting may take beyond the memory limit; a question that needs more is refused."""
 
 
+DAMAGED_FILE = re.compile(r"Invalid Input Error: [^\n]*[\"']([^\"'\n]+\.parquet)[\"']")
+"""How DuckDB begins when a Parquet file is cut or was changed."""
+
+
 class EngineError(Exception):
     """A question that could not be answered; its text is a sentence for people."""
 
@@ -41,6 +46,10 @@ class OutOfTimeError(EngineError):
 
 class OutOfMemoryError(EngineError):
     """The question needs more memory or disk than it may have."""
+
+
+class DamagedFileError(EngineError):
+    """A file of a recording is not what was written."""
 
 
 class FilesGoneError(EngineError):
@@ -237,6 +246,12 @@ def _in_our_words(error: Any) -> EngineError:
         return OutOfMemoryError(
             "The question needs more memory than it may have. Ask for a shorter time, a limit, or "
             "something that matches less."
+        )
+    damaged = DAMAGED_FILE.search(text)
+    if damaged:
+        return DamagedFileError(
+            f"The file {'/'.join(Path(damaged[1]).parts[-3:])} of a recording is damaged, so it "
+            "cannot be read whole. Put the file back from a copy, or delete the recording."
         )
     if isinstance(error, duckdb.IOException | FileNotFoundError) or "IO Error" in text:
         return FilesGoneError("A file of the recording could not be read.")

@@ -10,6 +10,7 @@ from kfl import KflError
 from services.query.catalog import Catalog, UnknownRecordingError
 from services.query.engine import (
     CancelledError,
+    DamagedFileError,
     EngineError,
     FilesGoneError,
     OutOfMemoryError,
@@ -24,6 +25,7 @@ _CODES = {
     OutOfTimeError: grpc.StatusCode.DEADLINE_EXCEEDED,
     OutOfMemoryError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     TooMuchError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    DamagedFileError: grpc.StatusCode.DATA_LOSS,
 }
 
 

@@ -9,6 +9,7 @@ import pytest
 from services.query.engine import (
     BATCH_ROWS,
     CancelledError,
+    DamagedFileError,
     Engine,
     EngineError,
     FilesGoneError,
@@ -144,6 +145,18 @@ def test_a_file_that_is_gone_is_told_as_such(engine: Engine, data: Path) -> None
     gone = [str(data / "recordings" / "gone.parquet")]
     with pytest.raises(FilesGoneError):
         ask(engine, "SELECT * FROM read_parquet(?)", gone)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda octets: octets[:-9], lambda octets: b"", lambda octets: b"text" * 99]
+)
+def test_a_damaged_file_is_named(engine: Engine, data: Path, damage) -> None:
+    path = data / "recordings" / "inside.parquet"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(
+        DamagedFileError, match=r"/recordings/inside\.parquet of a recording is dam"
+    ):
+        ask(engine, "SELECT * FROM read_parquet(?)", [str(path)])
 
 
 def test_closing_the_engine_ends_what_runs_and_removes_its_folder(data: Path) -> None:
