@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,10 @@ ROOT = Path(__file__).parents[1]
 
 CAPTURES = Path(os.environ.get("RECORDER_CAPTURES", ROOT.parent / "shared" / "captures"))
 """The folder of real captures: not in the repository, for its size and licences."""
+
+# A script that starts the tests in the background has SIGINT ignored, and so would all that they
+# start; some are ended with it, as by Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A shared machine is slow at times, which is no failure of the code. CI takes the same examples
 # each time, so that what it says is about the change; by hand they are new ones at each run.
