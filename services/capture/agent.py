@@ -30,8 +30,9 @@ WAIT_SECONDS = 0.2
 PACKET_MEMORY = 256 << 20
 """Octets of packets whose stream has not matched yet: seconds of a busy node."""
 
-PACKET_ROWS = 4096
-"""Packets that are copied at once; most have 1500 octets or less."""
+PACKET_ROWS = 512
+"""Packets that are copied at once; of 1500 octets they make a batch of less than a megabyte, which
+still fits when the storage limit is near."""
 
 MOST_BODY = 1 << 30
 """Octets of one body: no limit but those of the jobs."""
