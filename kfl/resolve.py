@@ -257,6 +257,7 @@ class Resolver:
         if word in WORDS:
             return core.Word(word)
         if word in NAMES:
+            self._no_entry_has(NAMES[word], word, node.at)
             return self.field(NAMES[word], ())
         if word in FUNCTIONS:
             return self.error(node.at, f"`{word}` is a function.", f"Write {word}(...).")
@@ -316,6 +317,7 @@ class Resolver:
             if found is None:
                 continue
             rest = node.steps[length - 1 :]
+            self._no_entry_has(found, root, node.at)
             if length == 1 and len(keys) > 1 and root in OPEN_ROOTS:
                 self._doubt(node.at, root, keys[1])
             if not rest or (found.is_open and self._may_go_below(found, rest)):
@@ -344,6 +346,10 @@ class Resolver:
                 f"Did you mean {known[near[0]]}?",
             )
 
+    def _no_entry_has(self, found: Field, word: str, at: ast.Position) -> None:
+        if found.absent:
+            self.warn(at, f"No entry has `{word}`: {found.absent}.")
+
     def _may_go_below(self, found: Field, rest: tuple[ast.Step, ...]) -> bool:
         """Below request, response, labels and lists anything; below src and the like wildcards."""
         if found.name in ("src", "dst", "node", "protocol", "error"):
@@ -366,8 +372,12 @@ class Resolver:
                 value = core.Gather(parts)
                 if rest:
                     value = core.Down(value, rest)
-            case "present":
-                return core.All((core.Word(found.guard), core.Present(parts[0])))
+            case "present" | "success":
+                tests: list[core.Core] = [core.Word(found.guard)] if found.guard else []
+                tests.append(core.Present(parts[0]))
+                if found.how == "success":
+                    tests.append(core.Not(core.Present(parts[1])))
+                return core.All(tuple(tests))
             case "sum":
                 value = core.Arithmetic("+", parts[0], parts[1])
             case _:  # a rate: so many in so many microseconds, as so many a second
