@@ -16,7 +16,7 @@ from kfl.errors import Diagnostic, KflError, did_you_mean
 from kfl.fields import NAMES, Field
 from kfl.foreign import foreign_dialect
 from kfl.functions import FUNCTIONS, METHODS, Functions
-from kfl.parse import parse
+from kfl.parse import RESERVED, parse
 from kfl.show import show, show_steps
 from kfl.values import MISSING, arithmetic, number
 from kfl.words import WORDS
@@ -35,6 +35,9 @@ NEARLY = 0.8
 
 OPEN_ROOTS = ("request", "response")
 """What is below these is not in the catalogue alone: each protocol has its own."""
+
+IN_WORD = "In the word "
+"""How what is wrong inside of an operators' word begins."""
 
 _MACRO_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
@@ -73,6 +76,7 @@ class Resolver:
         self._text = text
         self._macros = macros
         self._open_macros: list[str] = []
+        self._macro_at = ast.START  # where the outermost of them stands
         self._nodes = 0
 
     def error(self, at: ast.Position, message: str, suggestion: str = "") -> core.Const:
@@ -85,13 +89,13 @@ class Resolver:
         self._problem(Diagnostic(False, at.line, at.column, message, suggestion))
 
     def _problem(self, problem: Diagnostic) -> None:
-        if self._open_macros:
-            where = f"In the word `{self._open_macros[0]}`: "
+        if self._open_macros:  # it points to the word in the filter, and says where in the word
+            inside = f"`{self._open_macros[-1]}`, line {problem.line}, column {problem.column}"
             problem = Diagnostic(
                 problem.is_error,
-                problem.line,
-                problem.column,
-                where + problem.message,
+                self._macro_at.line,
+                self._macro_at.column,
+                f"{IN_WORD}{inside}: {problem.message}",
                 problem.suggestion,
             )
         if len(self.problems) < MAX_PROBLEMS and problem not in self.problems:
@@ -279,15 +283,15 @@ class Resolver:
         word = node.word
         if word in self._open_macros or len(self._open_macros) >= MAX_MACRO_DEPTH:
             return self.error(node.at, f"The word `{word}` is made from itself.")
-        try:
-            parsed = parse(self._macros[word])
-        except KflError as error:
-            return self.error(
-                node.at, f"The word `{word}` is wrong: {error.message}", error.suggestion
-            )
+        if not self._open_macros:
+            self._macro_at = node.at
         self._open_macros.append(word)
         try:
-            return self.condition(parsed.tree)
+            return self.condition(parse(self._macros[word]).tree)
+        except KflError as error:
+            return self.error(
+                ast.Position(error.line, error.column), error.message, error.suggestion
+            )
         finally:
             self._open_macros.pop()
 
@@ -391,9 +395,7 @@ def check_macro_names(macros: Mapping[str, str]) -> None:
     for name in macros:
         if not _MACRO_NAME.match(name):
             raise KflError(f"`{name[:60]}` cannot be a word: use letters, digits and _.")
-        if name in WORDS or name in NAMES or name in ("and", "or", "not", "in"):
-            raise KflError(f"The word `{name}` exists already.", suggestion="Choose another name.")
-        if name in ("true", "false", "nil", "null"):
+        if name in WORDS or name in NAMES or name in FUNCTIONS or name in RESERVED:
             raise KflError(f"The word `{name}` exists already.", suggestion="Choose another name.")
 
 
