@@ -4,6 +4,7 @@
 What it keeps is bounded and made at the start; nothing here allocates for each packet.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,7 @@ from services.capture.flows import (
     ROWS_USED,
     SECOND,
     STREAMS_ENDED,
+    STREAMS_OPENED,
     ended_since,
     new_flows,
     new_streams,
@@ -80,6 +82,8 @@ class Pipeline:
         self._ended = 0
         self._overwritten = 0  # HTTP messages of calls that nobody has been told of
         self._now = self._last_sweep = 0
+        self.lap: Callable[[str], None] = lambda _: None
+        """Called after each stage of the work, with its name: for whoever measures."""
 
     @property
     def most_streams(self) -> int:
@@ -103,6 +107,7 @@ class Pipeline:
             self._rows_found = np.empty(len(frames), np.int64)
         packets = self.packets[: len(frames)]
         decode_frames(octets, frames, packets, self.flows, self.streams)
+        self.lap("decode")
         self._take_tcp(octets, packets)
         self._take_datagrams(octets, packets)
         self.packet_streams = packets["stream"]
@@ -113,7 +118,9 @@ class Pipeline:
         if abs(self._now - self._last_sweep) >= SECOND:
             self._last_sweep = self._now
             self._sweep(self._now)
-        return self._collect()
+        calls = self._collect()
+        self.lap("dissect")
+        return calls
 
     def end(self) -> list[Calls]:
         """End all streams, as at the end of a capture; return what was waiting."""
@@ -133,6 +140,11 @@ class Pipeline:
         if len(calls) == 0:
             return []
         return [Calls(Http1Calls(self.framer, calls), self.streams, self.node, indexes)]
+
+    @property
+    def open_streams(self) -> int:
+        """Streams that have not ended."""
+        return int(self.streams.counts[STREAMS_OPENED] - self.streams.counts[STREAMS_ENDED])
 
     def losses(self) -> list[Loss]:
         """What was lost since the last call."""
@@ -181,7 +193,9 @@ class Pipeline:
             row, filled = reassembly.reassemble(
                 self.reassembler, octets, packets, row, self.flows, self.streams, self.segments
             )
+            self.lap("reassembly")
             self._take_segments(octets, filled)
+            self.lap("dissect")
 
     def _take_segments(self, octets: np.ndarray, filled: int) -> None:
         held = self.reassembler.octets
