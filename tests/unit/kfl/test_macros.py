@@ -22,7 +22,7 @@ def test_good_words_have_no_problems():
         ({"http": "dns"}, ["The word `http` exists already."]),
         ({"limit": "dns"}, ["The word `limit` exists already."]),
         ({"a b": "dns"}, ["`a b` cannot be a word"]),
-        ({"a": "dns and"}, ["In the word `a`: line 1, column 9: The filter ends too early."]),
+        ({"a": "dns and"}, ["In the word `a`: line 1, column 8: The filter ends too early."]),
         ({"a": "nope or nix"}, ["`a`: line 1, column 1: `nope`", "`a`: line 1, column 9: `nix`"]),
         ({"a": "dns", "b": "a and nope"}, ["In the word `b`: line 1, column 7: `nope`"]),
         ({"a": "nope", "b": "a", "c": "b"}, ["In the word `a`: line 1, column 1: `nope`"]),
