@@ -17,6 +17,7 @@ from recorder.v1 import ingest_pb2, ingest_pb2_grpc
 from services.capture import outbox
 from services.capture.assignments import Assignment
 from services.capture.outbox import Outbox, Parts
+from services.capture.spool import Spool
 from services.runtime.channel import open_channel
 from services.runtime.logging import logger
 
@@ -67,16 +68,23 @@ class Uplink:
         memory_limit: int = 64 << 20,
         import_job: str = "",
         blocking: bool = False,
+        spool: Spool | None = None,
     ) -> None:
-        """`memory_limit` is in octets; above it send() drops the oldest batch, or waits."""
+        """`memory_limit` is in octets; above it batches are in the spool alone, when there is one.
+
+        Without, send() drops the oldest batch, or waits.
+        """
         self._address = address
         self._node = node
         self._node_ip = node_ip
         self._import_job = import_job
         self._blocking = blocking
-        self._agent_id = agent_id or _new_agent_id(node)
+        self._agent_id = agent_id or (spool.agent_id if spool else "") or _new_agent_id(node)
+        self._spool = spool
         self._changed = threading.Condition()
-        self._outbox = Outbox(node, memory_limit)
+        self._outbox = Outbox(node, memory_limit, spool=spool)
+        if spool is not None and spool.agent_id != self._agent_id:
+            spool.name(self._agent_id)
         self._assignments: tuple[Assignment, ...] = ()
         self._revision = 0
         self._reconnects = 0
@@ -110,6 +118,11 @@ class Uplink:
     def used_bytes(self) -> int:
         """Octets of batches that are not acknowledged."""
         return self._outbox.used_bytes
+
+    @property
+    def spool_bytes(self) -> int:
+        """Octets of the spool's files."""
+        return self._spool.used_bytes if self._spool else 0
 
     @property
     def reconnects(self) -> int:
@@ -196,7 +209,10 @@ class Uplink:
             _log.error(
                 "stopped before the scheduler had everything",
                 unacknowledged_bytes=self._outbox.used_bytes,
+                spooled_bytes=self._spool.used_bytes if self._spool else 0,
             )
+        if self._spool is not None:
+            self._spool.close()
 
     def _run(self) -> None:
         pause = FIRST_PAUSE_SECONDS
@@ -296,8 +312,8 @@ class Uplink:
             welcome.last_sequence, welcome.window_bytes, welcome.max_batch_bytes
         )
         if not known:
-            self._outbox.begin_again()
             self._agent_id = _new_agent_id(self._node)
+            self._outbox.begin_again(self._agent_id)
             session.fruitful = True  # nothing is wrong with the scheduler: no need to wait
             raise _NumbersLostError
         session.welcomed = True

@@ -8,6 +8,7 @@ from services.capture.agent import Agent, new_engine_factory
 from services.capture.frames import CaptureError, FrameSource, open_capture
 from services.capture.frames.interfaces import open_interfaces
 from services.capture.metrics import snapshot
+from services.capture.spool import Spool
 from services.capture.uplink import Uplink
 from services.capture.warmup import warm_up
 from services.runtime.logging import logger
@@ -48,6 +49,7 @@ class Worker:
             memory_limit=settings.uplink_memory,
             # A file can wait; frames on a wire do not.
             blocking=is_replay,
+            spool=_spool(settings),
         )
         self._agent = Agent(self.source, new_engine, self._uplink, settings.node, replay=is_replay)
         self._stop = threading.Event()
@@ -95,3 +97,9 @@ def open_source(settings: CaptureSettings, fanout_group: int | None = None) -> F
         snaplen=settings.snaplen,
         fanout_group=fanout_group,
     )
+
+
+def _spool(settings: CaptureSettings) -> Spool | None:
+    if settings.spool is None or settings.replay is not None:
+        return None  # a file can be read again
+    return Spool(settings.spool, settings.spool_limit)

@@ -214,6 +214,14 @@ class CaptureSettings(ServiceSettings):
     uplink_memory: Octets = Field(
         64 << 20, ge=1 << 20, description="Memory for batches that the scheduler has yet to store."
     )
+    spool: Path | None = Field(
+        None,
+        description="Folder on this node for batches that the scheduler has yet to store, so that "
+        "an agent that ends forgets none; memory alone if not given.",
+    )
+    spool_limit: Octets = Field(
+        1 << 30, ge=64 << 20, description="Most octets of that folder; then the oldest go."
+    )
     body_limit: Octets = Field(
         2 << 20,  # the most that a job can ask for, so that jobs decide
         le=1 << 30,
