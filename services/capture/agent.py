@@ -9,12 +9,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from services.capture.assignments import ActiveRun, Assignments
-from services.capture.frames.batch import FrameBatch, FrameSource, Loss
+from services.capture.frames.batch import CaptureError, FrameBatch, FrameSource, Loss
 from services.capture.matching import Calls, Matcher, flag
 from services.capture.packetstore import Overwritten, Packets, PacketStore, choose, packets_table
 from services.capture.pipeline import Pipeline, PipelineOptions
@@ -56,13 +57,29 @@ NewEngine = Callable[[], Engine]
 
 
 def new_engine_factory(
-    node: str, node_ip: str, packet_memory: int = PACKET_MEMORY, most_body: int = MOST_BODY
+    node: str,
+    node_ip: str,
+    packet_memory: int = PACKET_MEMORY,
+    most_body: int = MOST_BODY,
+    packet_disk: int = 0,
+    packet_folder: Path | None = None,
 ) -> NewEngine:
-    """Return what makes an engine whenever recording begins; sizes are in octets."""
+    """Return what makes an engine whenever recording begins; sizes are in octets.
+
+    packet_disk: keep that much of packets in a file in `packet_folder`, and none in memory.
+    """
 
     def new_engine() -> Engine:
         pipeline = Pipeline(PipelineOptions(node_name=node, node_ip=node_ip))
-        return Engine(pipeline, PacketStore(packet_memory, pipeline.most_streams), most_body)
+        return Engine(pipeline, new_store(pipeline.most_streams), most_body)
+
+    def new_store(most_streams: int) -> PacketStore:
+        if packet_disk:
+            try:
+                return PacketStore(packet_disk, most_streams, packet_folder)
+            except CaptureError as error:
+                _log.warning("packets are kept in memory", reason=str(error))
+        return PacketStore(packet_memory, most_streams)
 
     return new_engine
 

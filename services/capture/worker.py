@@ -33,7 +33,12 @@ class Worker:
         self.source = open_source(settings, fanout_group)
         self._grace_seconds = settings.grace_seconds
         new_engine = new_engine_factory(
-            settings.node, settings.node_ip, settings.packet_memory, settings.body_limit
+            settings.node,
+            settings.node_ip,
+            settings.packet_memory,
+            settings.body_limit,
+            settings.packet_disk,
+            settings.packet_folder,
         )
         is_replay = settings.replay is not None
         if not is_replay:

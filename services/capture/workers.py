@@ -54,7 +54,7 @@ class Workers:
         self._count = settings.workers
         share = {
             name: getattr(settings, name) // self._count
-            for name in ("packet_memory", "uplink_memory", "spool_limit")
+            for name in ("packet_memory", "packet_disk", "uplink_memory", "spool_limit")
         }
         self._settings = settings.model_copy(update=share)
         self._group = secrets.randbelow(1 << 16)

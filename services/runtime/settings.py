@@ -206,6 +206,14 @@ class CaptureSettings(ServiceSettings):
     packet_memory: Octets = Field(
         256 << 20, ge=1 << 20, description="Memory for packets whose stream has not matched yet."
     )
+    packet_disk: Octets = Field(
+        0,
+        description="Keep these packets in a file of this size instead, which reaches back longer.",
+    )
+    packet_folder: Path = Field(
+        Path("/var/tmp"),  # noqa: S108 - the file has no name
+        description="Folder on a disk of this node for that file.",
+    )
     ring_memory: Octets = Field(
         64 << 20,
         ge=1 << 20,
