@@ -208,7 +208,7 @@ class CaptureSettings(ServiceSettings):
     )
     packet_disk: Octets = Field(
         0,
-        description="Keep these packets in a file of this size instead, which reaches back longer.",
+        description="Keep these packets in a file of this size instead; it reaches back longer.",
     )
     packet_folder: Path = Field(
         Path("/var/tmp"),  # noqa: S108 - the file has no name

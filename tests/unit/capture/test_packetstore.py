@@ -240,7 +240,7 @@ def test_a_store_on_disk_keeps_the_same_as_one_in_memory(tmp_path):
 
 
 def test_a_disk_without_room_is_told_at_once(tmp_path):
-    with pytest.raises(CaptureError, match="cannot keep packets in a file of .* MiB in"):
+    with pytest.raises(CaptureError, match=r"cannot keep packets in a file of .* MiB in"):
         PacketStore(1 << 50, 4, tmp_path)
     with pytest.raises(CaptureError, match="No such file or directory"):
         PacketStore(10_000, 4, tmp_path / "missing")
