@@ -142,6 +142,11 @@ class Resolver:
                 return self._name(node)
             case ast.Path():
                 return self._path(node)
+            case ast.Call(receiver=None, name=name, at=at) if name not in FUNCTIONS:
+                hint = f"Write x.{name}(...)." if name in METHODS else did_you_mean(name, FUNCTIONS)
+                names = f"Functions are {', '.join(sorted(FUNCTIONS))}."
+                message = f"`{name[:80]}` is not a function of KFL."
+                return self._unknown(at, name, message, hint or names)
             case ast.Call(receiver=None):
                 return self.functions.call(node)
             case ast.Call():
@@ -325,8 +330,11 @@ class Resolver:
             return f"Write `{_KEYWORDS[name.lower()]}`."
         if name in METHODS:
             return f"Write x.{name}(...)."
-        ends = [known for known in NAMES if known.endswith("." + name)]
-        if ends:
+        root, _, end = name.rpartition(".")
+        ends = [known for known in NAMES if known.endswith("." + end)]
+        if name.replace(".", "_") in NAMES:
+            return f"Did you mean {name.replace('.', '_')}?"
+        if ends and (not root or root in WORDS):
             return f"Did you mean {' or '.join(ends[:3])}?"
         hint = did_you_mean(name, [*NAMES, *WORDS, *self._macros])
         if hint:

@@ -45,7 +45,7 @@ def test_all_that_is_wrong_is_said(wrong, sentences):
         ("http  and dns", "http  and dns"),  # as it was written
         ("https", "tls and (http or http2)"),
         ("not https", "not (tls and (http or http2))"),
-        ("dns or failed", "dns or (tls and (http or http2)) and status_code >= 500"),
+        ("dns or failed", "dns or ((tls and (http or http2)) and status_code >= 500)"),
         ("slow and dns", "(elapsed_time > 1000 or elapsedTime > 1) and dns"),
         ('redact("secret", "request.path")', 'redact("request.body", "request.path")'),
         ('secret.contains("x")', 'request.body.contains("x")'),
