@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import grpc
@@ -35,11 +35,22 @@ EXPORT_PATIENCE = 10
 """An export may work this many times longer than a question: it reads and sorts whole streams."""
 
 
+NO_MACROS: Mapping[str, str] = {}
+
+
 class QueryService(query_pb2_grpc.QueryServiceServicer):
     """Answers questions over the recordings of a Catalog with an Engine."""
 
-    def __init__(self, catalog: Catalog, engine: Engine, deadline_seconds: float) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        engine: Engine,
+        deadline_seconds: float,
+        macros: Mapping[str, str] = NO_MACROS,
+    ) -> None:
+        """`macros` are operators' words of KFL."""
         self._catalog = catalog
+        self._macros = macros
         self._engine = engine
         self._deadline_seconds = deadline_seconds
         self._slots = threading.BoundedSemaphore(MAX_CONCURRENT)
@@ -54,7 +65,7 @@ class QueryService(query_pb2_grpc.QueryServiceServicer):
         self, request: query_pb2.QueryRequest, context: grpc.ServicerContext
     ) -> Iterator[query_pb2.QueryResponse]:
         """Send the entries that match, what is missing, and how the question was answered."""
-        asked = read_request(request, context, self._catalog)
+        asked = read_request(request, context, self._catalog, self._macros)
         caller = _Caller(context)
         with told(context, self._catalog, asked.recordings):
             if asked.follow:
@@ -66,7 +77,7 @@ class QueryService(query_pb2_grpc.QueryServiceServicer):
         self, request: query_pb2.ExportRequest, context: grpc.ServicerContext
     ) -> Iterator[query_pb2.ExportResponse]:
         """Send a pcapng file."""
-        statement = read_statement(request.kfl, context, self._catalog)
+        statement = read_statement(request.kfl, context, self._catalog, self._macros)
         if statement.redactions:
             refuse(
                 context,
@@ -94,9 +105,9 @@ class QueryService(query_pb2_grpc.QueryServiceServicer):
         """Say how a statement is understood, or what is wrong with it."""
         del context
         response = query_pb2.CheckResponse()
-        diagnostics = list(kfl.check(request.kfl))
+        diagnostics = list(kfl.check(request.kfl, self._macros))
         if not any(found.is_error for found in diagnostics):
-            statement = kfl.compile(request.kfl)
+            statement = kfl.compile(request.kfl, self._macros)
             response.explanation = statement.explain()
             response.recordings.extend(dict.fromkeys(statement.recordings()))
             diagnostics += self._unknown_recordings(request.kfl, response.recordings)

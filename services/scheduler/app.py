@@ -60,8 +60,10 @@ class Scheduler:
         lifecycle.start()
         ingest = IngestService(writer, lifecycle)
 
+        jobs = JobsService(lifecycle, settings.macros)
+
         def add_services(server: grpc.Server) -> list[str]:
-            jobs_pb2_grpc.add_JobsServiceServicer_to_server(JobsService(lifecycle), server)
+            jobs_pb2_grpc.add_JobsServiceServicer_to_server(jobs, server)
             ingest_pb2_grpc.add_IngestServiceServicer_to_server(ingest, server)
             return [
                 jobs_pb2.DESCRIPTOR.services_by_name["JobsService"].full_name,

@@ -44,7 +44,7 @@ def assigned(jobs: Iterable[Job], now: datetime) -> Iterator[Assignment]:
 
 
 def _assignment(job: Job, number: int, start: datetime, stop: datetime) -> Assignment:
-    return Assignment(job.name, number, job.spec.kfl, start, stop, job.spec.body_limit)
+    return Assignment(job.name, number, job.spec.recorded_kfl, start, stop, job.spec.body_limit)
 
 
 class Bulletin:

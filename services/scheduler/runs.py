@@ -164,7 +164,7 @@ class Runs:
 
     def _take_data(self, job: Job, number: int) -> None:
         if (job.name, number) not in self._open:
-            self._writer.open_run(job.name, number, job.spec.kfl)
+            self._writer.open_run(job.name, number, job.spec.recorded_kfl)
             self._open.add((job.name, number))
 
     def _with_counts(self, name: str, run: Run) -> Run:

@@ -481,6 +481,17 @@ def test_check_says_what_is_wrong_and_where(two: Any, stub: Any) -> None:
     assert '"slow-cart"' in found.diagnostics[-1].message
 
 
+def test_words_of_operators_are_known(two: Any, serve_queries: Any) -> None:
+    stub = serve_queries(
+        macros={"failed": "http and status_code >= 500", "shop": 'record("checkout-500s")'}
+    )
+    assert ask(stub, "shop and failed").values("response", "status") == [503, 500, 500]
+    assert stub.Check(query_pb2.CheckRequest(kfl="shop and failed")).recordings == ["checkout-500s"]
+    assert "Did you mean failed" in refusal(stub, "shop and faild").details()
+    found = stub.Check(query_pb2.CheckRequest(kfl="http and\n  failed.status"))
+    assert (found.diagnostics[0].line, found.diagnostics[0].column) == (2, 3)
+
+
 def test_recordings_are_listed_with_what_they_hold(two: Any, stub: Any) -> None:
     first, second = stub.ListRecordings(query_pb2.ListRecordingsRequest()).recordings
     assert (first.name, first.runs, first.entries) == ("checkout-500s", 2, 4)
