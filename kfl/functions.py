@@ -40,17 +40,49 @@ FUNCTIONS = {
 """Functions that stand alone, with their help."""
 
 METHODS = {
-    "startsWith": "s.startsWith(t)",
-    "endsWith": "s.endsWith(t)",
-    "contains": "s.contains(t)",
-    "matches": "s.matches(re): RE2, not anchored",
+    "startsWith": "s.startsWith(t): the text begins with t",
+    "endsWith": "s.endsWith(t): the text ends with t",
+    "contains": "s.contains(t): t is somewhere in the text",
+    "matches": "s.matches(re): the regex is found in the text; RE2, not anchored",
     "json": "s.json(): the text decoded as JSON, base64 is tried first",
     "xml": "s.xml(): the text decoded as XML, base64 is tried first",
     "size": "x.size(): the same as size(x)",
 }
 """Functions behind a dot, with their help."""
 
+EXAMPLES = {
+    "size": "size(request.pathSegments) > 3",
+    "now": "timestamp < now()",
+    **{name: f"timestamp > {name}(-1)" for name in times.OFFSETS},
+    "datetime": 'timestamp >= datetime("10/19/2021, 6:29:02 PM")',
+    "timestamp": 'timestamp >= timestamp("2026-03-14T22:00:00Z")',
+    "duration": 'elapsedTime > duration("1.5s")',
+    "map_get": 'map_get(request.headers, "X-Tenant", "none") == "none"',
+    "redact": 'http and redact("request.headers.Authorization", "request.body")',
+    "limit": "response.status >= 500 and limit(100)",
+    "record": 'record("checkout-500s") and http',
+    "startsWith": 'request.path.startsWith("/api/")',
+    "endsWith": 'request.path.endsWith(".js")',
+    "contains": 'request.headers["User-Agent"].contains("curl")',
+    "matches": 'request.path.matches("^/api/v[0-9]+/")',
+    "json": 'request.body.json().user.name == "jane"',
+    "xml": 'response.body.xml().Envelope.Body.Fault.faultcode == "Client"',
+}
+"""A filter with each function."""
+
+_TEXTS = frozenset({"text", "number", "list", "any"})
+
+FITS = {
+    **dict.fromkeys(("startsWith", "endsWith", "contains", "matches"), _TEXTS),
+    **dict.fromkeys(("json", "xml"), frozenset({"text", "any"})),
+    "size": frozenset({"text", "list", "map", "any"}),
+}
+"""Types of values behind which each function makes sense."""
+
 _ARITY = {"now": (0, 0), "map_get": (3, 3), "redact": (1, 1000), "json": (0, 0), "xml": (0, 0)}
+
+NO_ARGUMENTS = {name for name, (_, most) in _ARITY.items() if most == 0}
+"""Functions with nothing between their brackets."""
 
 
 @functools.lru_cache(maxsize=1024)
