@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from kfl import ast
 from kfl.errors import KflError
+from kfl.filter import compile  # noqa: A004, the language's own word
 from kfl.parse import parse
 from kfl.resolve import IN_WORD, MAX_MACRO_DEPTH, MAX_NODES, check_macro_names, resolve
 from kfl.show import show
@@ -67,6 +68,18 @@ def expand(text: str, macros: Mapping[str, str]) -> str:
             f"With the words of operators put in: {error.message}", suggestion=error.suggestion
         ) from None
     return expanded
+
+
+def explain(text: str, macros: Mapping[str, str]) -> str:
+    """Filter.explain() of the filter with words of operators put in, where there is room for them.
+
+    Raises KflError for a filter that is wrong.
+    """
+    compiled = compile(text, macros)
+    try:
+        return compile(expand(text, macros)).explain()
+    except KflError:
+        return compiled.explain()
 
 
 def _sentence(name: str, error: KflError) -> str:

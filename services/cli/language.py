@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 import kfl
+from kfl import macros as words
 from services.cli import statement
 from services.cli.terminal import BAD_INPUT, CommandError, Output, new_app, print_json, say
 
@@ -26,9 +27,10 @@ def check(
     output: Annotated[Output, typer.Option(help="Text for people, JSON for programs.")] = (
         Output.TABLE
     ),
+    macros: statement.Macros = "",
 ) -> None:
     """Say whether a statement can be used, and what is doubtful about it."""
-    found = kfl.check(text)
+    found = kfl.check(text, statement.read_macros(macros))
     wrong = any(diagnostic.is_error for diagnostic in found)
     if output is Output.JSON:
         print_json({"ok": not wrong, "diagnostics": [_as_json(item) for item in found]})
@@ -42,18 +44,17 @@ def check(
 
 
 @app.command()
-def explain(text: Text) -> None:
+def explain(text: Text, macros: statement.Macros = "") -> None:
     """Show how a statement is understood."""
-    found = statement.compiled(text)
-    for warning in found.warnings:
+    for warning in statement.compiled(text, macros).warnings:
         say(statement.show(text, warning))
-    print(found.explain().rstrip("\n"))
+    print(words.explain(text, statement.read_macros(macros)).rstrip("\n"))
 
 
 @app.command()
-def match(text: Text) -> None:
+def match(text: Text, macros: statement.Macros = "") -> None:
     """Copy those entries from stdin to stdout that match; one JSON object a line."""
-    found = statement.compiled(text)
+    found = statement.compiled(text, macros)
     for warning in found.warnings:
         say(statement.show(text, warning))
     redactions = None

@@ -10,6 +10,7 @@ import pyarrow as pa
 from recorder.v1 import query_pb2, query_pb2_grpc
 
 import kfl
+from kfl.macros import explain
 from services.query import answer, export, ledger, messages, plan
 from services.query.asked import Asked, read_request, read_statement
 from services.query.catalog import Catalog, Opened, UnknownRecordingError
@@ -108,7 +109,7 @@ class QueryService(query_pb2_grpc.QueryServiceServicer):
         diagnostics = list(kfl.check(request.kfl, self._macros))
         if not any(found.is_error for found in diagnostics):
             statement = kfl.compile(request.kfl, self._macros)
-            response.explanation = statement.explain()
+            response.explanation = explain(request.kfl, self._macros)
             response.recordings.extend(dict.fromkeys(statement.recordings()))
             diagnostics += self._unknown_recordings(request.kfl, response.recordings)
         response.ok = not any(found.is_error for found in diagnostics)

@@ -84,3 +84,22 @@ def test_explain(capsys):
     out = capsys.readouterr().out
     assert "response.status" in out
     assert "500" in out
+
+
+MACROS = ["--macros", '{"https": "tls and (http or http2)"}']
+
+
+def test_words_of_operators_are_known(monkeypatch, capsys, tmp_path):
+    assert run(["kfl", "check", "https and status_code == 500", *MACROS]) == 0
+    assert run(["kfl", "explain", "dns or https", *MACROS]) == 0
+    assert "http2" in capsys.readouterr().out
+    secure = HTTP.replace("{", '{"tls": true, ', 1)
+    monkeypatch.setenv("RECORDER_MACROS", MACROS[1])
+    stdin = f"{HTTP}\n{secure}\n".encode()
+    assert match(monkeypatch, capsys, "https", stdin) == (0, f"{secure}\n", "")
+
+
+def test_what_is_wrong_with_words_of_operators_is_said_with_code_2(capsys):
+    assert run(["kfl", "check", "http", "--macros", '{"dns": "udp", "a": "nope"}']) == 2
+    err = capsys.readouterr().err
+    assert "--macros: The word `dns` exists already." in err

@@ -73,3 +73,11 @@ def test_what_is_too_large_with_its_words_is_refused():
         macros.expand(" or ".join(["wide"] * 3), wide)
     with pytest.raises(kfl.KflError, match="too large"):
         macros.expand(" or ".join(["wide"] * 30), wide)
+
+
+def test_explanations_show_what_words_stand_for():
+    assert "status_code >= 500" in macros.explain("dns or failed", WORDS)
+    wide = {"wide": " or ".join([f"dst.port == {n}" for n in range(500)])}
+    assert "wide" in macros.explain(" or ".join(["wide"] * 3), wide)
+    with pytest.raises(kfl.KflError):
+        macros.explain("nope", WORDS)
