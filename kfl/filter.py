@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from kfl.columns import ColumnFilter
+    from kfl.packets import Packets
 
 NO_MACROS: Mapping[str, str] = {}
 
@@ -100,6 +101,12 @@ class Filter:
     def protocols(self) -> frozenset[str] | None:
         """Protocol words of which every matching entry is at least one; None when there is none."""
         return protocols(self._meaning.tree)
+
+    def packets(self) -> Packets:
+        """The packets and dissectors that matching entries need; perhaps more, never fewer."""
+        from kfl.packets import packets
+
+        return packets(self._meaning.tree)
 
     def recordings(self) -> tuple[str, ...]:
         """Names in record(), in the order in which they first appear."""

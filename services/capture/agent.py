@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from services.capture.assignments import ActiveRun, Assignments
 from services.capture.frames.batch import CaptureError, FrameBatch, FrameSource, Loss
+from services.capture.kernelfilter import Filterable, KernelFilter
 from services.capture.matching import Calls, Matcher, flag
 from services.capture.packetstore import Overwritten, Packets, PacketStore, choose, packets_table
 from services.capture.pipeline import Pipeline, PipelineOptions
@@ -26,6 +27,10 @@ from services.runtime.logging import logger
 
 LOOK_SECONDS = 0.05
 """How often the agent looks whether a run begins or ends; a new list is noticed at once."""
+
+FILTER_AHEAD_NS = 1_000_000_000
+"""How long before a run begins the kernel already keeps what it needs, so that none of it is late.
+"""
 
 WAIT_SECONDS = 0.2
 """How often the wait for a first assignment looks whether the agent was told to stop."""
@@ -132,6 +137,7 @@ class Agent:
         self._node = node
         self._clock = clock or SystemClock()
         self._replay = replay
+        self._kernel = KernelFilter(source) if isinstance(source, Filterable) else None
         self._assignments = Assignments(ignore_times)
         self._engine: Engine | None = None
         self._matcher: Matcher | None = None
@@ -219,6 +225,7 @@ class Agent:
             self._assignments.update(self._uplink.assignments)
         now_ns = _time_ns(self._clock)
         changes = self._assignments.advance(now_ns)
+        self._filter_in_kernel(now_ns)
         for run in changes.ended:
             self._buffers.pop(run.key).flush(final=True)
             _log.info("run ended", job=run.key[0], run=run.key[1])
@@ -237,6 +244,16 @@ class Agent:
             if not self._replay and run.assignment.start_ns < self._begin_ns:
                 self._buffers[run.key].lose([self._late(run)], self._clock.monotonic())
             _log.info("run started", job=run.key[0], run=run.key[1], kfl=run.assignment.kfl)
+
+    def _filter_in_kernel(self, now_ns: int) -> None:
+        """Let the kernel keep what the runs need that are on, or soon will be."""
+        if self._kernel is None:
+            return
+        statements = {run.assignment.kfl for run in self._assignments.active}
+        for assignment in self._uplink.assignments:
+            if assignment.start_ns - FILTER_AHEAD_NS <= now_ns < assignment.stop_ns:
+                statements.add(assignment.kfl)
+        self._kernel.follow(statements)
 
     def _late(self, run: ActiveRun) -> Loss:
         """Return what a run misses that was on before this agent: the one before it may have died.
