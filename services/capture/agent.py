@@ -7,7 +7,7 @@ source, pipeline, packet store, matching, and one buffer for each run.
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,9 +38,10 @@ WAIT_SECONDS = 0.2
 PACKET_MEMORY = 256 << 20
 """Octets of packets whose stream has not matched yet: seconds of a busy node."""
 
-PACKET_ROWS = 512
-"""Packets that are copied at once; of 1500 octets they make a batch of less than a megabyte, which
-still fits when the storage limit is near."""
+PACKET_BYTES = 768 << 10
+PACKET_ROWS = 8192
+"""Octets of packets, and packets, that are copied at once: a batch of less than a megabyte still
+fits when the storage limit is near, and what the store has of a stream may be larger than any."""
 
 MOST_BODY = 1 << 30
 """Octets of one body: no limit but those of the jobs."""
@@ -330,9 +331,8 @@ class Agent:
         return Loss("store_overrun", start_ns, end_ns, lost.packets, lost.bytes, stream, detail)
 
     def _add_packets(self, engine: Engine, run: ActiveRun, packets: Packets, now: float) -> None:
-        # In pieces, since what the store has of a stream may be larger than any batch.
-        for begin in range(0, len(packets.rows), PACKET_ROWS):
-            piece = Packets(packets.octets, packets.rows[begin : begin + PACKET_ROWS])
+        for begin, end in _pieces(packets.rows["captured_length"]):
+            piece = Packets(packets.octets, packets.rows[begin:end])
             table = packets_table(piece, engine.pipeline.stream_ids, self._node)
             buffer = self._buffers[run.key]
             buffer.add("packets", table, now)
@@ -349,6 +349,18 @@ class Agent:
             self.progress.lost_octets[loss.kind] += loss.bytes
         for buffer in self._buffers.values():
             buffer.lose(losses, now)
+
+
+def _pieces(lengths: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yield (begin, end) of rows that are copied at once; a single one may be larger."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    begin = 0
+    while begin < len(lengths):
+        before = int(ends[begin - 1]) if begin else 0
+        end = int(np.searchsorted(ends, before + PACKET_BYTES, side="right"))
+        end = min(max(end, begin + 1), begin + PACKET_ROWS)
+        yield begin, end
+        begin = end
 
 
 def _time_ns(clock: Clock) -> int:

@@ -191,8 +191,8 @@ def _record_batch(
         "time": pa.array(np.ascontiguousarray(rows["timestamp"]), pa.int64()).cast(
             schema.TIMESTAMP
         ),
-        "link_type": pa.array(rows["link_type"].astype(np.uint16)),
-        "original_length": pa.array(rows["original_length"].astype(np.uint32)),
+        "link_type": pa.array(rows["link_type"].astype(np.uint16), pa.uint16()),
+        "original_length": pa.array(rows["original_length"].astype(np.uint32), pa.uint32()),
         "frame": pa.Array.from_buffers(
             pa.binary(), len(rows), [None, pa.py_buffer(offsets), pa.py_buffer(frames)]
         ),
