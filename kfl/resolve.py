@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kfl import ast, core
+from kfl.doubts import doubts
 from kfl.errors import Diagnostic, KflError, did_you_mean
 from kfl.fields import NAMES, Field
 from kfl.foreign import foreign_dialect
@@ -19,7 +20,7 @@ from kfl.functions import FUNCTIONS, METHODS, Functions
 from kfl.parse import parse
 from kfl.show import show, show_steps, show_text
 from kfl.slips import RESERVED
-from kfl.values import MISSING, arithmetic, number
+from kfl.values import MISSING, arithmetic
 from kfl.words import WORDS
 
 MAX_MACRO_DEPTH = 16
@@ -67,6 +68,8 @@ def resolve(tree: ast.Node, text: str, macros: Mapping[str, str], now_ms: int) -
     """The meaning of a parsed filter; errors among `problems`, nothing is raised."""
     resolver = Resolver(text, macros, now_ms)
     meaning = resolver.condition(tree)
+    if not any(problem.is_error for problem in resolver.problems):
+        resolver.problems.extend(doubts(meaning, tree, resolver.place))
     calls = resolver.functions
     return Meaning(
         meaning,
@@ -88,6 +91,7 @@ class Resolver:
         self._open_macros: list[str] = []
         self._macro_at = ast.START  # where the outermost of them stands
         self._nodes = 0
+        self._places: dict[int, tuple[core.Core, ast.Node]] = {}  # by id(), kept with the node
 
     def error(self, at: ast.Position, message: str, suggestion: str = "") -> core.Const:
         """Keep an error; the result stands for the value that could not be made."""
@@ -124,8 +128,19 @@ class Resolver:
             )
         return found
 
+    def place(self, made: core.Core) -> ast.Node | None:
+        """The node of the text from which a node was made."""
+        found = self._places.get(id(made))
+        return found[1] if found else None
+
     def value(self, node: ast.Node) -> core.Core:
         """Any node."""
+        made = self._value(node)
+        if not self._open_macros:
+            self._places[id(made)] = (made, node)
+        return made
+
+    def _value(self, node: ast.Node) -> core.Core:
         self._nodes += 1
         if self._nodes > MAX_NODES:
             if self._nodes == MAX_NODES + 1:
@@ -189,6 +204,7 @@ class Resolver:
         operator = node.operator
         left, right = self.value(node.left), self._right_of(node)
         if operator in _ARITHMETIC:
+            self._doubt_date(node)
             self._no_pattern(node.left, left, operator)
             self._no_pattern(node.right, right, operator)
             return self._arithmetic(operator, left, right, node.at)
@@ -207,9 +223,24 @@ class Resolver:
         if operator not in ("==", "!="):
             self._no_pattern(node.left, left, operator)
             self._no_pattern(node.right, right, operator)
-            self._check_order(node, left, right)
         self._check_record(node, left, right)
         return core.Compare(operator, left, right)
+
+    def _doubt_date(self, node: ast.Binary) -> None:
+        """`2026-03-14`, which is 2026 minus 3 minus 14."""
+        match node:
+            case ast.Binary(
+                "-",
+                ast.Binary("-", ast.Literal(int() as year), ast.Literal(int() as month)),
+                ast.Literal(int() as day),
+            ) if 1970 <= year <= 2200 and 1 <= month <= 12 and 1 <= day <= 31:
+                self.warn(
+                    node.at,
+                    "This takes the month and the day away from the year: it is no date.",
+                    f'Write timestamp("{year}-{month:02}-{day:02}T00:00:00Z").',
+                )
+            case _:
+                pass
 
     def _right_of(self, node: ast.Binary) -> core.Core:
         """The right side; where a comparison has an unknown word there, quotes were forgotten."""
@@ -260,15 +291,6 @@ class Resolver:
     def _no_pattern(self, node: ast.Node, value: core.Core, operator: str) -> None:
         if isinstance(value, core.Const) and isinstance(value.value, core.Pattern):
             self.error(node.at, f"A regex cannot stand beside `{operator}`.", "Use == or !=.")
-
-    def _check_order(self, node: ast.Binary, left: core.Core, right: core.Core) -> None:
-        for written, value in ((node.left, left), (node.right, right)):
-            text = value.value if isinstance(value, core.Const) else None
-            if isinstance(text, str) and number(text) is None:
-                self.warn(
-                    written.at,
-                    f"`{node.operator}` compares numbers, and this text is none: never true.",
-                )
 
     def _check_record(self, node: ast.Binary, left: core.Core, right: core.Core) -> None:
         named = core.Select((core.Key("record"),))
