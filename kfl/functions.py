@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfl import ast, core, times
 from kfl.errors import KflError, did_you_mean
-from kfl.parse import parse_selector
+from kfl.parse import parse
 from kfl.show import show
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ FUNCTIONS = {
     "timestamp": 'timestamp("2026-03-14T22:00:00Z"): a time, RFC 3339',
     "duration": 'duration("5m"): a length of time',
     "map_get": "map_get(m, k, default): the value of key k of map m, or the default",
-    "redact": 'redact("path", ...): always true; hides these values in what is returned',
+    "redact": 'redact("path", ...): always true; hides values, in a job before they are stored',
     "limit": "limit(n): always true; at most n results",
     "record": 'record("name"): the entry belongs to that recording',
 }
@@ -240,11 +240,15 @@ class Functions:
             if path is None:
                 continue
             try:
-                tree = parse_selector(path, argument.at)
+                tree = parse(path).tree
             except KflError as error:
-                self._resolver.error(argument.at, error.message, error.suggestion)
+                message = f"`{path[:80]}` is not a path: {error.message}"
+                self._resolver.error(argument.at, message, error.suggestion)
                 continue
-            self._redact_path(tree, argument.at, path)
+            if _is_redactable(tree):
+                self._redact_path(tree, argument.at, path)
+            else:
+                self._resolver.error(argument.at, f"`{path[:80]}` is not a path.", _REDACT_EXAMPLE)
         return core.Const(True)
 
     def _redact_path(self, tree: ast.Node, at: ast.Position, path: str) -> None:
@@ -258,19 +262,19 @@ class Functions:
             )
         if problems:
             return
-        if isinstance(value, core.Guarded):
-            value = value.value
-        selects = [value] if isinstance(value, core.Select) else list(core.children(value))
-        if not selects or not all(isinstance(select, core.Select) for select in selects):
+        paths = _redacted_paths(value)
+        if not paths:
             self._resolver.error(
                 at, f"`{path[:80]}` cannot be redacted.", "Name a path of the entry."
             )
-            return
-        for select in selects:
-            assert isinstance(select, core.Select)
-            first = select.steps[0]
-            assert isinstance(first, core.Key)
-            self.redactions.append(show(ast.Path(ast.Name(first.name), select.steps[1:])))
+        for found in paths:
+            if _is_below_a_body(found):
+                self._resolver.error(
+                    at,
+                    f"`{path[:80]}` is nowhere: a body is a text, with nothing below it.",
+                    "Write request.body.json() or request.body.xml() before the steps.",
+                )
+        self.redactions += map(show, paths)
 
     def _time(self, node: ast.Call, arguments: list[core.Core]) -> core.Core:
         name = node.name
@@ -292,3 +296,44 @@ class Functions:
             return core.Const(parse(value), "time")
         except ValueError as error:
             return self._resolver.error(at, str(error))
+
+
+_REDACT_EXAMPLE = 'Write one as in redact("request.body") or redact("request.body.json().user").'
+
+
+def _is_redactable(node: ast.Node) -> bool:
+    """A name, steps, json() and xml(): nothing else leads to values of an entry."""
+    while not isinstance(node, ast.Name):
+        if isinstance(node, ast.Path):
+            node = node.base
+        elif isinstance(node, ast.Call) and node.name in ("json", "xml") and node.receiver:
+            node = node.receiver
+        else:
+            return False
+    return True
+
+
+def _redacted_paths(value: core.Core) -> list[ast.Node]:
+    """The places of an entry from which a value comes, without aliases; none if it is no path."""
+    match value:
+        case core.Select(steps=(core.Key(name=name), *steps)):
+            return [ast.Path(ast.Name(name), tuple(steps)) if steps else ast.Name(name)]
+        case core.Guarded(value=inner):
+            return _redacted_paths(inner)
+        case core.Down(base=base, steps=steps):
+            return [ast.Path(path, steps) for path in _redacted_paths(base)]
+        case core.Decode(kind=kind, text=text):
+            return [ast.Call(path, kind, ()) for path in _redacted_paths(text)]
+        case _:
+            found = [_redacted_paths(part) for part in core.children(value)]
+            return [path for paths in found for path in paths] if all(found) else []
+
+
+def _is_below_a_body(path: ast.Node) -> bool:
+    return (
+        isinstance(path, ast.Path)
+        and isinstance(path.base, ast.Name)
+        and path.base.word in ("request", "response")
+        and path.steps[0] == ast.Key("body")
+        and len(path.steps) > 1
+    )

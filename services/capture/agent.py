@@ -332,10 +332,9 @@ class Agent:
 
     def _add_packets(self, engine: Engine, run: ActiveRun, packets: Packets, now: float) -> None:
         for begin, end in _pieces(packets.rows["captured_length"]):
-            piece = Packets(packets.octets, packets.rows[begin:end])
-            table = packets_table(piece, engine.pipeline.stream_ids, self._node)
             buffer = self._buffers[run.key]
-            buffer.add("packets", table, now)
+            piece = buffer.redacted(Packets(packets.octets, packets.rows[begin:end]))
+            buffer.add("packets", packets_table(piece, engine.pipeline.stream_ids, self._node), now)
             if buffer.is_due(now):
                 buffer.flush()
         self.progress.packets += len(packets.rows)

@@ -110,7 +110,7 @@ class _Tables:
         if not self._redactions:
             self.losses = yield from self._tables
             return
-        from services.query.redact import Redactions
+        from recordings.redaction import Redactions
 
         redactions = Redactions(self._redactions)
         while True:

@@ -59,7 +59,7 @@ def match(text: Text, macros: statement.Macros = "") -> None:
         say(statement.show(text, warning))
     redactions = None
     if found.redactions:
-        from services.query.redact import Redactions
+        from recordings.redaction import Redactions
 
         redactions = Redactions(found.redactions)
     remaining = found.limit

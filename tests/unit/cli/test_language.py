@@ -37,6 +37,32 @@ def test_match_redacts(monkeypatch, capsys):
     assert json.loads(out)["request"] == {"method": "GET", "body": "[REDACTED]"}
 
 
+def test_match_redacts_what_is_inside_of_texts(monkeypatch, capsys):
+    """In any JSON, also where an entry would have something else."""
+    text = (
+        'redact("request.body.json().user.password", "request.query.t", "response.body.xml().a.b")'
+    )
+    request = {"body": '{"user": {"password": "s3cret"}, "n":1}', "url": "/a?t=s3cret&u=1"}
+    request["queryString"] = {"t": ["s3cret", 1], "u": "1"}
+    entries = [
+        {"request": request, "response": {"body": "<a><b>s3cret</b></a>"}},
+        {"request": "text", "response": [1]},
+        {"request": {"body": {"user": 1}, "headers": [], "cookies": 3, "url": 4}, "response": None},
+    ]
+    stdin = "\n".join(json.dumps(entry) for entry in entries).encode()
+    code, out, _ = match(monkeypatch, capsys, text, stdin)
+    assert code == 0
+    assert "s3cret" not in out
+    first, *others = [json.loads(line) for line in out.splitlines()]
+    assert others == entries[1:]
+    assert first["request"] == {
+        "body": '{"user": {"password": "[REDACTED]"}, "n":1}',
+        "url": "/a?t=[REDACTED]&u=1",
+        "queryString": {"t": ["[REDACTED]", "[REDACTED]"], "u": "1"},
+    }
+    assert first["response"] == {"body": "<a><b>[REDACTED]</b></a>"}
+
+
 @pytest.mark.parametrize(
     ("stdin", "says"),
     [
