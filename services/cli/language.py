@@ -1,7 +1,8 @@
-"""`recorder kfl`: check, explain and match statements, without any service."""
+"""`recorder kfl`: check, explain, complete and match statements, without any service."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from typing import Annotated, Any
@@ -11,7 +12,15 @@ import typer
 import kfl
 from kfl import macros as words
 from services.cli import statement
-from services.cli.terminal import BAD_INPUT, CommandError, Output, new_app, print_json, say
+from services.cli.terminal import (
+    BAD_INPUT,
+    CommandError,
+    Output,
+    new_app,
+    print_json,
+    print_table,
+    say,
+)
 
 app = new_app(no_args_is_help=True, help="Check, explain and try out KFL statements.")
 
@@ -76,6 +85,37 @@ def match(text: Text, macros: statement.Macros = "") -> None:
         print(line.rstrip("\n"), flush=True)
         if remaining is not None:
             remaining -= 1
+
+
+@app.command()
+def complete(
+    text: Text,
+    caret: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Characters before the caret; all if not given."),
+    ] = None,
+    recording: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A name for record(); repeatable.")
+    ] = None,
+    output: Annotated[Output, typer.Option(help="Table for people, JSON for programs.")] = (
+        Output.TABLE
+    ),
+    macros: statement.Macros = "",
+) -> None:
+    """Show what can stand at a place of a statement, best first."""
+    if caret is not None and caret > len(text):
+        raise typer.BadParameter(f"--caret {caret} is behind the end: {len(text)} characters.")
+    found = kfl.complete(
+        text,
+        len(text) if caret is None else caret,
+        recordings=recording or (),
+        macros=statement.read_macros(macros),
+    )
+    if output is Output.JSON:
+        print_json(dataclasses.asdict(found))
+        return
+    rows = [(each.insert, each.kind, each.type, each.help) for each in found.candidates]
+    print_table(("INSERT", "KIND", "TYPE", "HELP"), rows)
 
 
 def _lines() -> Any:

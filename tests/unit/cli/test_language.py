@@ -129,3 +129,26 @@ def test_what_is_wrong_with_words_of_operators_is_said_with_code_2(capsys):
     assert run(["kfl", "check", "http", "--macros", '{"dns": "udp", "a": "nope"}']) == 2
     err = capsys.readouterr().err
     assert "--macros: The word `dns` exists already." in err
+
+
+def test_complete_shows_what_can_come_next(capsys):
+    assert run(["kfl", "complete", "response.stat"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["INSERT", "KIND", "TYPE", "HELP"]
+    assert lines[3].split()[:3] == ["status", "field", "number"]
+
+
+def test_complete_for_programs(capsys):
+    text = 'record("d") and http'
+    arguments = ["--caret", "9", "--recording", "demo", "--output", "json"]
+    assert run(["kfl", "complete", text, *arguments]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["start"], found["end"]) == (7, 10)
+    assert found["candidates"] == [
+        {"insert": '"demo"', "kind": "recording", "type": "text", "help": "a recording"}
+    ]
+
+
+def test_complete_refuses_a_caret_behind_the_end(capsys):
+    assert run(["kfl", "complete", "http", "--caret", "5"]) == 2
+    assert "behind the end: 4 characters" in capsys.readouterr().err
