@@ -8,6 +8,7 @@ from services.capture.agent import Agent, new_engine_factory
 from services.capture.frames import CaptureError, FrameSource, open_capture
 from services.capture.frames.interfaces import open_interfaces
 from services.capture.metrics import snapshot
+from services.capture.pcapfilter import Filtered, compile_filter
 from services.capture.spool import Spool
 from services.capture.uplink import Uplink
 from services.capture.warmup import warm_up
@@ -96,12 +97,14 @@ def open_source(settings: CaptureSettings, fanout_group: int | None = None) -> F
     """Open the file to replay, or else the interfaces. Raises CaptureError."""
     if settings.replay is not None:
         return open_capture(settings.replay)
-    return open_interfaces(
+    program = compile_filter(settings.bpf, settings.snaplen) if settings.bpf else None
+    source = open_interfaces(
         settings.interface,
         settings.ring_memory,
         snaplen=settings.snaplen,
         fanout_group=fanout_group,
     )
+    return source if program is None else Filtered(source, program)
 
 
 def _spool(settings: CaptureSettings) -> Spool | None:

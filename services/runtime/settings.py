@@ -197,6 +197,11 @@ class CaptureSettings(ServiceSettings):
     workers: int = Field(
         1, ge=1, le=64, description="Processes that share the packets of this node, by flow."
     )
+    bpf: str = Field(
+        "",
+        description="Capture what this filter keeps, in the language of pcap-filter(7), instead of "
+        "what the jobs need. Takes libpcap.",
+    )
     snaplen: int = Field(
         262_144, ge=64, le=262_144, description="Octets captured of each frame; the rest is lost."
     )
