@@ -104,6 +104,8 @@ class ColumnFilter:
     def __init__(self, node: core.Core) -> None:
         self._node = node
         self._leaves: dict[int, _Leaf | None] = {}
+        self.undecided: list[core.Core] = []
+        """Conditions that no column decides."""
         self.is_exact = self._prepare(node)
 
     def bounds(self, columns: Columns, rows: int) -> Bounds:
@@ -123,6 +125,8 @@ class ColumnFilter:
             case _:
                 leaf = _leaf(node)
                 self._leaves[id(node)] = leaf
+                if leaf is None:
+                    self.undecided.append(node)
                 return leaf is not None and leaf.is_exact
 
 

@@ -5,8 +5,8 @@ Not quite KFL: a value under a protocol is written without it, and regexes as r"
 
 from __future__ import annotations
 
-from kfl import core
-from kfl.show import show_steps, show_text
+from kfl import ast, core
+from kfl.show import show, show_steps, show_text
 
 
 def text(node: core.Core) -> str:
@@ -64,7 +64,7 @@ def _test(node: core.Core) -> str:
 
 def _constant(value: core.Constant) -> str:
     if isinstance(value, core.Pattern):
-        return "r" + show_text(value.text)
+        return show(ast.Regex(value.text))
     if isinstance(value, tuple):
         return f"[{', '.join(map(_constant, value))}]"
     if isinstance(value, str):

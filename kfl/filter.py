@@ -128,8 +128,8 @@ class Filter:
         return self._meaning.redactions
 
     def explain(self) -> str:
-        """The filter as a tree in text."""
-        return explain(self._parsed.tree)
+        """The filter as a tree in text, and what becomes of it."""
+        return explain(self, self._parsed.tree, self._meaning.tree)
 
 
 def compile(text: str, macros: Mapping[str, str] = NO_MACROS) -> Filter:  # noqa: A001
