@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,18 +21,22 @@ if TYPE_CHECKING:
 
     from kfl.columns import ColumnFilter
     from kfl.packets import Packets
+    from kfl.prune import Prune
 
 NO_MACROS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Sql:
-    """A condition for a WHERE over ENTRIES and `record`; `?` stands for each parameter in order.
+    """A condition over ENTRIES and `record`; `?` stands for each parameter in order.
 
     When not `exact`, rows that it lets through still have to be asked `Filter.matches`.
     """
 
     text: str
+    """Never NULL."""
+    where: str
+    """The same for a WHERE: NULL for some of what is false, as DuckDB's readers understand it."""
     parameters: list[Any]
     exact: bool = True
 
@@ -66,15 +70,26 @@ class Filter:
             entry = {**entry, "record": record}
         return self._matches(entry)
 
-    def sql(self, recordings: Mapping[str, str] | None = None) -> Sql:
+    def sql(
+        self,
+        recordings: Mapping[str, str] | None = None,
+        protocols: Callable[[], Collection[str] | None] = lambda: None,
+    ) -> Sql:
         """The same as a condition in DuckDB's SQL.
 
         `recordings` says which value of the column `record` each name stands for; a name that it
-        does not have stands for itself.
+        does not have stands for itself. `protocols` gives every value of protocol_name in the rows,
+        if that is known; it is called only when the condition is simpler for knowing it.
         """
         from kfl.sql import where
 
-        return where(self._meaning.tree, recordings or {})
+        return where(self._meaning.tree, recordings or {}, protocols)
+
+    def prune(self) -> Prune:
+        """Bounds of time and columns in which every match lies; what cannot be told is open."""
+        from kfl.prune import prune
+
+        return prune(self._meaning.tree)
 
     def columns(self, columns: Mapping[str, np.ndarray], rows: int) -> npt.NDArray[np.bool_]:
         """Which rows may match: never no wrongly. Columns as in ARCHITECTURE.md."""

@@ -7,7 +7,7 @@ the Parquet files and the rows of the journals that no file has yet, with the co
 # ruff: noqa: S608 - the only text put into SQL is names from the schema and from this file.
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,7 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from kfl import Filter
+from kfl.prune import Prune
 from recordings import schema
+from services.query import protocols
 from services.query.engine import Question
 
 FILE = "_file"
@@ -43,6 +45,8 @@ class Source:
     """Rows that no file has yet, with a text to know them by, like a path."""
     rows: int
     """In files and tails."""
+    times: tuple[tuple[int, int], ...] = ()
+    """First and last time of each file, in nanoseconds since 1970; or nothing is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +98,16 @@ def entries(
 ) -> Plan:
     """Plan for the entries that match, in the order of time: ENTRIES and `record`.
 
-    `limit` is only a help: the answer has at least as many rows, when there are as many.
+    `limit` is only a help: the answer has at least as many rows, when there are as many. Files in
+    which nothing can match are left out.
     """
-    sql = filter.sql({source.record: source.record for source in sources})
+    prune = filter.prune()
+    sources = [_pruned(source, prune, descending=descending) for source in sources]
+    sql = filter.sql(
+        {source.record: source.record for source in sources}, lambda: protocols.of(sources)
+    )
     is_exact = sql.exact and window.is_whole_microseconds
-    conditions, values = [f"({sql.text})"], list(sql.parameters)
+    conditions, values = [f"({sql.where})"], list(sql.parameters)
     for condition, bound in _bounds(window):
         conditions.append(f"start_time {condition} ?")
         values.append(bound)
@@ -124,6 +133,30 @@ def packets(sources: Sequence[Source], streams: pa.Table) -> Plan:
         order=("time", "node_name", "stream", "record"),
         is_exact=True,
         tables={"wanted": streams},
+    )
+
+
+def _pruned(source: Source, prune: Prune, *, descending: bool) -> Source:
+    """Return what of a source may match, its files in the order in which rows are wanted.
+
+    With a limit, DuckDB skips what comes after the rows that it has: so the files that have the
+    first rows of the answer come first.
+    """
+    if prune.nothing:
+        return replace(source, files=(), tails=(), times=())
+    if not source.times:
+        return source
+    window = Window(prune.start_ns, prune.end_ns)
+    kept = [
+        (times, path)
+        for path, times in zip(source.files, source.times, strict=True)
+        if window.touches(*times)
+    ]
+    kept.sort(key=lambda each: -each[0][1] if descending else each[0][0])
+    return replace(
+        source,
+        files=tuple(path for _, path in kept),
+        times=tuple(times for times, _ in kept),
     )
 
 
