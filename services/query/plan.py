@@ -95,32 +95,71 @@ def entries(
     window: Window = ALWAYS,
     descending: bool = False,
     limit: int | None = None,
+    ordered: bool = True,
 ) -> Plan:
     """Plan for the entries that match, in the order of time: ENTRIES and `record`.
 
     `limit` is only a help: the answer has at least as many rows, when there are as many. Files in
     which nothing can match are left out.
     """
-    prune = filter.prune()
-    sources = [_pruned(source, prune, descending=descending) for source in sources]
-    sql = filter.sql(
-        {source.record: source.record for source in sources}, lambda: protocols.of(sources)
+    chosen = _chosen(filter, sources, window, descending=descending)
+    return _plan(
+        schema.ENTRIES,
+        chosen.sources,
+        where=chosen.where,
+        values=chosen.values,
+        order=("start_time", "node_name", "stream", "index"),
+        ordered=ordered,
+        is_exact=chosen.is_exact,
+        descending=descending,
+        limit=limit if chosen.is_exact else None,
     )
-    is_exact = sql.exact and window.is_whole_microseconds
+
+
+def relation(
+    filter: Filter,
+    sources: Sequence[Source],
+    window: Window,
+    columns: str,
+    values: Sequence[object],
+) -> Question | None:
+    """Return the entries that match as a SELECT to ask more of, in a FROM: without any order.
+
+    `columns` is SQL over ENTRIES and `record`, with its values. None where SQL cannot decide alone.
+    """
+    chosen = _chosen(filter, sources, window)
+    if not chosen.is_exact:
+        return None
+    scan = _scan(schema.ENTRIES, chosen.sources, located=False)
+    return Question(
+        f"SELECT {columns} FROM ({scan.sql}) AS rows WHERE {chosen.where}",
+        [*values, *scan.parameters, *chosen.values],
+        scan.tables,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """What is read of the sources, and the condition for it."""
+
+    sources: list[Source]
+    where: str
+    values: list[object]
+    is_exact: bool
+
+
+def _chosen(
+    filter: Filter, sources: Sequence[Source], window: Window, *, descending: bool = False
+) -> _Chosen:
+    prune = filter.prune()
+    kept = [_pruned(source, prune, descending=descending) for source in sources]
+    sql = filter.sql({source.record: source.record for source in kept}, lambda: protocols.of(kept))
     conditions, values = [f"({sql.where})"], list(sql.parameters)
     for condition, bound in _bounds(window):
         conditions.append(f"start_time {condition} ?")
         values.append(bound)
-    return _plan(
-        schema.ENTRIES,
-        sources,
-        where=" AND ".join(conditions),
-        values=values,
-        order=("start_time", "node_name", "stream", "index"),
-        is_exact=is_exact,
-        descending=descending,
-        limit=limit if is_exact else None,
-    )
+    is_exact = sql.exact and window.is_whole_microseconds
+    return _Chosen(kept, " AND ".join(conditions), values, is_exact)
 
 
 def packets(sources: Sequence[Source], streams: pa.Table) -> Plan:
@@ -178,42 +217,62 @@ def _plan(
     values: list[object],
     order: tuple[str, ...],
     is_exact: bool,
+    ordered: bool = True,
     descending: bool = False,
     limit: int | None = None,
     tables: dict[str, pa.Table] | None = None,
 ) -> Plan:
-    columns = ", ".join(f'"{name}"' for name in table.names)
-    scans: list[str] = []
-    parameters: list[object] = []
-    registered = dict(tables or {})
-    tails: dict[str, pa.Table] = {}
-    for source in sources:
-        if source.files:
-            scans.append(
-                f"SELECT {columns}, ? AS record, filename AS {FILE}, file_row_number AS {ROW} "
-                f"FROM {PARQUET}"
-            )
-            parameters += [source.record, [str(path) for path in source.files]]
-        # A source without any rows still gives its columns to the SELECT.
-        nothing = () if source.files or source.tails else (("", table.empty_table()),)
-        for place, tail in (*source.tails, *nothing):
-            name = f"tail_{len(tails)}"
-            scans.append(f"SELECT {columns}, ? AS record, ? AS {FILE}, {ROW} FROM {name}")
-            parameters += [source.record, place]
-            tails[place] = tail
-            registered[name] = _numbered(tail, table)
-    direction = "DESC" if descending else "ASC"
-    # Files and rows are in the order of arrival: it decides among packets of the same time.
-    ordered = ", ".join(f'"{name}" {direction}' for name in (*order, FILE, ROW))
-    sql = (
-        f"SELECT {columns}, record, {FILE}, {ROW} FROM ({' UNION ALL '.join(scans)}) AS rows "
-        f"WHERE {where} ORDER BY {ordered}"
-    )
-    parameters += values
+    columns = _columns(table)
+    scan = _scan(table, sources, located=True)
+    sql = f"SELECT {columns}, record, {FILE}, {ROW} FROM ({scan.sql}) AS rows WHERE {where}"
+    parameters = [*scan.parameters, *values]
+    if ordered:
+        direction = "DESC" if descending else "ASC"
+        # Files and rows are in the order of arrival: it decides among packets of the same time.
+        sql += " ORDER BY " + ", ".join(f'"{name}" {direction}' for name in (*order, FILE, ROW))
     if limit is not None:
         sql += " LIMIT ?"
         parameters.append(limit)
-    return Plan(Question(sql, parameters, registered), tails, order[0], is_exact, descending)
+    question = Question(sql, parameters, {**scan.tables, **(tables or {})})
+    return Plan(question, scan.tails, order[0], is_exact, descending)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scan:
+    """All rows of a table in some sources, and `record`."""
+
+    sql: str
+    parameters: list[object]
+    tables: dict[str, pa.Table]
+    tails: dict[str, pa.Table]
+
+
+def _scan(table: pa.Schema, sources: Sequence[Source], *, located: bool) -> _Scan:
+    """Read the sources; when `located`, with FILE and ROW."""
+    columns = _columns(table)
+    scans: list[str] = []
+    parameters: list[object] = []
+    registered: dict[str, pa.Table] = {}
+    tails: dict[str, pa.Table] = {}
+    for source in sources:
+        if source.files:
+            place = f", filename AS {FILE}, file_row_number AS {ROW}" if located else ""
+            scans.append(f"SELECT {columns}, ? AS record{place} FROM {PARQUET}")
+            parameters += [source.record, [str(path) for path in source.files]]
+        # A source without any rows still gives its columns to the SELECT.
+        nothing = () if source.files or source.tails else (("", table.empty_table()),)
+        for name_of_tail, tail in (*source.tails, *nothing):
+            name = f"tail_{len(tails)}"
+            place = f", ? AS {FILE}, {ROW}" if located else ""
+            scans.append(f"SELECT {columns}, ? AS record{place} FROM {name}")
+            parameters += [source.record, *([name_of_tail] if located else [])]
+            tails[name_of_tail] = tail
+            registered[name] = _numbered(tail, table)
+    return _Scan(" UNION ALL ".join(scans), parameters, registered, tails)
+
+
+def _columns(table: pa.Schema) -> str:
+    return ", ".join(f'"{name}"' for name in table.names)
 
 
 def _numbered(tail: pa.Table, table: pa.Schema) -> pa.Table:
