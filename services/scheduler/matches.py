@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 MOST_CALLS = 2**31 - 1
 """Of one agent and run: more than any limit() can say."""
 
+MOST_AGENTS = 10_000
+"""Of a run; as many as deliveries.py waits for. What more tell is not counted."""
+
 Key = tuple[str, int]
 """Job and run."""
 
@@ -53,6 +56,8 @@ class Matches:
         with self._changed:
             agents = self._runs.setdefault((job, run), _Run()).agents
             calls = min(calls, MOST_CALLS)
+            if agent_id not in agents and len(agents) >= MOST_AGENTS:
+                return
             count = agents.setdefault(agent_id, _Count(first=calls))
             if calls < count.now:
                 count.before += count.now

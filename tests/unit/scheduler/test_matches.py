@@ -40,6 +40,15 @@ def test_after_a_restart_what_is_stored_counts_at_least():
     assert matches.elsewhere("c") == {RUN: 6}
 
 
+def test_there_are_not_agents_without_end(monkeypatch):
+    monkeypatch.setattr("services.scheduler.matches.MOST_AGENTS", 2)
+    matches = Matches()
+    for agent_id in "abc":
+        matches.told(agent_id, *RUN, 1)
+    matches.told("a", *RUN, 2)
+    assert matches.elsewhere("d") == {RUN: 3}
+
+
 def test_no_agent_counts_without_end():
     matches = Matches()
     matches.told("a", *RUN, 1 << 63)
