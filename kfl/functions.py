@@ -260,7 +260,7 @@ class Functions:
             self._resolver.problems[before + offset] = type(problem)(
                 problem.is_error, at.line, at.column, problem.message, problem.suggestion
             )
-        if problems:
+        if any(problem.is_error for problem in problems):  # a doubt hides no less
             return
         paths = _redacted_paths(value)
         if not paths:
