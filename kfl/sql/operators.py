@@ -16,6 +16,7 @@ from kfl.sql.pieces import (
     Piece,
     all_of,
     any_of,
+    items_of,
     let,
     negate,
     parameter,
@@ -198,7 +199,7 @@ def _json_contains(x: Piece, item: Any) -> Piece:
     return put(
         "CASE json_type({}) WHEN 'ARRAY' THEN {} WHEN 'OBJECT' THEN {} ELSE FALSE END",
         x,
-        any_of(put("json_extract({}, '$[*]')", x), lambda e: json_equals(e, item)),
+        any_of(items_of(x), lambda e: json_equals(e, item)),
         some_of(is_key),
     )
 

@@ -156,6 +156,14 @@ def let(value: Piece, body: Callable[[Piece], Piece]) -> Piece:
     return put("list_transform([{}], lambda " + bound + ": {})[1]", value, inner)
 
 
+def items_of(x: Piece, path: str = "$[*]") -> Piece:
+    """The elements of a JSON list, or what else a path finds many of.
+
+    With its type, since DuckDB takes what it finds below a constant for a null without one.
+    """
+    return put(f"CAST(json_extract({{}}, '{path}') AS JSON[])", x)
+
+
 def each(items: Piece, body: Callable[[Piece], Piece]) -> Piece:
     """list_transform."""
     bound = name()

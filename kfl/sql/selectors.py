@@ -14,6 +14,7 @@ from kfl.sql.pieces import (
     Piece,
     all_of,
     each,
+    items_of,
     let,
     parameter,
     put,
@@ -461,11 +462,10 @@ def _at_step(value: Plain, step: core.Step) -> Plain:
 
 def _elements(x: Piece) -> Piece:
     return put(
-        "CASE json_type({}) WHEN 'ARRAY' THEN json_extract({}, '$[*]')"
-        " WHEN 'OBJECT' THEN json_extract({}, '$.*') END",
+        "CASE json_type({}) WHEN 'ARRAY' THEN {} WHEN 'OBJECT' THEN {} END",
         x,
-        x,
-        x,
+        items_of(x),
+        items_of(x, "$.*"),
     )
 
 

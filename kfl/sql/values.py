@@ -25,6 +25,7 @@ from kfl.sql.pieces import (
     all_of,
     any_of,
     is_true,
+    items_of,
     join,
     let,
     parameter,
@@ -225,11 +226,10 @@ def json_text_test(x: Piece, test: Callable[[Piece], Piece]) -> Piece:
 
 def over_json(x: Piece, scalar: Callable[[Piece], Piece]) -> Piece:
     """A test of a JSON value that is there: of a list by any of its elements."""
-    elements = put("json_extract({}, '$[*]')", x)
     return put(
         "CASE WHEN json_type({}) = 'ARRAY' THEN {} ELSE {} END",
         x,
-        any_of(elements, scalar),
+        any_of(items_of(x), scalar),
         scalar(x),
     )
 
