@@ -32,6 +32,8 @@ LATEST_NS = (2**63 - 1) // 1000 * 1000
 EARLIEST_NS = -LATEST_NS
 """Times that a timestamp in nanoseconds can hold, and in microseconds too: years 1677 to 2262."""
 
+_WANTED = "(record, node_name, stream) IN (SELECT record, node_name, stream FROM wanted)"
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -167,12 +169,37 @@ def packets(sources: Sequence[Source], streams: pa.Table) -> Plan:
     return _plan(
         schema.PACKETS,
         sources,
-        where="(record, node_name, stream) IN (SELECT record, node_name, stream FROM wanted)",
+        where=_WANTED,
         values=[],
         order=("time", "node_name", "stream", "record"),
         is_exact=True,
         tables={"wanted": streams},
     )
+
+
+def of_streams(table: pa.Schema, sources: Sequence[Source], streams: pa.Table) -> Question:
+    """Return the rows of STREAMS or PACKETS of `streams` (record, node_name, stream), unordered."""
+    scan = _scan(table, sources, located=False)
+    return Question(
+        f"SELECT * FROM ({scan.sql}) AS rows WHERE {_WANTED}",
+        scan.parameters,
+        {**scan.tables, "wanted": streams},
+    )
+
+
+def of_stream(table: pa.Schema, source: Source, node: str, stream: str) -> Question:
+    """Return the rows of one stream: readers of files know a comparison with a constant best."""
+    scan = _scan(table, [source], located=False)
+    return Question(
+        f"SELECT * FROM ({scan.sql}) AS rows WHERE stream = ? AND node_name = ?",
+        [*scan.parameters, stream, node],
+        scan.tables,
+    )
+
+
+def microseconds(time: datetime) -> int:
+    """Return a time of an answer in microseconds since 1970."""
+    return (time - EPOCH) // timedelta(microseconds=1)
 
 
 def _pruned(source: Source, prune: Prune, *, descending: bool) -> Source:
