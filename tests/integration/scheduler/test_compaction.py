@@ -11,7 +11,7 @@ import time
 import pytest
 
 import kfl
-from recordings import layout, snapshot
+from recordings import layout, merging, snapshot, verify
 from services.query import answer, plan
 from services.query.catalog import Catalog
 from services.query.engine import Engine
@@ -159,7 +159,7 @@ def indices(follower):
     return found + [
         number
         for path in entries.files
-        for number in answer.merging.read_column(path, "index").to_pylist()
+        for number in merging.read_column(path, "index").to_pylist()
     ]
 
 
@@ -175,3 +175,18 @@ def test_a_follower_that_was_away_for_long_gets_every_row_once(tmp_path, recordi
     assert any(layout.is_merged(path.name) for path in taken.files("entries"))
     found += indices(follower)
     assert sorted(found) == list(range(recording.stored))
+
+
+def test_a_recording_that_changes_all_the_time_is_verified(tmp_path, recording):
+    end = time.monotonic() + 4
+    rounds = 0
+    while time.monotonic() < end:
+        least = recording.stored
+        (found,) = verify.check(tmp_path, "checkout")
+        assert found.difference is None
+        assert found.rows["entries"] >= least
+        rounds += 1
+    assert rounds > 1
+    recording.end()
+    (found,) = verify.check(tmp_path, "checkout")
+    assert found.rows["entries"] == recording.stored
