@@ -44,15 +44,12 @@ class Sql:
 class Filter:
     """A compiled filter. It does not change; threads may share it."""
 
-    __slots__ = ("_columns", "_matches", "_meaning", "_parsed", "_uses_record", "text", "warnings")
+    __slots__ = ("_columns", "_matches", "_meaning", "_parsed", "_uses_record", "_warnings", "text")
 
     def __init__(self, text: str, parsed: Parsed, meaning: Meaning) -> None:
         """Made by compile()."""
         self.text = text
-        self.warnings: list[Diagnostic] = [
-            *parsed.warnings,
-            *(problem for problem in meaning.problems if not problem.is_error),
-        ]
+        self._warnings: list[Diagnostic] | None = None
         self._parsed = parsed
         self._meaning = meaning
         self._uses_record = any(
@@ -63,6 +60,13 @@ class Filter:
 
     def __repr__(self) -> str:
         return f"Filter({self.text!r})"
+
+    @property
+    def warnings(self) -> list[Diagnostic]:
+        """What is doubtful, in the order of the text."""
+        if self._warnings is None:
+            self._warnings = _remarks(self._parsed, self._meaning)
+        return self._warnings
 
     def matches(self, entry: Mapping[str, Any], record: str | None = None) -> bool:
         """Whether the JSON object of an entry matches; `record` is the recording it is from."""
@@ -166,10 +170,16 @@ def check(text: str, macros: Mapping[str, str] = NO_MACROS) -> list[Diagnostic]:
     try:
         check_macro_names(macros)
         parsed = parse(text)
-        problems = [*parsed.warnings, *resolve(parsed.tree, text, macros, _now_ms()).problems]
+        return _remarks(parsed, resolve(parsed.tree, text, macros, _now_ms()))
     except KflError as error:
         return [error.diagnostic()]
-    return sorted(problems, key=lambda problem: (problem.line, problem.column))
+
+
+def _remarks(parsed: Parsed, meaning: Meaning) -> list[Diagnostic]:
+    found = [*parsed.warnings, *meaning.problems]
+    if not any(problem.is_error for problem in found):
+        found += meaning.doubts()
+    return sorted(found, key=lambda problem: (problem.line, problem.column))
 
 
 def _now_ms() -> int:

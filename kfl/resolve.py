@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from kfl import ast, core
@@ -62,14 +62,17 @@ class Meaning:
     limit: int | None = None
     redactions: tuple[str, ...] = ()
     recordings: tuple[str, ...] = ()
+    doubts: Callable[[], list[Diagnostic]] = list
+    """What is never true, or always: for who wants to read it, since it takes as long as the rest.
+
+    Only for a filter without errors.
+    """
 
 
 def resolve(tree: ast.Node, text: str, macros: Mapping[str, str], now_ms: int) -> Meaning:
     """The meaning of a parsed filter; errors among `problems`, nothing is raised."""
     resolver = Resolver(text, macros, now_ms)
     meaning = resolver.condition(tree)
-    if not any(problem.is_error for problem in resolver.problems):
-        resolver.problems.extend(doubts(meaning, tree, resolver.place))
     calls = resolver.functions
     return Meaning(
         meaning,
@@ -77,6 +80,7 @@ def resolve(tree: ast.Node, text: str, macros: Mapping[str, str], now_ms: int) -
         calls.limit,
         tuple(dict.fromkeys(calls.redactions)),
         tuple(dict.fromkeys(calls.recordings)),
+        lambda: doubts(meaning, tree, resolver.place),
     )
 
 
