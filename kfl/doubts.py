@@ -83,6 +83,10 @@ class _Doubts:
                 Diagnostic(False, at.line, at.column, message, "Look at each of its parts.")
             )
         said.extend(self._presences(self._tree, self._written))
+        places = {(doubt.line, doubt.column) for doubt in said}
+        for doubt in self._unlikely(self._tree, self._written):
+            if (doubt.line, doubt.column) not in places:
+                said.append(doubt)
         return said
 
     def _diagnostic(self, doubt: _Doubt, whole: Truths) -> Diagnostic:
@@ -189,9 +193,7 @@ class _Doubts:
         """Who has the field that one of them asks for, where the other rules it out."""
         for node in (other, one):
             for each in core.walk(node):
-                steps = each.steps if isinstance(each, core.Select) else ()
-                name = ".".join(step.name for step in steps if isinstance(step, core.Key))
-                field = NAMES.get(name)
+                field = NAMES.get(_name(each))
                 word = (one, other)[node is one]
                 if field and isinstance(word, core.Word) and self._lacks(word.name, node):
                     who = ", ".join(field.protocols)
@@ -224,6 +226,35 @@ class _Doubts:
         if known is None:
             return _MISSING
         return _unlike(bare, known, self._show(bare.written, self._written))
+
+    # ------------------------------------------------------------------ of another protocol
+
+    def _unlikely(self, node: core.Core, above: ast.Node) -> Iterator[Diagnostic]:
+        """Comparisons that are never true of the protocol that most people mean by a field."""
+        at = self._place(node, above)
+        for part in _conditions(node):
+            yield from self._unlikely(part, at)
+        bare = None if isinstance(node, core.Not) else self._possible.bare(node)
+        if bare is None or bare.negated or self._possible.truths(node) == ONLY_FALSE:
+            return
+        field = NAMES.get(_name(bare.written))
+        if field is None or len(field.protocols) < 2:
+            return
+        usual, *others = field.protocols
+        named = {each.name for each in core.walk(self._tree) if isinstance(each, core.Word)}
+        kinds = self._possible.kinds(bare.written, usual)
+        kind = next(iter(kinds), None)
+        if len(kinds) != 1 or not isinstance(kind, Kind) or candidates(bare, kind) != []:
+            return
+        if named.isdisjoint(others):
+            why, suggestion = _unlike(bare, kind, field.name)
+            yield Diagnostic(
+                False,
+                at.at.line,
+                at.at.column,
+                f"This is never true of {usual}: {why}. It can be of {', '.join(others)} alone.",
+                f"{suggestion.removesuffix('.')}, or name the protocol.",
+            )
 
     # ------------------------------------------------------------------ presence
 
@@ -276,6 +307,12 @@ class _Doubts:
         """Its kinds in the worlds that have it."""
         kinds = self._possible.kinds(bare.written) - {GONE}
         return [kind if isinstance(kind, Kind) else None for kind in kinds]
+
+
+def _name(node: core.Core) -> str:
+    """The path of a selector, as the catalogue has it; "" for others."""
+    steps = node.steps if isinstance(node, core.Select) else ()
+    return ".".join(step.name for step in steps if isinstance(step, core.Key))
 
 
 def _conditions(node: core.Core) -> tuple[core.Core, ...]:

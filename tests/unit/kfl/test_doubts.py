@@ -123,7 +123,6 @@ def test_what_only_asks_whether_a_value_is_there_gets_a_warning(text, field):
     [
         *("true", "false", "limit(5)", 'limit(5) and redact("request.body")', "not true"),
         "http and limit(5)",
-        'response.status == "ok"',  # a database's status is a text
         "request.method == 5",  # a text can be a number
         'src.port == 80 and src.port == "80.0"',
         "response.status > 500 and response.status < 501",
@@ -168,3 +167,23 @@ def test_long_filters_are_looked_at_too():
 
 def test_compile_keeps_the_warnings():
     assert kfl.compile("dns and http").warnings == kfl.check("dns and http")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['response.status == "ok"', 'dns or response.status == "ok"'],
+)
+def test_what_the_usual_protocol_never_has_gets_a_warning(text):
+    (doubt,) = kfl.check(text)
+    assert not doubt.is_error
+    assert "This is never true of http: `response.status` is a number" in doubt.message
+    assert doubt.message.endswith("It can be of mysql, postgresql, mongodb alone.")
+    assert doubt.suggestion == "Compare with a number, or name the protocol."
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['mysql and response.status == "ok"', "response.status == 500", 'response.status == "5"'],
+)
+def test_what_a_named_protocol_can_have_gets_none(text):
+    assert kfl.check(text) == []
