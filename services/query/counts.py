@@ -168,6 +168,22 @@ class Top:
     entries: int
 
 
+def frequent(session: Session, found: Matched, keyed: Keyed, limit: int) -> tuple[list[str], int]:
+    """Return the values that most entries have, as by_value() has them, and how many entries."""
+    grouped = keyed.then(
+        found,
+        f"SELECT CAST({KEY} AS VARCHAR) AS {KEY}, count(*) AS entries,"
+        f" count(*) FILTER (WHERE {PLACE} = 0) AS whole FROM {{}} GROUP BY {KEY}",
+    )
+    question = Matched(grouped).then(
+        f"SELECT {KEY}, (sum(whole) OVER ())::BIGINT AS total FROM {{}}"
+        f" ORDER BY entries DESC, {KEY} LIMIT {limit + 1}"
+    )
+    found_rows = list(rows(session, question))
+    values = [row[KEY] for row in found_rows if row[KEY] is not None]
+    return values[:limit], found_rows[0]["total"] if found_rows else 0
+
+
 def by_value(session: Session, found: Matched, keyed: Keyed, limit: int) -> Top:
     """Return the values that most entries have; among equals, the first in the order of texts."""
     grouped = keyed.then(

@@ -69,10 +69,9 @@ class FiguresRpc(QueryBase):
                 one.notes += by.warnings
                 keyed = Keyed(by, one.protocols)
                 found = one.found([*columns, keyed.column()])
-                top = counts.by_value(one.session, found, keyed, series)
-                entries = top.entries
+                values, entries = counts.frequent(one.session, found, keyed, series)
                 buckets = counts.by_time_and_value(
-                    one.session, found, width_ms * 1000, keyed, [value for value, _ in top.values]
+                    one.session, found, width_ms * 1000, keyed, values
                 )
             return query_pb2.HistogramResponse(
                 bucket_ms=width_ms,
