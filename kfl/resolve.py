@@ -16,7 +16,7 @@ from kfl.doubts import doubts
 from kfl.errors import Diagnostic, KflError, did_you_mean
 from kfl.fields import NAMES, Field
 from kfl.foreign import foreign_dialect
-from kfl.functions import FUNCTIONS, METHODS, Functions
+from kfl.functions import FUNCTIONS, METHODS, Functions, by_branch
 from kfl.parse import parse
 from kfl.show import show, show_steps, show_text
 from kfl.slips import RESERVED
@@ -228,7 +228,7 @@ class Resolver:
                     'Write, for example, request.method in ["GET", "HEAD"]; '
                     "for a part of a text, x.contains(y).",
                 )
-            return core.Within(left, right)
+            return by_branch(right, lambda holder: core.Within(left, holder))
         if operator not in ("==", "!="):
             self._no_pattern(node.left, left, operator)
             self._no_pattern(node.right, right, operator)
@@ -409,7 +409,7 @@ class Resolver:
                     f"`{show(node.base)[:60]}` has nothing below it.",
                     "Steps follow a field, as in request.path.",
                 )
-            return core.Down(base, node.steps)
+            return by_branch(base, lambda value: below(value, node.steps))
         root = node.base.word
         if root in self._macros:
             return self.error(
@@ -508,6 +508,17 @@ def check_macro_names(macros: Mapping[str, str]) -> None:
             )
         if name in WORDS or name in NAMES or name in FUNCTIONS or name in RESERVED:
             raise KflError(f"The word `{name}` exists already.", suggestion="Choose another name.")
+
+
+def below(value: core.Core, steps: tuple[ast.Step, ...]) -> core.Core:
+    """The value at a path below a value."""
+    match value:
+        case core.Select(steps=before, unit=unit):
+            return core.Select((*before, *steps), unit)
+        case core.Guarded(word=word, value=inner):
+            return core.Guarded(word, below(inner, steps))
+        case _:
+            return core.Down(value, steps)
 
 
 def _steps(path: str) -> tuple[ast.Step, ...]:

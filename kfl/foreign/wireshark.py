@@ -245,15 +245,13 @@ def _why_not(name: str) -> str:
 
 
 def _is_regex(pattern: str) -> bool:
-    import re2  # few filters are Wireshark's
+    from kfl.functions import MAX_REGEX_LENGTH, compile_regex  # which parse, as we are asked there
 
-    options = re2.Options()
-    options.log_errors = False
     try:
-        re2.compile(pattern, options)
-    except re2.error:
+        compile_regex(pattern[: MAX_REGEX_LENGTH + 1])
+    except ValueError:
         return False
-    return len(pattern) < 1_000
+    return len(pattern) <= MAX_REGEX_LENGTH
 
 
 def _with_word(rule: Rule, condition: Condition) -> Condition:
