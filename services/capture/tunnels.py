@@ -48,6 +48,7 @@ ETHERTYPE_ETHERNET = 0x6558  # "transparent Ethernet bridging"; used here for al
 ETHERTYPE_ERSPAN = 0x88BE
 OTHER_ETHERTYPES = (0x0806, 0x8863, 0x88CC)  # ARP, PPPoE discovery, LLDP: inside, but no packets
 LARGEST_802_3 = 1500  # an Ethernet type up to this is a length
+NO_802_3 = -1
 
 VXLAN_HEADER_SIZE, GENEVE_HEADER_SIZE, GRE_HEADER_SIZE, ERSPAN_HEADER_SIZE = 8, 8, 4, 8
 VXLAN_HAS_ID = 0x08
@@ -56,7 +57,7 @@ GRE_CHECKSUM, GRE_ROUTING, GRE_KEY_PRESENT, GRE_SEQUENCE = 0x8000, 0x4000, 0x200
 GRE_VERSION = 0x0007
 LARGEST_RESERVED_VSID = 0xFFF  # RFC 7637, 3.2: a key whose upper 24 bits are above is NVGRE's
 ERSPAN_SESSION = 0x03FF
-MPLS_LABEL_SIZE, MPLS_LAST = 4, 0x100
+MPLS_LABEL_SIZE, MPLS_LAST, CONTROL_WORD_SIZE = 4, 0x100, 4
 MOST_LABELS = 8  # a stack has two or three
 PPPOE_HEADER_SIZE, PPPOE_VERSION = 6, 0x1100  # and code 0: a session
 PPP_IPV4, PPP_IPV6, PPP_SIZE = 0x0021, 0x0057, 2
@@ -77,7 +78,8 @@ def nothing_inside(network):
 
 
 @kernel
-def looks_like_ethernet(octets, position, end):
+def looks_like_ethernet(octets, position, end, largest_length):
+    """Whether the type is one that is known, or a length of IEEE 802.3 up to the one given."""
     if position + ETHERNET_HEADER_SIZE > end:
         return False
     ethertype = read_u16(octets, position + 12)
@@ -86,7 +88,7 @@ def looks_like_ethernet(octets, position, end):
         or ethertype in VLAN_ETHERTYPES
         or ethertype in (ETHERTYPE_MPLS, ETHERTYPE_MPLS_MULTICAST, ETHERTYPE_PPPOE)
         or ethertype in OTHER_ETHERTYPES
-        or ethertype <= LARGEST_802_3
+        or ethertype <= largest_length
     )
 
 
@@ -95,7 +97,7 @@ def read_vxlan(octets, position, end, network):
     if position + VXLAN_HEADER_SIZE > end or not read_u8(octets, position) & VXLAN_HAS_ID:
         return nothing_inside(network)
     inside = position + VXLAN_HEADER_SIZE
-    if not looks_like_ethernet(octets, inside, end):
+    if not looks_like_ethernet(octets, inside, end, LARGEST_802_3):
         return nothing_inside(network)
     number = read_u32(octets, position + 4)
     if number & 0xFF:
@@ -113,7 +115,7 @@ def read_geneve(octets, position, end, network):
         return nothing_inside(network)
     ethertype = read_u16(octets, position + 2)
     if ethertype == ETHERTYPE_ETHERNET:
-        if not looks_like_ethernet(octets, inside, end):
+        if not looks_like_ethernet(octets, inside, end, LARGEST_802_3):
             return nothing_inside(network)
     elif ethertype not in (ETHERTYPE_IPV4, ETHERTYPE_IPV6):
         return nothing_inside(network)
@@ -171,13 +173,14 @@ def read_mpls(octets, position, end, network):
         return nothing_inside(network)
     network = with_tunnel(network, MPLS, 0)
     version = read_u8(octets, position) >> 4
-    if version == 0 and looks_like_ethernet(octets, position + MPLS_LABEL_SIZE, end):
-        return Inner(ETHERTYPE_ETHERNET, position + MPLS_LABEL_SIZE, end, network)
+    behind_word = position + CONTROL_WORD_SIZE
+    if version == 0 and looks_like_ethernet(octets, behind_word, end, NO_802_3):
+        return Inner(ETHERTYPE_ETHERNET, behind_word, end, network)
     if version == 4:
         return Inner(ETHERTYPE_IPV4, position, end, network)
     if version == 6:
         return Inner(ETHERTYPE_IPV6, position, end, network)
-    if looks_like_ethernet(octets, position, end):
+    if looks_like_ethernet(octets, position, end, NO_802_3):
         return Inner(ETHERTYPE_ETHERNET, position, end, network)
     return nothing_inside(network)
 
