@@ -158,6 +158,6 @@ def is_known(table: str, schema: pa.Schema) -> bool:
 def with_all_columns(table: str, rows: Rows) -> Rows:
     """Return rows that is_known() accepts with today's columns."""
     today = TABLES[table]
-    later = [today.field(name) for name in today.names[rows.num_columns :]]
+    later: list[pa.Field] = [today.field(name) for name in today.names[rows.num_columns :]]
     columns = [*rows.columns, *(pa.nulls(rows.num_rows, field.type) for field in later)]
     return type(rows).from_arrays(columns, schema=today) if later else rows
