@@ -84,6 +84,11 @@ FRAMES = {
     ),
     "geneve ip": (ethernet(OUTER4, udp(6081), GENEVE(vni=9, proto=0x0800), INNER4), None,
                   "geneve 9"),
+    "geneve ip with options": (
+        ethernet(OUTER4, udp(6081), GENEVE(vni=9, proto=0x0800, options=[OPTION]), INNER4),
+        None,
+        "geneve 9",
+    ),
     "geneve ip 6": (ethernet(OUTER4, udp(6081), GENEVE(vni=9, proto=0x86DD), INNER6), None,
                     "geneve 9"),
     "ovn": (ethernet(OUTER4, udp(6081), GENEVE(vni=9, options=[OVN_OPTION]), INSIDE), None, "ovn"),
