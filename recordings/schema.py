@@ -90,12 +90,15 @@ STREAMS = pa.schema(
         pa.field("first_time", TIMESTAMP, nullable=False),  # of its first packet seen
         pa.field("matched_time", TIMESTAMP, nullable=False),  # when an entry first matched
         pa.field("from_start", pa.bool_(), nullable=False),  # its first packet is in PACKETS
-        # These two are null where there is none, and in what was recorded before there were they.
+        # Null where there is none. Older releases lack these two: see ADDED.
         pa.field("vlan", pa.string()),  # its id, or two as in 100.5, the outer one first
         pa.field("tunnel", pa.string()),  # kind and id as in "vxlan 42", or kind
     ]
 )
 """One row for each L4 stream, written when it first matches."""
+
+ADDED = frozenset({"vlan", "tunnel"})
+"""Columns of STREAMS that files of older releases do not have."""
 
 PACKETS = pa.schema(
     [
@@ -133,6 +136,7 @@ LOSS_KINDS = {
     "uplink_overrun": "batches were dropped because the scheduler was away for too long",
     "capture_damage": "a capture file was cut or damaged",
     "agent_restart": "a capture agent stopped or started while the run was on",
+    "redacted": "what packets carried was not stored, since values were to be hidden",
     "storage_limit": "the storage limit was reached",
     "storage_damage": "octets of the recording were damaged on the scheduler's disk",
 }

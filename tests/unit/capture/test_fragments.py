@@ -270,8 +270,10 @@ def test_what_never_comes_is_given_up_after_half_a_minute_of_the_capture():
     assert other.payloads([last], START + 31 * SECOND) == []
     assert other.given_up() == [1, 0, 0]
     expire(other.kept, END_OF_TIME)
-    assert other.given_up() == [2, 0, 0]
     assert other.kept.state["used"][0] == 0
+    # A kernel filter that drops the first fragment for its ports keeps the last.
+    assert other.given_up() == [1, 0, 0]
+    assert other.kept.state["lost_frames"][0] == 1
 
 
 def test_the_oldest_makes_room():
