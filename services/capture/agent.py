@@ -69,14 +69,17 @@ def new_engine_factory(
     most_body: int = MOST_BODY,
     packet_disk: int = 0,
     packet_folder: Path | None = None,
+    networks_apart: bool = True,
 ) -> NewEngine:
     """Return what makes an engine whenever recording begins; sizes are in octets.
 
     packet_disk: keep that much of packets in a file in `packet_folder`, and none in memory.
+    networks_apart: as PipelineOptions has it.
     """
 
     def new_engine() -> Engine:
-        pipeline = Pipeline(PipelineOptions(node_name=node, node_ip=node_ip))
+        options = PipelineOptions(node_name=node, node_ip=node_ip, networks_apart=networks_apart)
+        pipeline = Pipeline(options)
         return Engine(pipeline, new_store(pipeline.most_streams), most_body)
 
     def new_store(most_streams: int) -> PacketStore:
@@ -272,17 +275,21 @@ class Agent:
         pipeline = engine.pipeline
         pipeline.body_limit = min(self._assignments.body_limit, engine.most_body)
         calls = pipeline.take(batch)
-        streams = np.ascontiguousarray(pipeline.packet_streams)
-        engine.store.put(batch, streams)
+        # Fragments of earlier batches, whose stream is only known now, come first.
+        parts = [pipeline.late, (batch, np.ascontiguousarray(pipeline.packet_streams))]
+        parts = [(frames, streams) for frames, streams in parts if len(streams)]
+        for frames, streams in parts:
+            engine.store.put(frames, streams)
         self._lap("store")
         assert self._matcher is not None
         # Of streams that match only now, the store has this batch's packets too.
-        before = self._matcher.bits.of(streams)
+        before = [self._matcher.bits.of(streams) for _, streams in parts]
         self._keep(engine, calls, now)
         for run in self._assignments.active:
-            rows = np.flatnonzero(before & flag(run.bit))
-            if len(rows):
-                self._add_packets(engine, run, choose(batch, streams, rows), now)
+            for (frames, streams), bits in zip(parts, before, strict=True):
+                rows = np.flatnonzero(bits & flag(run.bit))
+                if len(rows):
+                    self._add_packets(engine, run, choose(frames, streams, rows), now)
         self._lap("record")
 
     def _keep(self, engine: Engine, calls: Sequence[Calls], now: float) -> None:

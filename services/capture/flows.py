@@ -2,8 +2,8 @@
 """The flow table (who talks with whom now) and the streams (TCP connections, UDP exchanges).
 
 A flow is a five-tuple without direction: the lower endpoint (address, then port) is number 0, the
-higher one number 1. A five-tuple is used again within seconds, so a flow carries several streams,
-one after the other.
+higher one number 1. In another VLAN or tunnel the same five-tuple is another flow, see networks. A
+five-tuple is used again within seconds, so a flow carries several streams, one after the other.
 
 Stream number n is in row n & (len(rows) - 1). Rows of streams that have ended are used again in the
 order in which they ended, at the latest moment; each use has a new, higher number, so whoever keeps
@@ -38,6 +38,7 @@ FLOW = np.dtype((np.record, [
     ("higher_high", np.uint64),
     ("higher_low", np.uint64),
     ("ports", np.uint64),            # protocol << 32 | lower port << 16 | higher port
+    ("key", np.uint64),              # of its network, see networks.flow_key
     ("last_timestamp", np.int64),    # nanoseconds since 1970
     ("stream", np.int64),            # number of its current stream, or NO_STREAM
     ("packets", np.int64, 2),        # of the current stream, by direction
@@ -55,6 +56,7 @@ STREAM = np.dtype((np.record, [
     ("higher_high", np.uint64),
     ("higher_low", np.uint64),
     ("ports", np.uint64),            # as in FLOW
+    ("network", np.int64),           # as in PACKET
     ("last_timestamp", np.int64),    # these three are filled when the stream ends
     ("packets", np.int64, 2),
     ("octets", np.int64, 2),
@@ -75,6 +77,7 @@ class Flows(NamedTuple):
     free: np.ndarray  # int32: numbers of the rows that were used before and are free, a stack
     counts: np.ndarray  # int64: see ROWS_USED and what follows
     seed: np.ndarray  # uint64, one element, secret: who knows it could make all flows collide
+    key_mask: np.ndarray  # uint64, one element: 0 when networks are not to be told apart
 
 
 ROWS_USED, ROWS_FREE, NOT_FOLLOWED = 0, 1, 2
@@ -101,7 +104,9 @@ def mix(state, word):
 
 
 @kernel
-def hash_flow(state, lower, higher, ports):
+def hash_flow(state, lower, higher, ports, key):
+    if key:
+        state = mix(state, key)
     state = mix(mix(state, lower[0]), lower[1])
     state = mix(mix(state, higher[0]), higher[1])
     return mix(state, ports)
@@ -109,19 +114,19 @@ def hash_flow(state, lower, higher, ports):
 
 @kernel
 def hash_row(state, flow):
-    return hash_flow(
-        state, (flow.lower_high, flow.lower_low), (flow.higher_high, flow.higher_low), flow.ports
-    )
+    lower, higher = (flow.lower_high, flow.lower_low), (flow.higher_high, flow.higher_low)
+    return hash_flow(state, lower, higher, flow.ports, flow.key)
 
 
 @kernel
-def is_flow(flow, lower, higher, ports):
+def is_flow(flow, lower, higher, ports, key):
     return (
         flow.ports == ports
         and flow.lower_low == lower[1]
         and flow.higher_low == higher[1]
         and flow.lower_high == lower[0]
         and flow.higher_high == higher[0]
+        and flow.key == key
     )
 
 
@@ -140,7 +145,7 @@ def take_row(flows):
 
 
 @kernel
-def add_flow(flows, slot, lower, higher, ports, timestamp):
+def add_flow(flows, slot, lower, higher, ports, key, timestamp):
     """Return the number of the new flow, or NO_FLOW when the table is full."""
     number = take_row(flows)
     if number == NO_FLOW:
@@ -150,6 +155,7 @@ def add_flow(flows, slot, lower, higher, ports, timestamp):
     flow.lower_high, flow.lower_low, _ = lower
     flow.higher_high, flow.higher_low, _ = higher
     flow.ports = ports
+    flow.key = key
     flow.stream = NO_STREAM
     flow.last_timestamp = timestamp
     flow.used = 1
@@ -157,16 +163,16 @@ def add_flow(flows, slot, lower, higher, ports, timestamp):
 
 
 @kernel
-def find_or_add_flow(flows, lower, higher, protocol, timestamp):
+def find_or_add_flow(flows, lower, higher, protocol, key, timestamp):
     """Return the flow's number, or NO_FLOW. An endpoint is (address high, low, port), uint64."""
     ports = np.uint64(protocol) << np.uint64(32) | lower[2] << np.uint64(16) | higher[2]
     last_slot = np.uint64(len(flows.slots) - 1)
-    slot = hash_flow(flows.seed[0], lower, higher, ports) & last_slot
+    slot = hash_flow(flows.seed[0], lower, higher, ports, key) & last_slot
     while True:
         number = np.int64(flows.slots[slot])
         if number == EMPTY_SLOT:
-            return add_flow(flows, slot, lower, higher, ports, timestamp)
-        if is_flow(flows.rows[np.uint64(number)], lower, higher, ports):
+            return add_flow(flows, slot, lower, higher, ports, key, timestamp)
+        if is_flow(flows.rows[np.uint64(number)], lower, higher, ports, key):
             return number
         slot = (slot + np.uint64(1)) & last_slot
 
@@ -230,6 +236,7 @@ def open_stream(flow, streams, timestamp, client, from_start):
     stream.lower_high, stream.lower_low = flow.lower_high, flow.lower_low
     stream.higher_high, stream.higher_low = flow.higher_high, flow.higher_low
     stream.ports = flow.ports
+    stream.network = 0
     stream.entries = 0
     stream.client = client
     stream.from_start = from_start
@@ -253,7 +260,7 @@ def count_packet(flow, packet):
 
 
 @kernel
-def flow_of(network, transport, packet, flows, streams):
+def flow_of(network, transport, packet, key, flows, streams):
     """Find the packet's flow and direction. A UDP packet gets its stream here and is counted in it;
     for a TCP packet reassembly does both, since its sequence number has a say.
     """
@@ -263,11 +270,13 @@ def flow_of(network, transport, packet, flows, streams):
         network.destination_low,
         np.uint64(transport.destination_port),
     )
+    key &= flows.key_mask[0]
+    protocol, timestamp = network.protocol, packet.timestamp
     if source > destination:
-        number = find_or_add_flow(flows, destination, source, network.protocol, packet.timestamp)
+        number = find_or_add_flow(flows, destination, source, protocol, key, timestamp)
         direction = 1
     else:
-        number = find_or_add_flow(flows, source, destination, network.protocol, packet.timestamp)
+        number = find_or_add_flow(flows, source, destination, protocol, key, timestamp)
         direction = 0
     packet.flow = number
     packet.direction = direction
@@ -313,7 +322,7 @@ def number_entries(streams, numbers, indexes):
             indexes[np.uint64(row)] = -1
 
 
-def new_flows(most_flows):
+def new_flows(most_flows, networks_apart=True):
     """Make an empty table of a power of two flows."""
     return Flows(
         slots=np.full(2 * most_flows, EMPTY_SLOT, np.int32),
@@ -321,6 +330,7 @@ def new_flows(most_flows):
         free=np.zeros(most_flows, np.int32),
         counts=np.zeros(3, np.int64),
         seed=np.frombuffer(bytearray(os.urandom(8)), np.uint64),
+        key_mask=np.array([(1 << 64) - 1 if networks_apart else 0], np.uint64),
     )
 
 

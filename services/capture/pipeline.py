@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from services.capture import reassembly
 from services.capture.calls import Calls, Node, ProtocolCalls, stream_texts, streams_table
-from services.capture.decode import decode_frames, new_packets
+from services.capture.decode import decode_frames, new_packets, note_networks
 from services.capture.dissectors.dns import Dns, DnsOptions
 from services.capture.dissectors.dns.detect import find_datagrams
 from services.capture.dissectors.dns.tcp import DnsStreams
@@ -33,11 +33,25 @@ from services.capture.flows import (
     new_flows,
     new_streams,
 )
+from services.capture.fragments import (
+    begin_batch,
+    expire,
+    link_fragments,
+    move_frames,
+    new_fragments,
+    with_room,
+)
 from services.capture.frames.batch import MOST_FRAMES, FrameBatch, Loss
 
 DNS_PORTS = np.array([53, 5353, 5355])  # DNS; mDNS, RFC 6762; LLMNR, RFC 4795
 MULTICAST_PORTS = (5353, 5355)
 SEGMENT_ROWS = 2 * MOST_FRAMES
+GIVEN_UP = (
+    "datagrams of which fragments never came",
+    "datagrams that had to make room for others",
+    "datagrams whose fragments overlap, contradict each other, or are cut by the snaplen",
+)
+"""Why, in the order of fragments.NEVER_CAME and the next."""
 STREAMS_FOR_A_FLOW = 4  # more than two, so that ended streams keep their rows for a while
 
 
@@ -51,6 +65,9 @@ class PipelineOptions:
     """Octets of each body to keep; 0 keeps none."""
     most_flows: int = 1 << 16
     """Flows followed at once, a power of two; packets of others are counted as losses."""
+    networks_apart: bool = True
+    """Whether the same five-tuple in another VLAN or tunnel is another stream. Not on several
+    interfaces, which show a packet with and without its tag."""
 
 
 def is_multicast(packets: np.ndarray) -> np.ndarray:
@@ -64,11 +81,12 @@ class Pipeline:
 
     def __init__(self, options: PipelineOptions):
         self.node = Node(options.node_name, options.node_ip)
-        self.flows = new_flows(options.most_flows)
+        self.flows = new_flows(options.most_flows, options.networks_apart)
         self.streams = new_streams(STREAMS_FOR_A_FLOW * max(options.most_flows, MOST_FRAMES))
         self.reassembler = reassembly.new_reassembler(options.most_flows)
         self.segments = reassembly.new_segments(SEGMENT_ROWS)
         self.packets = new_packets(MOST_FRAMES)
+        self.fragments = new_fragments()
         self._rows_found = np.empty(MOST_FRAMES, np.int64)
         self.framer = new_framer(options.most_flows, options.body_limit)
         self._past = new_past(len(self.framer.messages))
@@ -106,10 +124,15 @@ class Pipeline:
             self.packets = new_packets(len(frames))
             self._rows_found = np.empty(len(frames), np.int64)
         packets = self.packets[: len(frames)]
-        decode_frames(octets, frames, packets, self.flows, self.streams)
+        octets = self._decode(octets, frames, packets)
         self.lap("decode")
         self._take_tcp(octets, packets)
         self._take_datagrams(octets, packets)
+        state = self.fragments.state[0]
+        if state.filled:
+            link_fragments(self.fragments, packets)
+        if state.networks:
+            note_networks(packets, self.streams)
         self.packet_streams = packets["stream"]
         self.packets_taken += len(frames)
         if len(frames):
@@ -122,8 +145,18 @@ class Pipeline:
         self.lap("dissect")
         return calls
 
+    @property
+    def late(self) -> tuple[FrameBatch, np.ndarray]:
+        """Frames of earlier batches, and the streams (int64) that they turned out to belong to:
+        fragments of datagrams that the last batch completed.
+        """
+        kept = self.fragments
+        count = int(kept.state["late"][0])
+        return FrameBatch(kept.work, kept.late[:count]), kept.late_streams[:count]
+
     def end(self) -> list[Calls]:
         """End all streams, as at the end of a capture; return what was waiting."""
+        expire(self.fragments, END_OF_TIME)
         self._end_idle(END_OF_TIME)  # which may deliver DNS messages that waited for lost ones
         self.dns.end()
         return self._collect()
@@ -148,7 +181,7 @@ class Pipeline:
 
     def losses(self) -> list[Loss]:
         """What was lost since the last call."""
-        found = []
+        found = self._decoding_losses()
         state = self.reassembler.state[0]
         if state.gaps:
             found.append(
@@ -174,6 +207,23 @@ class Pipeline:
             self._overwritten = totals.overwritten = 0
         return found
 
+    def _decoding_losses(self) -> list[Loss]:
+        found = []
+        state = self.fragments.state[0]
+        if state.lost_frames:
+            reasons = zip(state.given_up.tolist(), GIVEN_UP, strict=True)
+            detail = ", ".join(f"{count} {reason}" for count, reason in reasons if count)
+            first, last = int(state.first_loss), int(state.last_loss)
+            frames, octets = int(state.lost_frames), int(state.lost_octets)
+            found.append(Loss("fragment", first, last, frames, octets, detail=detail))
+            state.given_up[:] = state.lost_frames = state.lost_octets = 0
+        if state.unknown_links:
+            detail = f"link type {state.unknown_link}, https://www.tcpdump.org/linktypes.html"
+            count = int(state.unknown_links)
+            found.append(Loss("unknown_link", self._now, self._now, count, detail=detail))
+            state.unknown_links = 0
+        return found
+
     def stream_ids(self, numbers: np.ndarray) -> pa.Array:
         """The text that names each of the streams."""
         return stream_texts(self.streams.rows["id"][numbers & (self.most_streams - 1)])
@@ -186,6 +236,19 @@ class Pipeline:
 
     def _rows(self, numbers: np.ndarray) -> np.ndarray:
         return self.streams.rows[numbers & (self.most_streams - 1)]
+
+    def _decode(self, octets: np.ndarray, frames: np.ndarray, packets: np.ndarray) -> np.ndarray:
+        """Fill PACKET rows; return the octets that their positions are in."""
+        needed = begin_batch(self.fragments, frames)
+        if needed > len(self.fragments.work) or len(frames) > len(self.fragments.completed):
+            self.fragments = with_room(self.fragments, needed, len(frames))
+            begin_batch(self.fragments, frames)
+        decode_frames(octets, frames, packets, self.flows, self.streams, self.fragments)
+        if not self.fragments.state[0].filled:
+            return octets
+        move_frames(self.fragments, octets, frames, packets)
+        work: np.ndarray = self.fragments.work
+        return work
 
     def _take_tcp(self, octets: np.ndarray, packets: np.ndarray) -> None:
         row = 0
@@ -226,6 +289,8 @@ class Pipeline:
     def _sweep(self, now: int) -> None:
         """End the streams that are idle at `now`."""
         self._end_idle(now)
+        if self.fragments.state[0].used:
+            expire(self.fragments, now)
         self.dns.expire(now)
 
     def _end_idle(self, now: int) -> None:

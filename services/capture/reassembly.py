@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from services.capture.decode import PROTOCOL_TCP
 from services.capture.flows import (
     NO_FLOW,
     NO_STREAM,
@@ -29,6 +28,7 @@ from services.capture.flows import (
     open_stream,
     remove_flow,
 )
+from services.capture.headers import PROTOCOL_TCP
 from services.capture.kernel import copy_octets, kernel
 
 # Kinds of row.

@@ -27,6 +27,7 @@ ROW = "_row"
 """Column with the row's number in it, from 0."""
 
 PARQUET = "read_parquet(?, filename=true, file_row_number=true, hive_partitioning=false)"
+OLD_PARQUET = "read_parquet(?, union_by_name=true, hive_partitioning=false)"
 
 LATEST_NS = (2**63 - 1) // 1000 * 1000
 EARLIEST_NS = -LATEST_NS
@@ -291,7 +292,12 @@ def _scan(table: pa.Schema, sources: Sequence[Source], *, located: bool) -> _Sca
     for source in sources:
         if source.files:
             place = f", filename AS {FILE}, file_row_number AS {ROW}" if located else ""
-            scans.append(f"SELECT {columns}, ? AS record{place} FROM {PARQUET}")
+            files = PARQUET
+            if schema.ADDED & set(table.names):
+                # Nulls for what files of older releases lack.
+                registered["no_rows"] = table.empty_table()
+                files = f"(FROM no_rows UNION ALL BY NAME FROM {OLD_PARQUET})"
+            scans.append(f"SELECT {columns}, ? AS record{place} FROM {files}")
             parameters += [source.record, [str(path) for path in source.files]]
         # A source without any rows still gives its columns to the SELECT.
         nothing = () if source.files or source.tails else (("", table.empty_table()),)

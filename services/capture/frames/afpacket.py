@@ -3,7 +3,8 @@
 See packet(7) and Documentation/networking/packet_mmap.rst. The ring is made of blocks; the kernel
 fills one, hands it over when it is full or old enough, and gets it back when its frames were read.
 
-A VLAN tag that the interface took off is not put back: frames are as the network stack sees them.
+A VLAN tag that the interface took off is in the row, not in the octets: frames are as the network
+stack sees them.
 """
 
 import contextlib
@@ -147,6 +148,7 @@ class AfPacket:
         self._block_count = block_count
         self._frames = np.zeros(MOST_FRAMES, FRAME)
         self._counts = np.zeros(ringwalk.COUNTS, np.int64)
+        self._unknown_told = 0
         self._frame_count = self._dropped = self._freezes = 0
         self._next_block = 0
         self._sequence = 1  # of the next block
@@ -328,7 +330,9 @@ class AfPacket:
         return self._socket.fileno()
 
     def losses(self) -> list[Loss]:
-        """Return what the kernel dropped since the last call, kind kernel_drop."""
+        """Return what was lost since the last call: kernel_drop, and unknown_link for what was left
+        out since nobody here reads its link layer.
+        """
         found, self._losses = self._losses, []
         since, self._asked_ns = self._asked_ns, time.time_ns()
         if self._closed:
@@ -341,6 +345,16 @@ class AfPacket:
             size = BLOCK_SIZE * self._block_count >> 20
             detail = f"the ring of {self.interface} ({size} MiB) was full, {freezes} times"
             found.append(Loss("kernel_drop", since, self._asked_ns, dropped, detail=detail))
+        unknown = int(self._counts[ringwalk.UNKNOWN_LINK_LAYER])
+        if unknown > self._unknown_told:
+            hardware, ethertype = self._counts[ringwalk.UNKNOWN_HARDWARE :].tolist()
+            detail = (
+                f"neither Ethernet nor IP on {self.interface}; the last one: hardware type "
+                f"{hardware} (ARPHRD_ of linux/if_arp.h), protocol {ethertype:#06x}"
+            )
+            count = unknown - self._unknown_told
+            found.append(Loss("unknown_link", since, self._asked_ns, count, detail=detail))
+            self._unknown_told = unknown
         return found
 
     @property

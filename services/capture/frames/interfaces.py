@@ -174,6 +174,11 @@ def open_interfaces(
     return Interfaces(list(dict.fromkeys(names)), open_one)
 
 
+def is_one_interface(names: Sequence[str]) -> bool:
+    """Whether these names stand for one interface, so that no packet is seen twice."""
+    return len(set(names)) == 1 and names[0] != ANY and not WILDCARDS & set(names[0])
+
+
 def _sum(counts: Sequence[Counts]) -> Counts:
     return Counts(*map(sum, zip(*counts, strict=True)))
 

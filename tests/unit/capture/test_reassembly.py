@@ -8,6 +8,7 @@ import pytest
 
 from services.capture import flows as table
 from services.capture.decode import decode_frames, new_packets
+from services.capture.fragments import new_fragments
 from services.capture.reassembly import (
     CLOSED,
     DATA,
@@ -39,7 +40,9 @@ class Assembly:
     def take(self, frames, start=START):
         batch = wire.batch(frames, start=start)
         packets = new_packets(len(frames))
-        decode_frames(batch.octets, batch.frames, packets, self.flows, self.streams)
+        decode_frames(
+            batch.octets, batch.frames, packets, self.flows, self.streams, new_fragments()
+        )
         row = 0
         while row < len(packets):
             row, filled = reassemble(
