@@ -88,6 +88,11 @@ STREAMS = pa.schema(
         pa.field("first_time", TIMESTAMP, nullable=False),  # of its first packet seen
         pa.field("matched_time", TIMESTAMP, nullable=False),  # when an entry first matched
         pa.field("from_start", pa.bool_(), nullable=False),  # its first packet is in PACKETS
+        # Where the node translates addresses between client and server; null elsewhere:
+        pa.field("called_ip", pa.string()),  # whom the client called: a service
+        pa.field("called_port", pa.uint16()),
+        pa.field("seen_ip", pa.string()),  # whom the server saw call
+        pa.field("seen_port", pa.uint16()),
     ]
 )
 """One row for each L4 stream, written when it first matches."""
@@ -122,7 +127,7 @@ LOSS_KINDS = {
     "kernel_drop": "the kernel dropped packets because the ring was full",
     "gap": "octets of a TCP stream were never seen",
     "store_overrun": "packets had left the packet store before their stream matched",
-    "table_overrun": "a stream was not followed because a table was full",
+    "table_overrun": "streams were cut short or calls forgotten because a table was full",
     "uplink_overrun": "batches were dropped because the scheduler was away for too long",
     "capture_damage": "a capture file was cut or damaged",
     "agent_restart": "a capture agent stopped or started while the run was on",

@@ -14,11 +14,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from services.capture.flows import NO_FLOW, flow_of
+from services.capture.flows import BLOCK, DECODED_TO, NO_FLOW, TOUCHED, find_flows, note_endpoints
 from services.capture.kernel import kernel, read_u8, read_u16, read_u32, read_u64
 
-# Status of a packet.
+# Status of a packet. The last three are of decoded ones that came several times: see duplicates.
 DECODED, UNSUPPORTED, MALFORMED, FRAGMENT = 0, 1, 2, 3
+TRANSLATED = 4  # its stream's, but with other addresses: not kept, since a copy has the stream's own
+COPY = 5  # seen before: nobody takes it
+KEPT_COPY = 6  # as COPY, but the one that has the stream's addresses
 
 LINK_NULL, LINK_ETHERNET, LINK_RAW, LINK_LOOP = 0, 1, 101, 108
 LINK_RAW_BSD, LINK_RAW_OPENBSD = 12, 14
@@ -62,11 +65,15 @@ PACKET = np.dtype((np.record, [
     ("captured_length", np.int32),   # octets of the frame
     ("missing", np.int32),           # octets of the payload that were not captured (snaplen)
     ("flow", np.int32),              # row in the flow table, or NO_FLOW
+    ("seen_flow", np.int32),         # the flow of its own addresses; others if they were translated
     ("sequence", np.uint32),         # TCP; 0 for UDP
     ("acknowledgement", np.uint32),  # TCP; 0 for UDP
     ("source_port", np.uint16),
     ("destination_port", np.uint16),
-    ("protocol", np.uint8),          # PROTOCOL_TCP, PROTOCOL_UDP, or 0 when not decoded
+    ("identification", np.uint16),   # of IPv4; 0 in IPv6
+    ("hops", np.uint8),              # that it may still go: IPv4's time to live, IPv6's hop limit
+    ("header_length", np.uint8),     # octets of the transport header, right before the payload
+    ("protocol", np.uint8),          # PROTOCOL_TCP, PROTOCOL_UDP, or 0 when not decoded or a copy
     ("tcp_flags", np.uint8),
     ("direction", np.uint8),         # 0: from the flow's lower endpoint, 1: from its higher one
     ("status", np.uint8),
@@ -79,6 +86,8 @@ class Network(NamedTuple):
 
     status: int
     protocol: int
+    identification: int  # IPv4's; 0 in IPv6
+    hops: int
     source_high: int
     source_low: int
     destination_high: int
@@ -174,7 +183,7 @@ def is_known_link(link_type):
 
 @kernel
 def no_network(status):
-    return Network(status, 0, NO_ADDRESS, NO_ADDRESS, NO_ADDRESS, NO_ADDRESS, 0, 0, 0)
+    return Network(status, 0, 0, 0, NO_ADDRESS, NO_ADDRESS, NO_ADDRESS, NO_ADDRESS, 0, 0, 0)
 
 
 @kernel
@@ -198,6 +207,8 @@ def read_ipv4(octets, position, end):
     return Network(
         DECODED,
         read_u8(octets, position + 9),
+        read_u16(octets, position + 4),
+        read_u8(octets, position + 8),
         NO_ADDRESS,
         IPV4_MAPPED | np.uint64(read_u32(octets, position + 12)),
         NO_ADDRESS,
@@ -251,6 +262,8 @@ def read_ipv6(octets, position, end):
     return Network(
         DECODED,
         protocol,
+        0,
+        read_u8(octets, position + 7),
         read_u64(octets, position + 8),
         read_u64(octets, position + 16),
         read_u64(octets, position + 24),
@@ -330,8 +343,8 @@ def fill_undecoded(packet, status):
 
 
 @kernel
-def decode_frame(octets, start, end, link_type, packet, flows, streams):
-    """Fill `packet` from the frame at octets[start:end], and count it in its flow."""
+def decode_frame(octets, start, end, link_type, packet, key, seed):
+    """Fill `packet` from the frame at octets[start:end], and the `key` of its flow."""
     packet.stream = 0
     if not is_known_link(link_type):
         fill_undecoded(packet, UNSUPPORTED)
@@ -351,24 +364,58 @@ def decode_frame(octets, start, end, link_type, packet, flows, streams):
     packet.source_port = transport.source_port
     packet.destination_port = transport.destination_port
     packet.tcp_flags = transport.tcp_flags
-    flow_of(network, transport, packet, flows, streams)
+    packet.identification = network.identification
+    packet.hops = network.hops
+    packet.header_length = transport.payload_offset - network.payload_offset
+    note_endpoints(network, transport, packet, key, seed)
 
 
 @kernel
-def decode_frames(octets, frames, packets, flows, streams):
-    """Fill packets[i] from frames[i]. A frame that does not lie in `octets` is MALFORMED."""
-    for row in range(len(frames)):
+def touch_frames(octets, frames, begin, end):
+    """Load the headers of frames that will be decoded, without waiting for each."""
+    unused = np.int64(0)
+    for row in range(begin, end):
+        offset = frames[np.uint64(row)].offset
+        if 0 <= offset < len(octets):
+            unused |= read_u8(octets, offset)
+    return unused
+
+
+@kernel
+def decode_block(octets, frames, packets, begin, end, flows):
+    flows.counts[TOUCHED] ^= touch_frames(octets, frames, begin, end)
+    for row in range(begin, end):
         frame = frames[np.uint64(row)]
         packet = packets[np.uint64(row)]
         packet.timestamp = frame.timestamp
         packet.captured_length = frame.captured_length
-        start = frame.offset
-        end = start + np.int64(frame.captured_length)
-        if start < 0 or end < start or end > len(octets):
+        first = frame.offset
+        last = first + np.int64(frame.captured_length)
+        if first < 0 or last < first or last > len(octets):
             packet.stream = 0
             fill_undecoded(packet, MALFORMED)
         else:
-            decode_frame(octets, start, end, frame.link_type, packet, flows, streams)
+            key = flows.keys[np.uint64(row - begin)]
+            decode_frame(octets, first, last, frame.link_type, packet, key, flows.seed[0])
+
+
+@kernel
+def decode_frames(octets, frames, packets, row, flows):
+    """Fill packets[i] from frames[i], from `row` on. Return the row of the first packet whose flow
+    found the table full: make room and call again from it, or len(frames) when all are done.
+
+    A frame that does not lie in `octets` is MALFORMED.
+    """
+    decoded = flows.counts[DECODED_TO] if row > 0 else 0
+    while row < len(frames):
+        if row == decoded:
+            decoded = min(row + BLOCK, len(frames))
+            decode_block(octets, frames, packets, row, decoded, flows)
+        row = find_flows(packets, row, decoded, flows)
+        if row < decoded:
+            break
+    flows.counts[DECODED_TO] = decoded
+    return row
 
 
 def new_packets(rows):

@@ -4,6 +4,7 @@
 What it keeps is bounded and made at the start; nothing here allocates for each packet.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow as pa
 
 from services.capture import reassembly
 from services.capture.calls import Calls, Node, ProtocolCalls, stream_texts, streams_table
-from services.capture.decode import decode_frames, new_packets
+from services.capture.decode import TRANSLATED, decode_frames, new_packets
 from services.capture.dissectors.dns import Dns, DnsOptions
 from services.capture.dissectors.dns.detect import find_datagrams
 from services.capture.dissectors.dns.tcp import DnsStreams
@@ -21,22 +22,28 @@ from services.capture.dissectors.http1.framing import frame_segments
 from services.capture.dissectors.http1.past import new_past, recall, remember
 from services.capture.dissectors.http1.rows import NO_MESSAGE, new_framer
 from services.capture.dissectors.transport import unrecognised
+from services.capture.duplicates import COPIES, is_needed, mark_copies, new_sightings
 from services.capture.flows import (
-    END_OF_TIME,
-    NOT_FOLLOWED,
+    EVICTED,
+    FIRST_EVICTED,
+    LAST_EVICTED,
     ROWS_USED,
-    SECOND,
     STREAMS_ENDED,
     ended_since,
     new_flows,
     new_streams,
 )
 from services.capture.frames.batch import MOST_FRAMES, FrameBatch, Loss
+from services.capture.timewheel import SECOND
 
 DNS_PORTS = np.array([53, 5353, 5355])  # DNS; mDNS, RFC 6762; LLMNR, RFC 4795
 MULTICAST_PORTS = (5353, 5355)
 SEGMENT_ROWS = 2 * MOST_FRAMES
-STREAMS_FOR_A_FLOW = 4  # more than two, so that ended streams keep their rows for a while
+STREAMS_FOR_A_FLOW = 2  # so that as many ended streams as there are flows keep their rows
+SMALLEST_STREAMS = 4 * MOST_FRAMES  # each packet of a batch may end one and begin another
+PART_EVICTED = 64  # of the flows: a full table makes room for some at once, not for each new one
+MOST_FLOWS = 1 << 17
+"""With what dissectors, matching and packet store keep for each, 110 MiB when all are in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +54,9 @@ class PipelineOptions:
     node_ip: str = ""
     body_limit: int = 0
     """Octets of each body to keep; 0 keeps none."""
-    most_flows: int = 1 << 16
-    """Flows followed at once, a power of two; packets of others are counted as losses."""
+    most_flows: int = MOST_FLOWS
+    """Flows followed at once, rounded up to a power of two. For one more, another one has to go: its
+    stream is cut short, which is a loss."""
 
 
 def is_multicast(packets: np.ndarray) -> np.ndarray:
@@ -62,13 +70,15 @@ class Pipeline:
 
     def __init__(self, options: PipelineOptions):
         self.node = Node(options.node_name, options.node_ip)
-        self.flows = new_flows(options.most_flows)
-        self.streams = new_streams(STREAMS_FOR_A_FLOW * max(options.most_flows, MOST_FRAMES))
-        self.reassembler = reassembly.new_reassembler(options.most_flows)
+        most_flows = 1 << (options.most_flows - 1).bit_length()
+        self.flows = new_flows(most_flows)
+        self.streams = new_streams(max(STREAMS_FOR_A_FLOW * most_flows, SMALLEST_STREAMS))
+        self.reassembler = reassembly.new_reassembler(most_flows)
+        self.sightings = new_sightings()
         self.segments = reassembly.new_segments(SEGMENT_ROWS)
         self.packets = new_packets(MOST_FRAMES)
         self._rows_found = np.empty(MOST_FRAMES, np.int64)
-        self.framer = new_framer(options.most_flows, options.body_limit)
+        self.framer = new_framer(most_flows, options.body_limit)
         self._past = new_past(len(self.framer.messages))
         self.dns = Dns(DnsOptions())
         self.dns_streams = DnsStreams()
@@ -102,10 +112,23 @@ class Pipeline:
             self.packets = new_packets(len(frames))
             self._rows_found = np.empty(len(frames), np.int64)
         packets = self.packets[: len(frames)]
-        decode_frames(octets, frames, packets, self.flows, self.streams)
-        self._take_tcp(octets, packets)
-        self._take_datagrams(octets, packets)
+        has_copies = is_needed(frames)
+        done = row = 0
+        while row < len(frames):
+            row = decode_frames(octets, frames, packets, row, self.flows)
+            if has_copies:
+                mark_copies(
+                    self.sightings, octets, frames[done:row], packets[done:row], self.flows,
+                    self.streams,
+                )  # fmt: skip
+            self._reassemble(octets, packets[done:row])
+            self._take_datagrams(octets, packets[done:row])
+            if row < len(frames):
+                self._make_room(len(frames) - row, int(frames["timestamp"][row]))
+            done = row
         self.packet_streams = packets["stream"]
+        if has_copies:
+            self.packet_streams = np.where(packets["status"] == TRANSLATED, 0, self.packet_streams)
         self.packets_taken += len(frames)
         if len(frames):
             # The latest of this batch, not of all: a clock that was set back must not end sweeping.
@@ -117,8 +140,14 @@ class Pipeline:
 
     def end(self) -> list[Calls]:
         """End all streams, as at the end of a capture; return what was waiting."""
-        self._end_idle(END_OF_TIME)  # which may deliver DNS messages that waited for lost ones
-        self.dns.end()
+        nothing = np.zeros(1, np.uint8)
+        number = 0
+        while number < self.flows.counts[ROWS_USED]:
+            number, filled = reassembly.end_all(
+                self.reassembler, self.flows, self.streams, number, self.segments
+            )
+            self._take_segments(nothing, filled)
+        self.dns.end()  # after the messages that waited for lost ones have been delivered
         return self._collect()
 
     def earlier(self, numbers: np.ndarray) -> list[Calls]:
@@ -133,6 +162,16 @@ class Pipeline:
         if len(calls) == 0:
             return []
         return [Calls(Http1Calls(self.framer, calls), self.streams, self.node, indexes)]
+
+    @property
+    def copies(self) -> int:
+        """Packets so far that had been seen before, on another interface."""
+        return int(self.sightings.counts[COPIES])
+
+    @property
+    def conflicts(self) -> int:
+        """Segments so far that said something else than an earlier one with the same octets."""
+        return int(self.reassembler.state["conflicts"][0])
 
     def losses(self) -> list[Loss]:
         """What was lost since the last call."""
@@ -149,11 +188,15 @@ class Pipeline:
                 )
             )
             state.gaps = state.gap_octets = 0
-        missed = int(self.flows.counts[NOT_FOLLOWED])
-        if missed:
-            self.flows.counts[NOT_FOLLOWED] = 0
-            detail = f"more than {len(self.flows.rows)} flows at once"
-            found.append(Loss("table_overrun", self._now, self._now, packets=missed, detail=detail))
+        counts = self.flows.counts
+        if counts[EVICTED]:
+            detail = (
+                f"{counts[EVICTED]} streams were cut short to make room: more than "
+                f"{len(self.flows.rows)} flows at once"
+            )
+            first, last = int(counts[FIRST_EVICTED]), int(counts[LAST_EVICTED])
+            found.append(Loss("table_overrun", min(first, last), max(first, last), detail=detail))
+            counts[EVICTED] = 0
         totals = self.framer.totals[0]
         overwritten = self._overwritten + int(totals.overwritten)
         if overwritten:
@@ -175,7 +218,7 @@ class Pipeline:
     def _rows(self, numbers: np.ndarray) -> np.ndarray:
         return self.streams.rows[numbers & (self.most_streams - 1)]
 
-    def _take_tcp(self, octets: np.ndarray, packets: np.ndarray) -> None:
+    def _reassemble(self, octets: np.ndarray, packets: np.ndarray) -> None:
         row = 0
         while row < len(packets):
             row, filled = reassembly.reassemble(
@@ -209,17 +252,22 @@ class Pipeline:
             is_multicast(packets),
         )
 
+    def _make_room(self, packets: int, now: int) -> None:
+        """End flows of a full table, for some of the new ones that so many packets may bring."""
+        wanted = max(1, min(len(self.flows.rows) // PART_EVICTED, packets))
+        self._end_flows(reassembly.make_room, now, wanted)
+
     def _sweep(self, now: int) -> None:
         """End the streams that are idle at `now`."""
-        self._end_idle(now)
+        self._end_flows(reassembly.end_idle, now)
         self.dns.expire(now)
 
-    def _end_idle(self, now: int) -> None:
+    def _end_flows(self, kernel: Callable[..., tuple[bool, int]], *arguments: int) -> None:
         nothing = np.zeros(1, np.uint8)
-        number = 0
-        while number < self.flows.counts[ROWS_USED]:
-            number, filled = reassembly.end_idle(
-                self.reassembler, self.flows, self.streams, now, number, self.segments
+        is_done = False
+        while not is_done:
+            is_done, filled = kernel(
+                self.reassembler, self.flows, self.streams, *arguments, self.segments
             )
             self._take_segments(nothing, filled)
 

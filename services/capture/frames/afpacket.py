@@ -128,11 +128,13 @@ class AfPacket:
         program: Sequence[Instruction] | None = None,
         snaplen: int = LARGEST_FRAME,
         block_count: int = BLOCK_COUNT,
+        one_of_several: bool = False,
     ) -> None:
         """Capture from now on.
 
         program: what the kernel keeps; None for everything. snaplen: octets kept of a frame.
-        block_count: blocks of BLOCK_SIZE in the ring. Raises CaptureError.
+        block_count: blocks of BLOCK_SIZE in the ring. one_of_several: other interfaces are captured
+        as well, so frames say which one they are from, as on "any". Raises CaptureError.
         """
         if not 1 <= snaplen <= LARGEST_FRAME:
             raise CaptureError(f"a snaplen of {snaplen} octets; it can be 1 to {LARGEST_FRAME}")
@@ -140,6 +142,7 @@ class AfPacket:
         self._snaplen = snaplen
         self._index = _interface_index(interface)
         self._block_count = block_count
+        self._tell_interface = one_of_several or interface == ANY
         self._frames = np.zeros(MOST_FRAMES, FRAME)
         self._counts = np.zeros(ringwalk.COUNTS, np.int64)
         self._frame_count = 0
@@ -265,6 +268,7 @@ class AfPacket:
             start + int(self._words[start + BLOCK_FIRST_PACKET >> 2]),
             start + BLOCK_SIZE,
             packets,
+            self._tell_interface,
             self._frames,
             rows,
             self._counts,
@@ -392,7 +396,8 @@ def open_interfaces(interfaces: Sequence[str], ring_memory: int) -> FrameSource:
     sources: list[AfPacket] = []
     try:
         for name in names:
-            sources.append(AfPacket(name, block_count=max(ring_memory // BLOCK_SIZE, 1)))
+            blocks = max(ring_memory // BLOCK_SIZE, 1)
+            sources.append(AfPacket(name, block_count=blocks, one_of_several=len(names) > 1))
     except BaseException:
         for source in sources:
             source.close()

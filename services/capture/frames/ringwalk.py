@@ -15,7 +15,8 @@ NANOSECONDS = 1_000_000_000
 NEXT_OFFSET, SECONDS, FRACTION_NS, SNAPLEN, LENGTH = 0, 4, 8, 12, 16
 LINK_OFFSET, NETWORK_OFFSET = 24, 26
 ADDRESS = 48  # of the sockaddr_ll, behind the header
-ADDRESS_PROTOCOL, ADDRESS_HARDWARE, ADDRESS_PACKET_TYPE = ADDRESS + 2, ADDRESS + 8, ADDRESS + 10
+ADDRESS_PROTOCOL, ADDRESS_INTERFACE = ADDRESS + 2, ADDRESS + 4
+ADDRESS_HARDWARE, ADDRESS_PACKET_TYPE = ADDRESS + 8, ADDRESS + 10
 PACKET_HEADER_SIZE = 68
 SMALLEST_SLOT = 96  # octets that a packet takes at least: headers, 16 for a link header, alignment
 
@@ -36,7 +37,7 @@ def read_network_order_u16(octets, at):
 
 
 @kernel
-def read_slot(octets, words, halves, at, block_end, frame, counts):
+def read_slot(octets, words, halves, at, block_end, tell_interface, frame, counts):
     """Fill `frame` from the packet whose header is at `at`; return False to leave it out."""
     captured_length = np.int64(words[np.uint64(at + SNAPLEN >> 2)])
     original_length = np.int64(words[np.uint64(at + LENGTH >> 2)])
@@ -69,6 +70,11 @@ def read_slot(octets, words, halves, at, block_end, frame, counts):
     frame.captured_length = captured_length
     frame.original_length = original_length
     frame.link_type = link_type
+    frame.interface = 0
+    if tell_interface:
+        interface = np.int64(words[np.uint64(at + ADDRESS_INTERFACE >> 2)])
+        is_leaving = read_u8(octets, at + ADDRESS_PACKET_TYPE) == PACKET_OUTGOING
+        frame.interface = -interface if is_leaving else interface
     return True
 
 
@@ -80,6 +86,7 @@ def walk_block(
     at: int,
     block_end: int,
     packets: int,
+    tell_interface: bool,
     frames: np.ndarray,
     row: int,
     counts: np.ndarray,
@@ -95,7 +102,8 @@ def walk_block(
             counts[np.uint64(OUTSIDE_BLOCK)] += 1
             break
         touched, unused = touch_ahead(octets, touched, at, unused)
-        if read_slot(octets, words, halves, at, block_end, frames[np.uint64(row)], counts):
+        frame = frames[np.uint64(row)]
+        if read_slot(octets, words, halves, at, block_end, tell_interface, frame, counts):
             row += 1
         at += np.int64(words[np.uint64(at + NEXT_OFFSET >> 2)])
     return with_unused(row, unused)

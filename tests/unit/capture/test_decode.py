@@ -17,9 +17,7 @@ IP6 = wire.ipv6("fd00::1", "fd00::2", 17, wire.udp(5000, 53, b"question"))
 def decoded(frames, link_type=wire.ETHERNET, flows=None):
     batch = wire.batch(frames, link_type)
     packets = decode.new_packets(len(frames))
-    decode.decode_frames(
-        batch.octets, batch.frames, packets, flows or new_flows(64), new_streams(256)
-    )
+    decode.decode_frames(batch.octets, batch.frames, packets, 0, flows or new_flows(64))
     return batch.octets, packets
 
 

@@ -15,11 +15,14 @@ from services.capture.reassembly import (
     GAP,
     IN_HELD,
     OPENED,
+    end_all,
     end_idle,
+    make_room,
     new_reassembler,
     new_segments,
     reassemble,
 )
+from services.capture.timewheel import SECOND
 from tests.unit.capture import conversation as wire
 from tests.unit.capture.conversation import MILLISECOND, START, Conversation
 
@@ -39,21 +42,39 @@ class Assembly:
     def take(self, frames, start=START):
         batch = wire.batch(frames, start=start)
         packets = new_packets(len(frames))
-        decode_frames(batch.octets, batch.frames, packets, self.flows, self.streams)
-        row = 0
-        while row < len(packets):
-            row, filled = reassemble(
-                self.reassembler, batch.octets, packets, row, self.flows, self.streams,
-                self.segments,
-            )  # fmt: skip
-            self._note(batch.octets, filled)
+        done = 0
+        while done < len(packets):
+            decoded = decode_frames(batch.octets, batch.frames, packets, done, self.flows)
+            row, part = 0, packets[done:decoded]
+            while row < len(part):
+                row, filled = reassemble(
+                    self.reassembler, batch.octets, part, row, self.flows, self.streams,
+                    self.segments,
+                )  # fmt: skip
+                self._note(batch.octets, filled)
+            done = decoded
+            if done < len(packets):
+                self._end(make_room, int(batch.frames["timestamp"][done]), 1)
         return self
 
-    def end(self, now=1 << 62):
+    def end(self):
+        """As when the capture ends."""
         number = 0
-        while number < self.flows.counts[0]:
-            number, filled = end_idle(
-                self.reassembler, self.flows, self.streams, now, number, self.segments
+        while number < self.flows.counts[table.ROWS_USED]:
+            number, filled = end_all(
+                self.reassembler, self.flows, self.streams, number, self.segments
+            )
+            self._note(np.zeros(0, np.uint8), filled)
+        return self
+
+    def sweep(self, now):
+        return self._end(end_idle, now)
+
+    def _end(self, kernel, *arguments):
+        is_done = False
+        while not is_done:
+            is_done, filled = kernel(
+                self.reassembler, self.flows, self.streams, *arguments, self.segments
             )
             self._note(np.zeros(0, np.uint8), filled)
         return self
@@ -196,10 +217,10 @@ def test_a_full_ring_lets_the_oldest_go():
 def test_idle_flows_end_and_their_rows_are_used_again():
     assembly = Assembly(most_flows=4)
     for turn in range(50):
-        start = START + turn * 20 * table.SECOND
+        start = START + turn * 20 * SECOND
         talk = Conversation(client_port=1000 + turn).open().client(b"x").close()
-        assembly.take(talk.frames, start).end(start + 15 * table.SECOND)
-    assert assembly.flows.counts[table.NOT_FOLLOWED] == 0
+        assembly.take(talk.frames, start).sweep(start + 15 * SECOND)
+    assert assembly.flows.counts[table.EVICTED] == 0
     assert sum(what == ("ended", 0) for _, _, what in assembly.events) == 100
     assert len({stream for stream, _, _ in assembly.events}) == 50
     assert (assembly.flows.slots == table.EMPTY_SLOT).all()
@@ -215,11 +236,11 @@ def test_flows_are_found_after_others_were_removed():
     closing = chance.sample(talks, 100)
     for talk in closing:
         assembly.take(talk.close().frames[-2:], START)
-    assembly.end(START + 15 * table.SECOND)
+    assembly.sweep(START + 15 * SECOND)
     before = int(assembly.streams.counts[table.STREAMS_OPENED])
     for talk in talks:
         if talk not in closing:
-            assembly.take(talk.client(b"still here").frames[-1:], START + 16 * table.SECOND)
+            assembly.take(talk.client(b"still here").frames[-1:], START + 16 * SECOND)
     assert int(assembly.streams.counts[table.STREAMS_OPENED]) == before
 
 
