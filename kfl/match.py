@@ -151,7 +151,10 @@ class Matcher:
         return test
 
     def _within(self, item: core.Core, container: core.Core) -> Test:
-        one, other = self.get(item), self.get(container)
+        one = self.get(item)
+        if isinstance(container, core.Const) and isinstance(container.value, tuple):
+            return _within_constants(one, container.value)
+        other = self.get(container)
         ignore_case = is_headers(container)
 
         def test(entry: Entry) -> bool:
@@ -206,18 +209,49 @@ def _equals_quickly(get: Getter, constant: Any) -> Test:
     return test
 
 
+def _within_constants(get: Getter, constants: tuple[core.Constant, ...]) -> Test:
+    kinds = {type(constant) for constant in constants}
+    quick = kinds == {str} or (
+        kinds == {int} and all(-SURE_INTEGER < each < SURE_INTEGER for each in constants)  # type: ignore[operator]
+    )
+    kind = kinds.pop() if quick else None
+    members = frozenset(constants) if quick else frozenset()
+
+    def test(entry: Entry) -> bool:
+        value = get(entry)
+        if type(value) is kind:
+            return value in members
+        return value is not MISSING and within(value, constants, False)
+
+    return test
+
+
 def _all(tests: list[Test]) -> Test:
     if len(tests) == 2:
         first, second = tests
         return lambda entry: first(entry) and second(entry)
-    return lambda entry: all(test(entry) for test in tests)
+
+    def test(entry: Entry) -> bool:
+        for each in tests:  # noqa: SIM110, a generator would take as long as the tests
+            if not each(entry):
+                return False
+        return True
+
+    return test
 
 
 def _some(tests: list[Test]) -> Test:
     if len(tests) == 2:
         first, second = tests
         return lambda entry: first(entry) or second(entry)
-    return lambda entry: any(test(entry) for test in tests)
+
+    def test(entry: Entry) -> bool:
+        for each in tests:  # noqa: SIM110, as above
+            if each(entry):
+                return True
+        return False
+
+    return test
 
 
 def _first(getters: list[Getter]) -> Getter:
@@ -258,9 +292,27 @@ def _items(getters: list[Getter]) -> Getter:
 def select(steps: tuple[core.Step, ...]) -> Getter:
     """The value at a path of an entry, or MISSING."""
     keys = [step.name for step in steps if isinstance(step, core.Key)]
-    if len(keys) == len(steps) <= 3 and not (len(steps) == 3 and _are_headers(steps[:2])):
-        return _short(keys)
+    if len(keys) == len(steps) <= 3:
+        return _header(*keys) if _are_headers(steps[:-1]) else _short(keys)
     return _chain(lambda entry: entry, steps, ())
+
+
+def _header(side: str, headers: str, name: str) -> Getter:
+    """One header. Most filters write its name as clients do, so that is tried before all names."""
+
+    def get(entry: Entry) -> Any:
+        try:
+            holder = entry[side][headers]
+        except (KeyError, TypeError):
+            return MISSING
+        try:
+            return holder[name]
+        except KeyError:
+            return find_key(holder, name, True)
+        except TypeError:
+            return MISSING
+
+    return get
 
 
 def _short(keys: list[str]) -> Getter:
@@ -292,21 +344,20 @@ def _short(keys: list[str]) -> Getter:
 def _chain(get: Getter, steps: tuple[core.Step, ...], before: tuple[core.Step, ...]) -> Getter:
     """`get`, then the steps one by one."""
     for position, step in enumerate(steps):
-        path = (*before, *steps[:position])
-        get = _one_step(get, step, _are_headers(path))
+        get = _one_step(get, step, (*before, *steps[:position]))
     return get
 
 
-def _one_step(get: Getter, step: core.Step, ignore_case: bool) -> Getter:
+def _one_step(get: Getter, step: core.Step, before: tuple[core.Step, ...]) -> Getter:
     match step:
         case core.Key(name=name):
-            take = _key_taker(name, ignore_case)
+            take = _key_taker(name, _are_headers(before))
         case core.Index(number=number):
             take = _index_taker(number)
         case core.Each():
             return _each(get)
         case core.Deep(name=name):
-            return _deep(get, name)
+            return _deep(get, name, before)
 
     def after(entry: Entry) -> Any:
         value = get(entry)
@@ -319,9 +370,7 @@ def _one_step(get: Getter, step: core.Step, ignore_case: bool) -> Getter:
 
 def _key_taker(name: str, ignore_case: bool) -> Callable[[Any], Any]:
     if ignore_case:
-        return lambda value: (
-            find_key(value, name, True) if isinstance(value, Mapping) else MISSING  # type: ignore[arg-type]
-        )
+        return lambda value: find_key(value, name, True) if isinstance(value, Mapping) else MISSING
     return lambda value: value.get(name, MISSING) if isinstance(value, Mapping) else MISSING
 
 
@@ -352,7 +401,10 @@ def _each(get: Getter) -> Getter:
     return after
 
 
-def _deep(get: Getter, name: str) -> Getter:
+def _deep(get: Getter, name: str, before: tuple[core.Step, ...]) -> Getter:
+    of_headers = _are_headers(before)
+    of_message = len(before) == 1 and before[0] in _SIDES
+
     def after(entry: Entry) -> Any:
         value = get(entry)
         found = Many()
@@ -362,20 +414,27 @@ def _deep(get: Getter, name: str) -> Getter:
             return found
         if _elements(value) is None:
             return MISSING
-        _descend(value, name, found)
+        headers = value if of_headers else None
+        if of_message and isinstance(value, Mapping):
+            headers = value.get("headers")
+        _descend(value, name, found, headers)
         return found
 
     return after
 
 
-def _descend(top: Any, name: str, found: Many) -> None:
-    """Adds every value with the key `name`, with a stack of its own since bodies nest deep."""
+def _descend(top: Any, name: str, found: Many, headers: Any = None) -> None:
+    """Adds every value with the key `name`, with a stack of its own since bodies nest deep.
+
+    Keys of the map `headers` match without regard to case.
+    """
     waiting = [top]
     while waiting:
         value = waiting.pop()
         if isinstance(value, Mapping):
-            if name in value:
-                found.append(value[name])
+            here = find_key(value, name, value is headers)
+            if here is not MISSING:
+                found.append(here)
             waiting.extend(value.values())
         elif isinstance(value, list | tuple):
             waiting.extend(value)

@@ -14,6 +14,8 @@ from typing import Any
 from kfl import ast
 from kfl.errors import Diagnostic, KflError
 from kfl.foreign import foreign_dialect
+from kfl.slips import RESERVED as RESERVED
+from kfl.slips import brackets, error_at, place, slip_at
 
 MAX_LENGTH = 16_384
 """Characters of a filter. A person writes a few hundred; dashboards join many of them."""
@@ -26,8 +28,6 @@ MAX_NESTING = 200
 
 MAX_DIGITS = 300
 """Digits of a number: more cannot be a finite double."""
-
-RESERVED = {"or", "and", "in", "not", "true", "false", "nil", "null"}
 
 _ESCAPES = {'"': '"', "'": "'", "\\": "\\", "n": "\n", "r": "\r", "t": "\t", "/": "/"}
 
@@ -107,31 +107,26 @@ def _is_blank(text: str) -> bool:
 
 
 def _check_characters(text: str) -> None:
-    for offset, character in enumerate(text):
-        if "\ud800" <= character <= "\udfff":
-            line, column = _place(text, offset)
-            raise KflError("The filter is not valid Unicode.", line, column)
+    for found in re.finditer("[\ud800-\udfff]", text):
+        raise error_at(
+            text,
+            found.start(),
+            "The filter is not valid Unicode here: half a character.",
+            "Take it out.",
+        )
 
 
 def _check_nesting(text: str) -> None:
-    """Counts brackets outside of texts and comments."""
-    plain = re.sub(r'"(\\.|[^"\\\n])*"|\'(\\.|[^\'\\\n])*\'|(#|//)[^\n]*', "", text)
     level = 0
-    for character in plain:
-        if character in "([":
-            level += 1
-            if level > MAX_NESTING:
-                raise KflError(
-                    f"More than {MAX_NESTING} brackets are open at once.",
-                    suggestion="Use fewer parentheses.",
-                )
-        elif character in ")]":
-            level -= 1
-
-
-def _place(text: str, offset: int) -> tuple[int, int]:
-    before = text[:offset]
-    return before.count("\n") + 1, offset - (before.rfind("\n") + 1) + 1
+    for offset, bracket in brackets(text):
+        level += 1 if bracket in "([" else -1
+        if level > MAX_NESTING:
+            raise error_at(
+                text,
+                offset,
+                f"More than {MAX_NESTING} brackets are open at once.",
+                "Use fewer parentheses.",
+            )
 
 
 @functools.cache
@@ -159,55 +154,30 @@ def _run(text: str, builder: _Builder) -> ast.Node:
 
 
 def _bad_character(text: str, offset: int) -> KflError:
-    foreign = foreign_dialect(text)
-    if foreign:
-        return foreign
-    line, column = _place(text, offset)
-    character = text[offset]
-    if character in "\"'":
-        return KflError(
-            "A text begins here and does not end on this line.",
-            line,
-            column,
-            f"Close it with {character}, and write a line break in it as \\n.",
-        )
-    if character == "=":
-        return KflError(
-            "`=` is not an operator.", line, column, 'Write `==`, or `== r"..."` for a regex.'
-        )
-    if character == "&":
-        return KflError("`&` is not an operator.", line, column, "Write `and` or `&&`.")
-    if character == "|":
-        return KflError("`|` is not an operator.", line, column, "Write `or` or `||`.")
-    if character == "~":
-        return KflError("`~` is not an operator.", line, column, 'Write `== r"..."` for a regex.')
-    return KflError(
-        f"`{character}` is not expected here.",
-        line,
-        column,
-        "Put text into quotes." if character.isprintable() else "",
+    meant = foreign_dialect(text) or slip_at(text, offset)
+    if meant:
+        return meant
+    return error_at(
+        text, offset, f"`{text[offset]}` is not expected here.", "Put text into quotes."
     )
 
 
 def _bad_token(text: str, error: Any) -> KflError:
-    foreign = foreign_dialect(text)
-    if foreign:
-        return foreign
     token = error.token
-    if token.type == "$END":
-        line, column = _place(text, len(text.rstrip()))
-        return KflError("The filter ends too early.", line, column, _expected(error))
-    line, column = int(token.line), int(token.column)
-    before = re.search(r"\b(or|and|in|not)\s*\Z", text[: token.start_pos])
-    if before:  # it was taken for a name, since none of these can begin a condition
-        at = ast.Position(*_place(text, before.start()))
-        return _misplaced(before.group(1), at)
-    word = str(token)
-    if token.type == "NAME" and word.lower() in RESERVED and word not in RESERVED:
-        return KflError(
-            f"`{word}` is not a keyword.", line, column, f"Write `{word.lower()}`: lower case."
-        )
-    return KflError(f"`{word[:40]}` is not expected here.", line, column, _expected(error))
+    is_end = token.type == "$END"
+    offset = len(text.rstrip()) if is_end else int(token.start_pos)
+    meant = foreign_dialect(text) or slip_at(text, offset)
+    if meant:
+        return meant
+    before = re.search(r"\b(or|and|in|not)\s*\Z", text[:offset])
+    if before and not is_end:  # it was taken for a name, since none of these can begin a condition
+        return _misplaced(before.group(1), ast.Position(*place(text, before.start())))
+    message = f"`{token[:40]}` is not expected here."
+    if is_end:
+        message = "The filter ends too early."
+        if before:
+            return error_at(text, offset, message, f"Write a condition after `{before.group(1)}`.")
+    return error_at(text, offset, message, _expected(error))
 
 
 def _misplaced(word: str, at: ast.Position) -> KflError:
@@ -313,7 +283,12 @@ class _Builder:
         number = _number(values[1])
         if number > 2**31 - 1:
             at = _at(values[1])
-            raise KflError(f"{number} is too large for a place in a list.", at.line, at.column)
+            raise KflError(
+                f"{number} is too large for a place in a list.",
+                at.line,
+                at.column,
+                "Places count from 0.",
+            )
         return _step(values[0], ast.Index(int(number)))
 
     def on_each(self, values: list[Any]) -> ast.Node:
@@ -393,14 +368,16 @@ def _step(base: ast.Node, step: ast.Step) -> ast.Node:
 
 def _number(token: Any) -> int | float:
     at = _at(token)
-    if len(token) > MAX_DIGITS:
-        raise KflError("The number is too large.", at.line, at.column)
-    if token.type == "INTEGER":
-        return int(token)
-    number = float(token)
-    if number in (float("inf"), float("-inf")):
-        raise KflError("The number is too large.", at.line, at.column)
-    return number
+    if len(token) <= MAX_DIGITS:
+        number = int(token) if token.type == "INTEGER" else float(token)
+        if number != float("inf"):
+            return number
+    raise KflError(
+        "The number is too large.",
+        at.line,
+        at.column,
+        "Numbers go up to 1.7e308, exactly to 2**64.",
+    )
 
 
 def unescape(text: str, at: ast.Position) -> str:
@@ -425,4 +402,9 @@ def unescape(text: str, at: ast.Position) -> str:
     try:
         return joined.decode("utf-16-le")
     except UnicodeDecodeError:
-        raise KflError("`\\u` names half a character.", at.line, at.column) from None
+        raise KflError(
+            "`\\u` names half a character.",
+            at.line,
+            at.column,
+            "Write both halves, as in \\uD83D\\uDE00, or the character itself.",
+        ) from None

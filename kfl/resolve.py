@@ -17,7 +17,8 @@ from kfl.fields import NAMES, Field
 from kfl.foreign import foreign_dialect
 from kfl.functions import FUNCTIONS, METHODS, Functions
 from kfl.parse import parse
-from kfl.show import show, show_steps
+from kfl.show import show, show_steps, show_text
+from kfl.slips import RESERVED
 from kfl.values import MISSING, arithmetic, number
 from kfl.words import WORDS
 
@@ -35,6 +36,18 @@ NEARLY = 0.8
 
 OPEN_ROOTS = ("request", "response")
 """What is below these is not in the catalogue alone: each protocol has its own."""
+
+IN_WORD = "In the word "
+"""How what is wrong inside of an operators' word begins."""
+
+_ARITHMETIC = ("+", "-", "*", "/", "%")
+
+_KEYWORDS = {
+    **{word: word for word in RESERVED},
+    **dict.fromkeys(("none", "undefined", "empty", "nothing"), "nil"),
+    **dict.fromkeys(("yes", "on"), "true"),
+    **dict.fromkeys(("no", "off"), "false"),
+}
 
 _MACRO_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
@@ -73,6 +86,7 @@ class Resolver:
         self._text = text
         self._macros = macros
         self._open_macros: list[str] = []
+        self._macro_at = ast.START  # where the outermost of them stands
         self._nodes = 0
 
     def error(self, at: ast.Position, message: str, suggestion: str = "") -> core.Const:
@@ -85,13 +99,13 @@ class Resolver:
         self._problem(Diagnostic(False, at.line, at.column, message, suggestion))
 
     def _problem(self, problem: Diagnostic) -> None:
-        if self._open_macros:
-            where = f"In the word `{self._open_macros[0]}`: "
+        if self._open_macros:  # it points to the word in the filter, and says where in the word
+            inside = f"`{self._open_macros[-1]}`, line {problem.line}, column {problem.column}"
             problem = Diagnostic(
                 problem.is_error,
-                problem.line,
-                problem.column,
-                where + problem.message,
+                self._macro_at.line,
+                self._macro_at.column,
+                f"{IN_WORD}{inside}: {problem.message}",
                 problem.suggestion,
             )
         if len(self.problems) < MAX_PROBLEMS and problem not in self.problems:
@@ -145,7 +159,10 @@ class Resolver:
                 return core.IfElse(self.condition(condition), self.value(yes), self.value(no))
 
     def _list(self, node: ast.ListOf) -> core.Core:
-        items = tuple(self.value(item) for item in node.items)
+        items = tuple(
+            self._unquoted(item, word) if (word := self._bare_text(item)) else self.value(item)
+            for item in node.items
+        )
         constants = [item.value for item in items if isinstance(item, core.Const)]
         if len(constants) == len(items):
             return core.Const(tuple(constants))
@@ -164,9 +181,9 @@ class Resolver:
                 "A name with a hyphen in it stands in brackets; `-` alone takes away.",
                 f"Write {show(hyphened)}.",
             )
-        left, right = self.value(node.left), self.value(node.right)
         operator = node.operator
-        if operator in ("+", "-", "*", "/", "%"):
+        left, right = self.value(node.left), self._right_of(node)
+        if operator in _ARITHMETIC:
             self._no_pattern(node.left, left, operator)
             self._no_pattern(node.right, right, operator)
             return self._arithmetic(operator, left, right, node.at)
@@ -188,6 +205,37 @@ class Resolver:
             self._check_order(node, left, right)
         self._check_record(node, left, right)
         return core.Compare(operator, left, right)
+
+    def _right_of(self, node: ast.Binary) -> core.Core:
+        """The right side; where a comparison has an unknown word there, quotes were forgotten."""
+        word = "" if node.operator in _ARITHMETIC else self._bare_text(node.right)
+        return self._unquoted(node.right, word) if word else self.value(node.right)
+
+    def _unquoted(self, node: ast.Node, word: str) -> core.Const:
+        near = did_you_mean(word, [*NAMES, *WORDS, *self._macros])
+        advice = f"Put text into quotes: {show_text(word[:80])}. {near}".rstrip()
+        message = f"`{word[:80]}` is not a word or a field of KFL."
+        return self._unknown(node.at, word, message, advice)
+
+    def _bare_text(self, node: ast.Node) -> str:
+        """`GET`, `kube-dns` or `cart.shop`, which would need quotes; "" for anything else."""
+        match node:
+            case ast.Name(word=word):
+                known = self._knows(word) or word in FUNCTIONS or word.lower() in _KEYWORDS
+                return "" if known else word
+            case ast.Path(base=ast.Name(word=word), steps=steps):
+                root = word in OPEN_ROOTS or any(name.startswith(word + ".") for name in NAMES)
+                if root or self._knows(word) or not all(isinstance(s, ast.Key) for s in steps):
+                    return ""
+                return word + show_steps(steps)
+            case ast.Binary(operator="-", left=left, right=right):
+                start = self._bare_text(left)
+                end = right.word if isinstance(right, ast.Name) else ""
+                if isinstance(right, ast.Literal) and isinstance(right.value, int):
+                    end = str(right.value)
+                return f"{start}-{end}" if start and end else ""
+            case _:
+                return ""
 
     def _hyphened(self, node: ast.Node) -> ast.Path | None:
         """The selector that `request.headers.User-Agent` was meant to be."""
@@ -257,36 +305,51 @@ class Resolver:
         if word in WORDS:
             return core.Word(word)
         if word in NAMES:
+            self._no_entry_has(NAMES[word], word, node.at)
             return self.field(NAMES[word], ())
         if word in FUNCTIONS:
             return self.error(node.at, f"`{word}` is a function.", f"Write {word}(...).")
         return self._unknown(node.at, word, f"`{word}` is not a word or a field of KFL.")
 
-    def _unknown(self, at: ast.Position, name: str, message: str) -> core.Const:
+    def _unknown(self, at: ast.Position, name: str, message: str, advice: str = "") -> core.Const:
         foreign = foreign_dialect(self._text)
         if foreign and not self._open_macros:
             return self.error(
                 ast.Position(foreign.line, foreign.column), foreign.message, foreign.suggestion
             )
-        known = [*NAMES, *WORDS, *self._macros]
-        hint = did_you_mean(name, known)
-        if not hint and "." not in name:
-            hint = "Put text into quotes." if name not in METHODS else f"Write x.{name}(...)."
-        return self.error(at, message, hint)
+        return self.error(at, message, advice or self._meant(name))
+
+    def _meant(self, name: str) -> str:
+        """What an unknown word or field may have been."""
+        if name.lower() in _KEYWORDS:
+            return f"Write `{_KEYWORDS[name.lower()]}`."
+        if name in METHODS:
+            return f"Write x.{name}(...)."
+        ends = [known for known in NAMES if known.endswith("." + name)]
+        if ends:
+            return f"Did you mean {' or '.join(ends[:3])}?"
+        hint = did_you_mean(name, [*NAMES, *WORDS, *self._macros])
+        if hint:
+            return hint
+        root = name.partition(".")[0]
+        below = [known for known in NAMES if known.startswith(root + ".")]
+        if below:
+            return f"There are {', '.join(below[:12])}."
+        return f"Put text into quotes: {show_text(name[:80])}."
 
     def _macro(self, node: ast.Name) -> core.Core:
         word = node.word
         if word in self._open_macros or len(self._open_macros) >= MAX_MACRO_DEPTH:
             return self.error(node.at, f"The word `{word}` is made from itself.")
-        try:
-            parsed = parse(self._macros[word])
-        except KflError as error:
-            return self.error(
-                node.at, f"The word `{word}` is wrong: {error.message}", error.suggestion
-            )
+        if not self._open_macros:
+            self._macro_at = node.at
         self._open_macros.append(word)
         try:
-            return self.condition(parsed.tree)
+            return self.condition(parse(self._macros[word]).tree)
+        except KflError as error:
+            return self.error(
+                ast.Position(error.line, error.column), error.message, error.suggestion
+            )
         finally:
             self._open_macros.pop()
 
@@ -316,6 +379,7 @@ class Resolver:
             if found is None:
                 continue
             rest = node.steps[length - 1 :]
+            self._no_entry_has(found, root, node.at)
             if length == 1 and len(keys) > 1 and root in OPEN_ROOTS:
                 self._doubt(node.at, root, keys[1])
             if not rest or (found.is_open and self._may_go_below(found, rest)):
@@ -344,6 +408,10 @@ class Resolver:
                 f"Did you mean {known[near[0]]}?",
             )
 
+    def _no_entry_has(self, found: Field, word: str, at: ast.Position) -> None:
+        if found.absent:
+            self.warn(at, f"No entry has `{word}`: {found.absent}.")
+
     def _may_go_below(self, found: Field, rest: tuple[ast.Step, ...]) -> bool:
         """Below request, response, labels and lists anything; below src and the like wildcards."""
         if found.name in ("src", "dst", "node", "protocol", "error"):
@@ -366,8 +434,12 @@ class Resolver:
                 value = core.Gather(parts)
                 if rest:
                     value = core.Down(value, rest)
-            case "present":
-                return core.All((core.Word(found.guard), core.Present(parts[0])))
+            case "present" | "success":
+                tests: list[core.Core] = [core.Word(found.guard)] if found.guard else []
+                tests.append(core.Present(parts[0]))
+                if found.how == "success":
+                    tests.append(core.Not(core.Present(parts[1])))
+                return core.All(tuple(tests))
             case "sum":
                 value = core.Arithmetic("+", parts[0], parts[1])
             case _:  # a rate: so many in so many microseconds, as so many a second
@@ -381,9 +453,7 @@ def check_macro_names(macros: Mapping[str, str]) -> None:
     for name in macros:
         if not _MACRO_NAME.match(name):
             raise KflError(f"`{name[:60]}` cannot be a word: use letters, digits and _.")
-        if name in WORDS or name in NAMES or name in ("and", "or", "not", "in"):
-            raise KflError(f"The word `{name}` exists already.", suggestion="Choose another name.")
-        if name in ("true", "false", "nil", "null"):
+        if name in WORDS or name in NAMES or name in FUNCTIONS or name in RESERVED:
             raise KflError(f"The word `{name}` exists already.", suggestion="Choose another name.")
 
 

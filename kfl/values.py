@@ -9,6 +9,7 @@ MISSING.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 
 from kfl.core import Pattern
@@ -212,15 +213,21 @@ def within(item: Any, container: Any, ignore_case: bool) -> bool:
     return False
 
 
-def find_key(map_: dict[Any, Any], key: str, ignore_case: bool) -> Any:
+def find_key(map_: Mapping[Any, Any], key: str, ignore_case: bool) -> Any:
     """The value of a key, or MISSING; the first that fits when case does not matter."""
     if key in map_:
         return map_[key]
     if ignore_case:
         lower = key.lower()
-        for name, value in map_.items():
-            if isinstance(name, str) and name.lower() == lower:
-                return value
+        length = len(lower)
+        if lower.isascii():  # then what differs in length differs
+            for name in map_:
+                if len(name) == length and name.lower() == lower:
+                    return map_[name]
+            return MISSING
+        for name in map_:
+            if name.lower() == lower:
+                return map_[name]
     return MISSING
 
 

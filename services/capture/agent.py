@@ -5,8 +5,10 @@ source, pipeline, packet store, matching, and one buffer for each run.
 """
 
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -54,12 +56,20 @@ NewEngine = Callable[[], Engine]
 
 
 def new_engine_factory(
-    node: str, node_ip: str, packet_memory: int = PACKET_MEMORY, most_body: int = MOST_BODY
+    node: str,
+    node_ip: str,
+    packet_memory: int = PACKET_MEMORY,
+    most_body: int = MOST_BODY,
+    networks_apart: bool = True,
 ) -> NewEngine:
-    """Return what makes an engine whenever recording begins; sizes are in octets."""
+    """Return what makes an engine whenever recording begins; sizes are in octets.
+
+    networks_apart: as PipelineOptions has it.
+    """
 
     def new_engine() -> Engine:
-        pipeline = Pipeline(PipelineOptions(node_name=node, node_ip=node_ip))
+        options = PipelineOptions(node_name=node, node_ip=node_ip, networks_apart=networks_apart)
+        pipeline = Pipeline(options)
         return Engine(pipeline, PacketStore(packet_memory, pipeline.most_streams), most_body)
 
     return new_engine
@@ -74,6 +84,19 @@ class Progress:
     entries: int = 0  # these three once for each run
     streams: int = 0
     packets: int = 0
+    messages: Counter[str] = field(default_factory=Counter)
+    """Calls that were dissected, by protocol."""
+    matches: Counter[str] = field(default_factory=Counter)
+    """Streams that matched, by job."""
+    losses: Counter[str] = field(default_factory=Counter)
+    """By kind; the next two count what was lost."""
+    lost_packets: Counter[str] = field(default_factory=Counter)
+    lost_octets: Counter[str] = field(default_factory=Counter)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+    """Of the capture thread, by stage of the work."""
+    open_streams: int = 0  # now; so is what follows
+    stored_packets: int = 0
+    overwritten_packets: int = 0
 
 
 class Agent:
@@ -109,12 +132,14 @@ class Agent:
         self._last_frame_ns = 0
         self._begin_ns = _time_ns(self._clock)
         self.progress = Progress()
+        self._lap_began = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Record until the source ends or `stop` is set; everything is with the uplink then.
 
         Raises CaptureError when the source cannot be read on; what came before it is kept.
         """
+        self._lap_began = time.thread_time()
         try:
             if self._replay:
                 self._wait_for_work(stop)
@@ -128,6 +153,7 @@ class Agent:
 
     def take(self, batch: FrameBatch) -> None:
         """Record one batch; an empty one only lets time pass."""
+        self._lap("source")
         now = self._clock.monotonic()
         if now >= self._next_look or self._uplink.revision != self._revision:
             self._look()
@@ -145,6 +171,20 @@ class Agent:
         for buffer in self._buffers.values():
             if buffer.is_due(now):
                 buffer.flush()
+        self._measure(self._engine)
+
+    def _lap(self, stage: str) -> None:
+        """Count the processor time since the last call as this stage's."""
+        now = time.thread_time()
+        seconds = self.progress.cpu_seconds
+        seconds[stage] = seconds.get(stage, 0.0) + now - self._lap_began
+        self._lap_began = now
+
+    def _measure(self, engine: Engine) -> None:
+        self._lap("send")
+        self.progress.open_streams = engine.pipeline.open_streams
+        self.progress.stored_packets = engine.store.stored_packets
+        self.progress.overwritten_packets = engine.store.overwritten_packets
 
     def end(self) -> None:
         """Finish: calls that still wait for an answer are recorded without, and all runs end."""
@@ -179,6 +219,7 @@ class Agent:
             return
         if self._engine is None or self._matcher is None:
             self._engine = self._new_engine()
+            self._engine.pipeline.lap = self._lap
             self._matcher = Matcher(self._engine.pipeline.most_streams)
             self._last_frame_ns = now_ns
         for run in changes.started:
@@ -203,21 +244,30 @@ class Agent:
         pipeline = engine.pipeline
         pipeline.body_limit = min(self._assignments.body_limit, engine.most_body)
         calls = pipeline.take(batch)
-        streams = np.ascontiguousarray(pipeline.packet_streams)
-        engine.store.put(batch, streams)
+        # Fragments of earlier batches, whose stream is only known now, come first.
+        parts = [pipeline.late, (batch, np.ascontiguousarray(pipeline.packet_streams))]
+        parts = [(frames, streams) for frames, streams in parts if len(streams)]
+        for frames, streams in parts:
+            engine.store.put(frames, streams)
+        self._lap("store")
         assert self._matcher is not None
         # Of streams that match only now, the store has this batch's packets too.
-        before = self._matcher.bits.of(streams)
+        before = [self._matcher.bits.of(streams) for _, streams in parts]
         self._keep(engine, calls, now)
         for run in self._assignments.active:
-            rows = np.flatnonzero(before & flag(run.bit))
-            if len(rows):
-                self._add_packets(engine, run, choose(batch, streams, rows), now)
+            for (frames, streams), bits in zip(parts, before, strict=True):
+                rows = np.flatnonzero(bits & flag(run.bit))
+                if len(rows):
+                    self._add_packets(engine, run, choose(frames, streams, rows), now)
+        self._lap("record")
 
     def _keep(self, engine: Engine, calls: Sequence[Calls], now: float) -> None:
         """Record the calls that match, and what came before them in their streams."""
         assert self._matcher is not None
+        for part in calls:
+            self.progress.messages[part.protocol] += len(part)
         matches = self._matcher.match(calls, self._assignments.active)
+        self._lap("match")
         for run, numbers in matches.opened:
             self._open(engine, run, numbers, now)
             for earlier in engine.pipeline.earlier(numbers):
@@ -238,6 +288,7 @@ class Agent:
         matched_ns = np.full(len(numbers), self._last_frame_ns, np.int64)
         buffer.add("streams", engine.pipeline.streams_table(numbers, matched_ns, is_whole), now)
         self.progress.streams += len(numbers)
+        self.progress.matches[run.key[0]] += len(numbers)
         self._add_packets(engine, run, engine.store.take(numbers), now)
         if not is_whole.all():
             ids = engine.pipeline.stream_ids(numbers).to_pylist()
@@ -270,6 +321,10 @@ class Agent:
     def _tell_losses(self, engine: Engine, now: float) -> None:
         """Put what every run may have missed into every run's ledger."""
         losses = self._source.losses() + engine.pipeline.losses()
+        for loss in losses:
+            self.progress.losses[loss.kind] += 1
+            self.progress.lost_packets[loss.kind] += loss.packets
+            self.progress.lost_octets[loss.kind] += loss.bytes
         for buffer in self._buffers.values():
             buffer.lose(losses, now)
 

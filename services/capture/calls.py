@@ -14,6 +14,7 @@ from recordings.schema import ENTRIES, STREAMS
 from services.capture.addresses import address_texts
 from services.capture.columns import TIMESTAMP, number_column
 from services.capture.flows import PROTOCOL_UDP, STREAM, Streams, number_entries
+from services.capture.networks import tunnel_texts, vlan_texts
 
 if TYPE_CHECKING:
     from kfl import Filter
@@ -268,6 +269,8 @@ def streams_table(
         "first_time": number_column(rows["first_timestamp"], type=TIMESTAMP),
         "matched_time": number_column(matched_ns, type=TIMESTAMP),
         "from_start": pa.array(from_start & rows["from_start"].astype(np.bool_)),
+        "vlan": vlan_texts(rows["network"]),
+        "tunnel": tunnel_texts(rows["network"]),
         "called_ip": called[0],
         "called_port": called[1],
         "seen_ip": seen[0],

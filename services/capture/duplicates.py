@@ -22,7 +22,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from services.capture.decode import (
+from services.capture.flows import (
+    ITSELF,
+    NO_FLOW,
+    NO_STREAM,
+    join,
+    mix,
+    root_of,
+    stream_row,
+)
+from services.capture.headers import (
     COPY,
     DECODED,
     KEPT_COPY,
@@ -32,15 +41,6 @@ from services.capture.decode import (
     SLL2_HEADER_SIZE,
     SLL_HEADER_SIZE,
     TRANSLATED,
-)
-from services.capture.flows import (
-    ITSELF,
-    NO_FLOW,
-    NO_STREAM,
-    join,
-    mix,
-    root_of,
-    stream_row,
 )
 from services.capture.kernel import kernel, read_u8, read_u16, read_u32
 
@@ -278,19 +278,17 @@ def mark_copy(s, sighting, packet, flows):
     s.counts[COPIES] += 1
     packet.protocol = 0
     packet.status = COPY
-    if root_of(flows, np.int64(packet.flow))[0] != packet.flow:
-        put_in_root(packet, flows)
-    elif not sighting.kept:
+    put_in_root(packet, flows)
+    if packet.flow == packet.seen_flow and not sighting.kept:
         packet.status = KEPT_COPY
         sighting.kept = 1
-    else:
-        packet.flow = NO_FLOW
 
 
 @kernel
 def mark_first(sighting, packet, flows):
     """A packet that was not seen before, of a flow with a root: the root's copy is the one to keep,
-    unless the root's flow is not seen in this direction at all."""
+    unless the root's flow is not seen in this direction at all.
+    """
     flow = flows.rows[np.uint64(packet.flow)]
     flow.packets[np.uint64(packet.direction)] += 1
     is_late = flow.packets[np.uint64(packet.direction)] > FEW_PACKETS
@@ -305,20 +303,18 @@ def mark_first(sighting, packet, flows):
 @kernel
 def is_begun_anew(packet, place):
     """Whether this packet, of a flow with a root and not a copy, shows that the root is another
-    connection's by now: what it leaves as should have come in before."""
+    connection's by now: what it leaves as should have come in before.
+    """
     begins = packet.protocol != PROTOCOL_TCP or packet.tcp_flags & SYN_ACK == SYN
     return place < 0 and begins
 
 
 @kernel
-def mark_packet(s, octets, frame, packets, row, flows, streams):
+def mark_packet(s, place, octets, packets, row, flows, streams):
     packet = packets[np.uint64(row)]
     number = np.int64(packet.flow)
     flow = flows.rows[np.uint64(number)]
     flow.seen |= np.uint8(1 << packet.direction)
-    place = place_of(octets, frame)
-    if place == 0:
-        return
     mark = mark_of(octets, packet, flows.seed[0])
     root, _ = root_of(flows, number)
     found, is_translated = find_sighting(s, packet, place, mark, root, flows)
@@ -339,13 +335,27 @@ def mark_packet(s, octets, frame, packets, row, flows, streams):
 
 
 @kernel
-def mark_copies(s, octets, frames, packets, flows, streams):
-    """Mark the copies among the packets, and give translated ones the flow of their root."""
+def mark_copies(s, frame_octets, frames, octets, packets, flows, streams):
+    """Mark the copies among the packets, and give translated ones the flow of their root.
+
+    frame_octets: in which the FRAME rows lie; octets: in which the payloads do.
+    """
     s.counts[BATCHES] += 1
     for row in range(len(packets)):
         packet = packets[np.uint64(row)]
         if packet.status == DECODED and packet.flow != NO_FLOW:
-            mark_packet(s, octets, frames[np.uint64(row)], packets, row, flows, streams)
+            place = place_of(frame_octets, frames[np.uint64(row)])
+            if place != 0:
+                mark_packet(s, place, octets, packets, row, flows, streams)
+
+
+@kernel
+def forget_copies(packets):
+    """Take the packets out of their streams that are not to be kept."""
+    for row in range(len(packets)):
+        packet = packets[np.uint64(row)]
+        if packet.status == COPY or packet.status == TRANSLATED:
+            packet.stream = NO_STREAM
 
 
 @kernel

@@ -2,9 +2,9 @@
 """The flow table (who talks with whom now) and the streams (TCP connections, UDP exchanges).
 
 A flow is a five-tuple without direction: the lower endpoint (address, then port) is number 0, the
-higher one number 1. A five-tuple is used again within seconds, so a flow carries several streams,
-one after the other. Of a flow that is another one after translation (see duplicates.py), the other
-one is the root, and has the streams.
+higher one number 1. In another VLAN or tunnel the same five-tuple is another flow, see networks. A
+five-tuple is used again within seconds, so a flow carries several streams, one after the other. Of
+a flow that is another one with addresses translated, the other is the root: see duplicates.
 
 Stream number n is in row n & (len(rows) - 1). Rows of streams that have ended are used again in the
 order in which they ended, at the latest moment; each use has a new, higher number, so whoever keeps
@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from services.capture.headers import DECODED
 from services.capture.kernel import kernel
 from services.capture.timewheel import (
     HAND,
@@ -63,17 +64,17 @@ FLOW = np.dtype((np.record, [
     ("higher_high", np.uint64),
     ("higher_low", np.uint64),
     ("ports", np.uint64),            # protocol << 32 | lower port << 16 | higher port
+    ("key", np.uint64),              # of its network, see networks.flow_key
     ("last_timestamp", np.int64),    # nanoseconds since 1970
     ("stream", np.int64),            # number of its current stream, or NO_STREAM
     ("root", np.int32),              # 1 + the flow that has its streams, or ITSELF
-    ("generation", np.uint32),       # one more each time the row gets another flow
+    ("generation", np.uint16),       # one more each time the row gets another flow
+    ("root_generation", np.uint16),  # of the root, when it became that
     ("packets", np.int64, 2),        # of the current stream, by direction
     ("octets", np.int64, 2),         # of its frames
     ("due", np.int64),               # nanoseconds: when it would be over, as it was queued
     ("next", np.int32),              # in its bucket of the wheel, or NO_FLOW
     ("previous", np.int32),
-    ("root_generation", np.uint32),  # of the root, when it was found
-    ("tag", np.uint32),              # of its slot
     ("bucket", np.uint16),           # of the wheel
     ("closed", np.uint8),            # both sides have ended
     ("used", np.uint8),              # the row holds a flow
@@ -91,6 +92,7 @@ STREAM = np.dtype((np.record, [
     ("higher_high", np.uint64),
     ("higher_low", np.uint64),
     ("ports", np.uint64),            # as in FLOW
+    ("network", np.int64),           # as in PACKET
     ("view_lower_high", np.uint64),  # the same endpoints with the addresses that one side sees,
     ("view_lower_low", np.uint64),   # when the node translates between the sides
     ("view_higher_high", np.uint64),
@@ -115,6 +117,7 @@ KEY = np.dtype((np.record, [
     ("higher_high", np.uint64),
     ("higher_low", np.uint64),
     ("ports", np.uint64),
+    ("key", np.uint64),
     ("tag", np.uint64),              # 32 bits of a hash of the rest
     ("found", np.uint64),            # in the slot where it should be
 ]))
@@ -133,17 +136,16 @@ class Flows(NamedTuple):
     rows: np.ndarray  # FLOW; at most half as many as slots
     free: np.ndarray  # int32: numbers of the rows that were used before and are free, a stack
     counts: np.ndarray  # int64: see ROWS_USED and what follows
-    keys: np.ndarray  # KEY, BLOCK long: of the packets that are looked up
     wheel: Wheel  # in which each flow is queued
     seed: np.ndarray  # uint64, one element, secret: who knows it could make all flows collide
+    key_mask: np.ndarray  # uint64, one element: 0 when networks are not to be told apart
 
 
-ROWS_USED, ROWS_FREE, DECODED_TO, TOUCHED = 0, 1, 2, 3
-EVICTED, FIRST_EVICTED, LAST_EVICTED = 4, 5, 6
-COUNTS = 7
-"""What Flows.counts holds: rows ever used; rows on the stack; row after the last packet that has a
-key; nothing of use; and, since somebody looked, how many streams were cut short to make room, and
-the times of the last packets of the first and of the last of them."""
+ROWS_USED, ROWS_FREE, TOUCHED, EVICTED, FIRST_EVICTED, LAST_EVICTED = 0, 1, 2, 3, 4, 5
+COUNTS = 6
+"""What Flows.counts holds: rows ever used; rows on the stack; nothing of use; and, since somebody
+looked, how many streams were cut short to make room, and the times of the last packets of the first
+and of the last of them."""
 
 
 class Streams(NamedTuple):
@@ -171,6 +173,8 @@ def mix(state, word):
 @kernel
 def hash_endpoints(state, row):
     """Hash a FLOW or a KEY."""
+    if row.key:
+        state = mix(state, row.key)
     state = mix(mix(state, row.lower_high), row.lower_low)
     state = mix(mix(state, row.higher_high), row.higher_low)
     return mix(state, row.ports)
@@ -184,12 +188,13 @@ def is_of_flow(flow, key):
         and flow.higher_low == key.higher_low
         and flow.lower_high == key.lower_high
         and flow.higher_high == key.higher_high
+        and flow.key == key.key
     )
 
 
 @kernel
 def set_key(key, lower, higher, protocol, seed):
-    """Fill a KEY; an endpoint is (address high, low, port), uint64."""
+    """Fill a KEY but for its network's; an endpoint is (address high, low, port), uint64."""
     key.lower_high, key.lower_low, _ = lower
     key.higher_high, key.higher_low, _ = higher
     key.ports = np.uint64(protocol) << np.uint64(32) | lower[2] << np.uint64(16) | higher[2]
@@ -230,10 +235,10 @@ def add_flow(flows, slot, key, timestamp):
     flow.lower_high, flow.lower_low = key.lower_high, key.lower_low
     flow.higher_high, flow.higher_low = key.higher_high, key.higher_low
     flow.ports = key.ports
-    flow.tag = key.tag
+    flow.key = key.key
     flow.stream = NO_STREAM
     flow.root = ITSELF
-    flow.generation += np.uint32(1)
+    flow.generation += np.uint16(1)
     flow.packets[0] = flow.packets[1] = 0
     flow.last_timestamp = timestamp
     flow.closed = flow.seen = 0
@@ -266,8 +271,9 @@ def remove_flow(flows, number):
     dequeue(flows.wheel, flows.rows, number)
     flow = flows.rows[np.uint64(number)]
     last_slot = np.uint64(len(flows.slots) - 1)
-    entry = np.uint64(flow.tag) << np.uint64(32) | np.uint64(number + 1)
-    hole = np.uint64(flow.tag) & last_slot
+    tag = hash_endpoints(flows.seed[0], flow) >> np.uint64(32)
+    entry = tag << np.uint64(32) | np.uint64(number + 1)
+    hole = tag & last_slot
     while flows.slots[hole] != entry:
         hole = (hole + np.uint64(1)) & last_slot
     probe = (hole + np.uint64(1)) & last_slot
@@ -279,14 +285,15 @@ def remove_flow(flows, number):
         probe = (probe + np.uint64(1)) & last_slot
     flows.slots[hole] = EMPTY_SLOT
     flow.used = 0
-    flow.generation += np.uint32(1)
+    flow.generation += np.uint16(1)
     flows.free[np.uint64(flows.counts[ROWS_FREE])] = number
     flows.counts[ROWS_FREE] += 1
 
 
 @kernel
-def note_endpoints(network, transport, packet, key, seed):
+def note_endpoints(network, transport, packet, network_key, key, flows):
     """Fill the KEY of a packet's flow, and the packet's direction in it."""
+    key.key = network_key & flows.key_mask[0]
     source = (network.source_high, network.source_low, np.uint64(transport.source_port))
     destination = (
         network.destination_high,
@@ -294,42 +301,46 @@ def note_endpoints(network, transport, packet, key, seed):
         np.uint64(transport.destination_port),
     )
     if source > destination:
-        set_key(key, destination, source, network.protocol, seed)
+        set_key(key, destination, source, network.protocol, flows.seed[0])
         packet.direction = 1
     else:
-        set_key(key, source, destination, network.protocol, seed)
+        set_key(key, source, destination, network.protocol, flows.seed[0])
         packet.direction = 0
 
 
 @kernel
-def touch_rows(begin, end, flows):
+def touch_rows(keys, begin, end, flows):
     """Load the slot, and then the row, of each flow that will be looked up, without waiting."""
     last_slot = np.uint64(len(flows.slots) - 1)
     last_row = np.uint64(len(flows.rows) - 1)
     unused = np.uint64(0)
     for row in range(begin, end):
-        key = flows.keys[np.uint64(row & BLOCK - 1)]
+        key = keys[np.uint64(row)]
         key.found = flows.slots[key.tag & last_slot]
     for row in range(begin, end):
-        found = flows.keys[np.uint64(row & BLOCK - 1)].found
-        unused |= flows.rows[(found - np.uint64(1)) & last_row].ports
+        found = keys[np.uint64(row)].found
+        unused ^= flows.rows[(found - np.uint64(1)) & last_row].ports
     return np.int64(unused)
 
 
 @kernel
-def find_flows(packets, row, end, flows):
-    """Set the flow of the decoded ones among packets[row:end], which have keys.
+def find_flows(packets, keys, row, flows):
+    """Set the flow of the packets that are decoded, from `row` on.
 
-    Return the row of the first that found the table full, or `end`.
+    Return the row of the first whose flow found the table full: make room and call again from it;
+    or len(packets).
     """
-    flows.counts[TOUCHED] ^= touch_rows(row, end, flows)
-    while row < end:
+    touched = row
+    while row < len(packets):
+        if row == touched:
+            touched = min(row + BLOCK, len(packets))
+            flows.counts[TOUCHED] ^= touch_rows(keys, row, touched, flows)
         packet = packets[np.uint64(row)]
-        if packet.status == 0:
-            key = flows.keys[np.uint64(row & BLOCK - 1)]
-            packet.flow = packet.seen_flow = find_or_add_flow(flows, key, packet.timestamp)
+        if packet.status == DECODED:
+            packet.flow = find_or_add_flow(flows, keys[np.uint64(row)], packet.timestamp)
             if packet.flow == NO_FLOW:
                 break
+            packet.seen_flow = packet.flow
         row += 1
     return row
 
@@ -366,7 +377,8 @@ def join(flows, number, root, turned):
 @kernel
 def note_view(flow, stream, turned, side, is_sure):
     """Keep with a stream the addresses that its endpoint `side` sees: those of a flow of the same
-    stream. What the side itself sent is better than what went to it."""
+    stream. What the side itself sent is better than what went to it.
+    """
     if stream.is_sure or (stream.viewer != NO_VIEW and stream.viewer != side + 1 and not is_sure):
         return
     stream.viewer = side + 1
@@ -508,6 +520,7 @@ def open_stream(flow, streams, timestamp, client, from_start):
     stream.lower_high, stream.lower_low = flow.lower_high, flow.lower_low
     stream.higher_high, stream.higher_low = flow.higher_high, flow.higher_low
     stream.ports = flow.ports
+    stream.network = 0
     stream.entries = 0
     stream.client = client
     stream.from_start = from_start
@@ -546,16 +559,21 @@ def number_entries(streams, numbers, indexes):
             indexes[np.uint64(row)] = -1
 
 
-def new_flows(most_flows):
+def new_keys(rows):
+    """Make `rows` empty KEY rows."""
+    return np.zeros(rows, KEY)
+
+
+def new_flows(most_flows, networks_apart=True):
     """Make an empty table of a power of two flows."""
     return Flows(
         slots=np.zeros(2 * most_flows, np.uint64),
         rows=aligned_rows(most_flows, FLOW),
         free=np.zeros(most_flows, np.int32),
         counts=np.zeros(COUNTS, np.int64),
-        keys=np.zeros(BLOCK, KEY),
         wheel=new_wheel(),
         seed=np.frombuffer(bytearray(os.urandom(8)), np.uint64),
+        key_mask=np.array([(1 << 64) - 1 if networks_apart else 0], np.uint64),
     )
 
 

@@ -25,7 +25,7 @@ def cache_folder() -> Path:
     sources = hashlib.sha256()
     for path in sorted(ROOM.rglob("*.py")):
         text = path.read_bytes()
-        if b"@kernel" in text:
+        if b"@kernel" in text or b"@cold_kernel" in text:
             sources.update(text)
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     if not os.access(next(p for p in (base, *base.parents) if p.exists()), os.W_OK):
@@ -56,6 +56,14 @@ def kernel(function: F) -> F:
         boundscheck=True,
         cache=True,
         _nrt=False,
+    )
+    return compiled
+
+
+def cold_kernel(function: F) -> F:
+    """As kernel, for what few packets need: a call, so that the others' code stays small."""
+    compiled: F = njit(
+        function, nogil=True, error_model="numpy", boundscheck=True, cache=True, _nrt=False
     )
     return compiled
 

@@ -31,6 +31,9 @@ _log = logger(__name__)
 class Calls(Protocol):
     """Calls of one protocol, as a pipeline yields them."""
 
+    protocol: str
+    """Its name, as protocol.name in an entry."""
+
     def __len__(self) -> int: ...
 
     @property

@@ -5,6 +5,7 @@ number when it is first sent, so that what is dropped before leaves no hole in t
 """
 
 import math
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 from recorder.v1 import ingest_pb2
 
 from recordings import schema
+from services.runtime.metrics import Histogram
 
 Parts = Sequence[tuple[str, pa.Table]]
 """Tables by their name in recordings.schema.TABLES."""
@@ -23,6 +25,9 @@ MAX_BATCH_BYTES = 3 << 20
 
 ENVELOPE_BYTES = 512
 """What a batch's message needs beside its Arrow data: names (of 63 octets), numbers, lengths."""
+
+DELAY_BOUNDS = (0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 60.0, 600.0)
+"""Seconds: batches are sent after 0.2, and the scheduler answers after a sync of its disk."""
 
 TABLE_NUMBERS = {
     "entries": ingest_pb2.TABLE_ENTRIES,
@@ -93,6 +98,13 @@ class Counters:
     refused: int = 0
     dropped: int = 0
     dropped_bytes: int = 0
+    delay: Histogram = field(
+        default_factory=lambda: Histogram(
+            "capture_acknowledged_seconds",
+            "Seconds from a batch's newest row on the wire until the scheduler had it on disk.",
+            DELAY_BOUNDS,
+        )
+    )
 
 
 def encode(table: pa.Table) -> bytes:
@@ -195,6 +207,8 @@ class Outbox:
     _sequence: int = 0  # of the last batch that got a number
     _acknowledged: int = 0  # number of the last batch that is on disk
     _missing: dict[tuple[str, int], Content] = field(default_factory=dict)
+    _newest: deque[tuple[int, int]] = field(default_factory=deque)
+    """Number of each batch in flight, and the time of its newest row."""
 
     @property
     def is_empty(self) -> bool:
@@ -233,6 +247,8 @@ class Outbox:
             self._waiting.popleft()
             self._sequence += 1
             request = _message(batch, self._sequence)
+            if batch.content.end_ns is not None:
+                self._newest.append((self._sequence, batch.content.end_ns))
             self.used_bytes += _size(request) - batch.size_bytes
             return self._fly(request, None)
         return None
@@ -258,6 +274,7 @@ class Outbox:
         """Take back all numbers. What was sent and is not acknowledged waits again, first."""
         numbered = [*self._in_flight, *self._again]
         self._in_flight, self._again = deque(), deque()
+        self._newest.clear()
         self._in_flight_bytes = self._sequence = self._acknowledged = 0
         for request in reversed(numbered):
             batch = _without_number(request.batch)
@@ -266,6 +283,9 @@ class Outbox:
 
     def acknowledge(self, sequence: int) -> None:
         """Forget all batches up to a number."""
+        while self._newest and self._newest[0][0] <= sequence:
+            _, newest_ns = self._newest.popleft()
+            self.counters.delay.add((time.time_ns() - newest_ns) / 1e9)
         for requests in (self._in_flight, self._again):
             while requests and requests[0].batch.sequence <= sequence:
                 size = _size(requests.popleft())

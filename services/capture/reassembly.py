@@ -20,7 +20,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from services.capture.decode import KEPT_COPY, PROTOCOL_TCP, PROTOCOL_UDP
 from services.capture.flows import (
     EVICTED,
     FIRST_EVICTED,
@@ -42,6 +41,7 @@ from services.capture.flows import (
     stream_row,
     take_datagram,
 )
+from services.capture.headers import PROTOCOL_TCP, PROTOCOL_UDP
 from services.capture.kernel import copy_octets, kernel
 
 # Kinds of row.
@@ -64,7 +64,7 @@ LATE_SYN_WINDOW = 1 << 20  # octets; a SYN this little behind what we have is of
 RST_WINDOW = 1 << 20  # octets; a RST further off is not of this stream (RFC 5961, section 3)
 # Further off than this are octets of another connection, whose SYN was not seen:
 STREAM_JUMP = 1 << 28  # octets; no window is that large
-BOTH_JUMP = 1 << 24  # octets, when what they acknowledge is as far off: nobody loses that much twice
+BOTH_JUMP = 1 << 24  # octets, when what they acknowledge is as far off as that
 CLOSED_JUMP = 1 << 20  # octets, after the end; nearer are those that were under way then
 MOST_HELD_IN_DIRECTION = 128  # segments; bounds the walk through a direction's list
 ROWS_FOR_ONE_PACKET = 4 * MOST_HELD_IN_DIRECTION + 16
@@ -577,7 +577,8 @@ def take_acknowledgement(r, segments, packet, direction_number, flow):
 @kernel
 def is_valid_reset(packet, direction):
     """Whether the receiver of a RST would believe it: RFC 5961, section 3.2. Of what the receiver
-    expects we know that it is not before what it acknowledged."""
+    expects we know that it is not before what it acknowledged.
+    """
     ahead = distance(packet.sequence, direction.next)
     if direction.has_acknowledged and distance(packet.sequence, direction.acknowledged) < 0:
         return False
@@ -660,12 +661,10 @@ def reassemble(r, octets, packets, row, flows, streams, segments):
                 settle(flows, np.int64(packet.flow))
         elif packet.protocol == PROTOCOL_UDP:
             take_datagram(flow, streams, packet)
-        else:
+        else:  # a copy
             packet.stream = flow.stream
         if packet.seen_flow != packet.flow and packet.stream != NO_STREAM:
             take_view(packet, flows, streams)
-        if packet.protocol == 0 and packet.status != KEPT_COPY:
-            packet.stream = NO_STREAM
     return row, r.state[0].rows
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from services.capture.kernel import kernel
 
 SECOND = 1_000_000_000  # nanoseconds
+END_OF_TIME = (1 << 63) - 1  # nanoseconds
 BUCKETS = 2048  # seconds: a power of two, over the longest that anything waits
 NO_ROW = -1
 
@@ -117,6 +118,5 @@ def first_due(wheel):
 
 def new_wheel() -> Wheel:
     """Make an empty one."""
-    return Wheel(
-        np.full(BUCKETS, NO_ROW, np.int32), np.full(BUCKETS, NO_ROW, np.int32), np.zeros(2, np.int64)
-    )
+    first, last = (np.full(BUCKETS, NO_ROW, np.int32) for _ in range(2))
+    return Wheel(first, last, np.zeros(2, np.int64))

@@ -107,6 +107,11 @@ class Uplink:
         return self._outbox.counters
 
     @property
+    def used_bytes(self) -> int:
+        """Octets of batches that are not acknowledged."""
+        return self._outbox.used_bytes
+
+    @property
     def reconnects(self) -> int:
         """Sessions that ended before the uplink was stopped."""
         return self._reconnects

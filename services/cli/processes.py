@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
@@ -18,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.cli.terminal import FAILED, CommandError
 from services.runtime.channel import open_channel
+from services.runtime.process import end_with
 
 PARENT = "RECORDER_PARENT"
 """Variable that tells a child the pid of the process that started it."""
@@ -42,8 +42,6 @@ SHOWN_LINES = 15
 """Last lines of a failed service's log that are shown."""
 
 SHOWN_OCTETS = 16384
-
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Died(CommandError):  # noqa: N818 - it says what happened
@@ -214,16 +212,10 @@ def wait_until_ready(process: Process, others: Processes) -> None:
 
 
 def end_with_parent() -> None:
-    """Have the kernel send SIGTERM to this process when the one that started it dies.
-
-    Does nothing in a process that was not started by `up`, and where there is no prctl.
-    """
+    """End when the process that started this one dies; does nothing when that is not `up`."""
     parent = os.environ.pop(PARENT, "")
-    if not parent.isdigit() or not sys.platform.startswith("linux"):
-        return
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
-    if os.getppid() != int(parent):  # it died before the call
-        os.kill(os.getpid(), signal.SIGTERM)
+    if parent.isdigit():
+        end_with(int(parent))
 
 
 def free_address(address: str) -> str:

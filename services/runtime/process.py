@@ -1,10 +1,12 @@
 """How a process runs until it is told to end, and ends in order."""
 
 import contextlib
+import ctypes
 import os
 import select
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -17,7 +19,21 @@ GRACE_SECONDS = 25.0
 LOOK_SECONDS = 0.2
 """How often the main thread looks whether the work has ended by itself."""
 
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def end_with(parent: int) -> None:
+    """Have the kernel send SIGTERM to this process when its parent, of this pid, dies.
+
+    Does nothing where there is no prctl.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    if os.getppid() != parent:  # it died before the call
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def run_until_signal(

@@ -25,6 +25,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from services.runtime import macros as words
 from services.runtime.errors import UserError
 
 PREFIX = "RECORDER_"
@@ -89,6 +90,11 @@ Interface = Annotated[str, AfterValidator(_interface)]
 """Name of a network interface."""
 
 
+_MACROS = BeforeValidator(words.read)
+
+Macros = Annotated[dict[str, str], NoDecode, _MACROS]
+"""Operators' words of KFL and what they stand for."""
+
 _FILE: ContextVar[dict[str, Any]] = ContextVar("_FILE", default={})  # noqa: B039 - never changed
 """What the settings file says, while `load` makes the settings."""
 
@@ -139,6 +145,7 @@ class SchedulerSettings(ServiceSettings):
     storage_limit: Octets = Field(
         500 << 20, description="Most octets that all recordings together may take, as in 500Mi."
     )
+    macros: Macros = Field({}, description=words.HELP)
 
 
 class QuerySettings(ServiceSettings):
@@ -157,6 +164,7 @@ class QuerySettings(ServiceSettings):
     deadline_seconds: float = Field(
         60.0, gt=0, le=86400, description="A question that takes longer is ended."
     )
+    macros: Macros = Field({}, description=words.HELP)
 
 
 class CaptureSettings(ServiceSettings):
@@ -177,10 +185,20 @@ class CaptureSettings(ServiceSettings):
     interface: Annotated[list[Interface], NoDecode, BeforeValidator(_split)] = Field(
         ["any"],
         min_length=1,
-        description="Interface to capture on, or any; may be repeated, or several with commas.",
+        description="Interface to capture on, or any; may be repeated, or several with commas, and "
+        "have wildcards, as in veth*, for interfaces that come and go.",
     )
     listen: Address | None = Field(
         None, description="Address for health checks by gRPC; none are served if not given."
+    )
+    metrics: Address | None = Field(
+        None, description="Address for /metrics by HTTP, for Prometheus; none if not given."
+    )
+    workers: int = Field(
+        1, ge=1, le=64, description="Processes that share the packets of this node, by flow."
+    )
+    snaplen: int = Field(
+        262_144, ge=64, le=262_144, description="Octets captured of each frame; the rest is lost."
     )
     replay: Path | None = Field(
         None, description="Take frames from this pcap or pcapng file instead of an interface."
@@ -236,7 +254,11 @@ def _read_config(model: type[ServiceSettings], path: Path) -> dict[str, Any]:
         raise UserError(f"Cannot read the settings file {path}: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"The settings file {path} is not TOML: {error}.") from None
-    for_all = {key: value for key, value in everything.items() if not isinstance(value, dict)}
+    for_all = {
+        key: value
+        for key, value in everything.items()
+        if not isinstance(value, dict) or key == "macros"
+    }
     own = everything.get(model.section, {})
     # What stands outside of tables is for all services: a service leaves out what it does not know.
     known = {key: value for key, value in for_all.items() if key in model.model_fields}
@@ -271,7 +293,7 @@ def _help(name: str, field: FieldInfo) -> str:
     """Return the flag's help: what it means, its variable, its default."""
     default = field.get_default()
     notes = f"env: {PREFIX}{name.upper()}"
-    if default not in (None, "") and not field.default_factory:
+    if default not in (None, "", {}) and not field.default_factory:
         if isinstance(default, list):
             default = ",".join(default)
         elif _is_octets(field):
@@ -286,6 +308,8 @@ def _kind(field: FieldInfo) -> str:
         return "SIZE"
     if _ADDRESS in field.metadata:
         return "HOST:PORT"
+    if _MACROS in field.metadata:
+        return "JSON|FILE"
     if get_origin(field.annotation) is Literal:
         return "|".join(get_args(field.annotation))
     kinds = {int: "NUMBER", float: "NUMBER", Path: "FOLDER"}

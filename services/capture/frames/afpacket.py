@@ -3,7 +3,8 @@
 See packet(7) and Documentation/networking/packet_mmap.rst. The ring is made of blocks; the kernel
 fills one, hands it over when it is full or old enough, and gets it back when its frames were read.
 
-A VLAN tag that the interface took off is not put back: frames are as the network stack sees them.
+A VLAN tag that the interface took off is in the row, not in the octets: frames are as the network
+stack sees them.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,7 +28,6 @@ from services.capture.frames.batch import (
     MOST_OCTETS,
     CaptureError,
     FrameBatch,
-    FrameSource,
     Loss,
 )
 from services.capture.frames.walk import LARGEST_FRAME
@@ -58,6 +58,7 @@ MOST_INSTRUCTIONS = 4096
 # linux/if_packet.h and asm-generic/socket.h
 SOL_PACKET = 263
 PACKET_RX_RING, PACKET_STATISTICS, PACKET_VERSION, PACKET_IGNORE_OUTGOING = 5, 6, 10, 23
+PACKET_FANOUT, PACKET_FANOUT_HASH, PACKET_FANOUT_FLAG_DEFRAG = 18, 0, 0x8000
 TPACKET_V3 = 2
 SO_ATTACH_FILTER = 26
 ETH_P_ALL = 0x0003
@@ -82,15 +83,18 @@ NO_CAPABILITY = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What an AfPacket has seen since it was opened."""
+class Counts(NamedTuple):
+    """What a source has seen since it was opened."""
 
     frames: int
     loopback_copies: int
     """Left out: the loopback interface shows every packet when it is sent and when it arrives."""
     unknown_link_layer: int
     """Left out: neither Ethernet nor IPv4 or IPv6."""
+    dropped: int
+    """By the kernel, because the ring was full; as far as losses() was asked."""
+    freezes: int
+    """How often the ring was full."""
 
 
 def missing_capability() -> str | None:
@@ -128,11 +132,14 @@ class AfPacket:
         program: Sequence[Instruction] | None = None,
         snaplen: int = LARGEST_FRAME,
         block_count: int = BLOCK_COUNT,
+        fanout_group: int | None = None,
         one_of_several: bool = False,
     ) -> None:
         """Capture from now on.
 
         program: what the kernel keeps; None for everything. snaplen: octets kept of a frame.
+        block_count: blocks of BLOCK_SIZE in the ring. fanout_group: share the packets with all
+        sockets of this 16-bit number on the same interface, whole flows each. Raises CaptureError.
         block_count: blocks of BLOCK_SIZE in the ring. one_of_several: other interfaces are captured
         as well, so frames say which one they are from, as on "any". Raises CaptureError.
         """
@@ -145,7 +152,8 @@ class AfPacket:
         self._tell_interface = one_of_several or interface == ANY
         self._frames = np.zeros(MOST_FRAMES, FRAME)
         self._counts = np.zeros(ringwalk.COUNTS, np.int64)
-        self._frame_count = 0
+        self._unknown_told = 0
+        self._frame_count = self._dropped = self._freezes = 0
         self._next_block = 0
         self._sequence = 1  # of the next block
         self._losses: list[Loss] = []
@@ -154,6 +162,8 @@ class AfPacket:
         self._socket = _packet_socket()
         try:
             self._open_ring(program)
+            if fanout_group is not None:
+                self._share(fanout_group)
         except BaseException:
             self._socket.close()
             raise
@@ -199,6 +209,19 @@ class AfPacket:
         if libc.bind(self._socket.fileno(), address, len(address)) != 0:
             reason = os.strerror(ctypes.get_errno())
             raise CaptureError(f"cannot capture from {self.interface}: {reason}")
+
+    def _share(self, group: int) -> None:
+        """Get only the flows that the kernel's hash gives to this socket of the group.
+
+        The hash is the same for both directions of a flow. Fragments are put together first.
+        """
+        kind = PACKET_FANOUT_HASH | PACKET_FANOUT_FLAG_DEFRAG
+        try:
+            self._socket.setsockopt(SOL_PACKET, PACKET_FANOUT, struct.pack("HH", group, kind))
+        except OSError as error:
+            raise CaptureError(
+                f"the kernel does not share {self.interface} between workers: {error.strerror}"
+            ) from None
 
     def attach(self, program: Sequence[Instruction] | None) -> None:
         """Change what the kernel keeps, without a gap; None for everything. Raises CaptureError.
@@ -298,26 +321,45 @@ class AfPacket:
         error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error not in (0, errno.ENETDOWN):
             raise CaptureError(f"capturing from {self.interface} failed: {os.strerror(error)}")
-        if self.interface != ANY and _index_now(self.interface) != self._index:
+        if self.is_gone:
             raise CaptureError(f"the interface {self.interface} is gone")
         # It is down: it may come up again, and the socket is then still bound to it.
+
+    @property
+    def is_gone(self) -> bool:
+        """The interface does not exist any more; another one may have its name."""
+        return self.interface != ANY and _index_now(self.interface) != self._index
 
     def fileno(self) -> int:
         """Return the descriptor that is readable when there are frames."""
         return self._socket.fileno()
 
     def losses(self) -> list[Loss]:
-        """Return what the kernel dropped since the last call, kind kernel_drop."""
+        """Return what was lost since the last call: kernel_drop, and unknown_link for what was left
+        out since nobody here reads its link layer.
+        """
         found, self._losses = self._losses, []
         since, self._asked_ns = self._asked_ns, time.time_ns()
         if self._closed:
             return found
         statistics = self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 12)
         _, dropped, freezes = struct.unpack("3I", statistics)
+        self._dropped += dropped
+        self._freezes += freezes
         if dropped or freezes:
             size = BLOCK_SIZE * self._block_count >> 20
             detail = f"the ring of {self.interface} ({size} MiB) was full, {freezes} times"
             found.append(Loss("kernel_drop", since, self._asked_ns, dropped, detail=detail))
+        unknown = int(self._counts[ringwalk.UNKNOWN_LINK_LAYER])
+        if unknown > self._unknown_told:
+            hardware, ethertype = self._counts[ringwalk.UNKNOWN_HARDWARE :].tolist()
+            detail = (
+                f"neither Ethernet nor IP on {self.interface}; the last one: hardware type "
+                f"{hardware} (ARPHRD_ of linux/if_arp.h), protocol {ethertype:#06x}"
+            )
+            count = unknown - self._unknown_told
+            found.append(Loss("unknown_link", since, self._asked_ns, count, detail=detail))
+            self._unknown_told = unknown
         return found
 
     @property
@@ -327,6 +369,8 @@ class AfPacket:
             self._frame_count,
             int(self._counts[ringwalk.LOOPBACK_COPIES]),
             int(self._counts[ringwalk.UNKNOWN_LINK_LAYER]),
+            self._dropped,
+            self._freezes,
         )
 
     def close(self) -> None:
@@ -340,69 +384,6 @@ class AfPacket:
         with contextlib.suppress(BufferError):  # a batch that is held: unmapped when it is let go
             self._mapping.close()
         self._socket.close()
-
-
-class Interfaces:
-    """A FrameSource over several interfaces: a batch comes from one of them."""
-
-    def __init__(self, sources: Sequence[AfPacket]) -> None:
-        """`sources` are closed with this."""
-        self._sources = sources
-        self._poll = select.poll()
-        for source in sources:
-            self._poll.register(source.fileno(), select.POLLIN | select.POLLERR)
-        self._closed = False
-
-    def batches(self) -> Iterator[FrameBatch]:
-        """Yield batches of the interfaces in turn; an empty one after POLL_TIMEOUT_MS.
-
-        Raises CaptureError when one of the interfaces is gone.
-        """
-        turns = [source.batches(wait=False) for source in self._sources]
-        while not self._closed:
-            came = False
-            for turn in turns:
-                batch = next(turn, None)
-                if batch is None:
-                    return
-                if len(batch.frames):
-                    came = True
-                    yield batch
-                else:
-                    empty = batch
-            if not came:
-                self._poll.poll(POLL_TIMEOUT_MS)
-                yield empty
-
-    def losses(self) -> list[Loss]:
-        """Return what the kernel dropped since the last call."""
-        return [loss for source in self._sources for loss in source.losses()]
-
-    def close(self) -> None:
-        """Close all of them."""
-        self._closed = True
-        for source in self._sources:
-            source.close()
-
-
-def open_interfaces(interfaces: Sequence[str], ring_memory: int) -> FrameSource:
-    """Capture from these interfaces; "any" among them is all of them.
-
-    ring_memory: octets of each ring, rounded down to whole blocks. Raises CaptureError.
-    """
-    names = [ANY] if ANY in interfaces else list(dict.fromkeys(interfaces))
-    if not names:
-        raise CaptureError(f"no interface to capture from; name one, or {ANY}")
-    sources: list[AfPacket] = []
-    try:
-        for name in names:
-            blocks = max(ring_memory // BLOCK_SIZE, 1)
-            sources.append(AfPacket(name, block_count=blocks, one_of_several=len(names) > 1))
-    except BaseException:
-        for source in sources:
-            source.close()
-        raise
-    return sources[0] if len(sources) == 1 else Interfaces(sources)
 
 
 def _interface_index(interface: str) -> int:

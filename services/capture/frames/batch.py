@@ -13,6 +13,7 @@ FRAME = np.dtype((np.record, [
     ("captured_length", np.int32),  # octets
     ("original_length", np.int32),  # octets on the wire
     ("link_type", np.int32),        # LINKTYPE_, https://www.tcpdump.org/linktypes.html
+    ("vlan", np.int32),             # the tag that the interface took off, 802.1Q's TCI, or 0
     ("interface", np.int32),        # number of that of several on which it was seen: -number when
                                     # it was leaving there; 0 from a source of one interface
 ]))

@@ -13,7 +13,8 @@ from services.capture.kernel import kernel, read_u8
 NANOSECONDS = 1_000_000_000
 
 NEXT_OFFSET, SECONDS, FRACTION_NS, SNAPLEN, LENGTH = 0, 4, 8, 12, 16
-LINK_OFFSET, NETWORK_OFFSET = 24, 26
+STATUS, LINK_OFFSET, NETWORK_OFFSET, VLAN = 20, 24, 26, 32
+STATUS_VLAN_VALID = 0x10
 ADDRESS = 48  # of the sockaddr_ll, behind the header
 ADDRESS_PROTOCOL, ADDRESS_INTERFACE = ADDRESS + 2, ADDRESS + 4
 ADDRESS_HARDWARE, ADDRESS_PACKET_TYPE = ADDRESS + 8, ADDRESS + 10
@@ -22,12 +23,13 @@ SMALLEST_SLOT = 96  # octets that a packet takes at least: headers, 16 for a lin
 
 PACKET_OUTGOING = 4
 ARPHRD_ETHER, ARPHRD_LOOPBACK = 1, 772
-ETHERTYPE_IPV4, ETHERTYPE_IPV6 = 0x0800, 0x86DD
+ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_ARP = 0x0800, 0x86DD, 0x0806
 LINKTYPE_ETHERNET, LINKTYPE_RAW = 1, 101
 
 # Elements of `counts`.
 LOOPBACK_COPIES, UNKNOWN_LINK_LAYER, OUTSIDE_BLOCK = 0, 1, 2
-COUNTS = 3
+UNKNOWN_HARDWARE, UNKNOWN_ETHERTYPE = 3, 4  # of the last packet of an unknown link layer
+COUNTS = 5
 
 
 @kernel
@@ -57,7 +59,10 @@ def read_slot(octets, words, halves, at, block_end, tell_interface, frame, count
         skipped = np.int64(halves[np.uint64(at + NETWORK_OFFSET >> 1)]) - link
         known = ethertype in (ETHERTYPE_IPV4, ETHERTYPE_IPV6)
         if not known or skipped < 0 or skipped > captured_length:
-            counts[np.uint64(UNKNOWN_LINK_LAYER)] += 1
+            if ethertype != ETHERTYPE_ARP:  # nothing is missed by it
+                counts[np.uint64(UNKNOWN_LINK_LAYER)] += 1
+                counts[np.uint64(UNKNOWN_HARDWARE)] = hardware
+                counts[np.uint64(UNKNOWN_ETHERTYPE)] = ethertype
             return False
         link_type = LINKTYPE_RAW
         link += skipped
@@ -70,6 +75,9 @@ def read_slot(octets, words, halves, at, block_end, tell_interface, frame, count
     frame.captured_length = captured_length
     frame.original_length = original_length
     frame.link_type = link_type
+    frame.vlan = 0
+    if words[np.uint64(at + STATUS >> 2)] & STATUS_VLAN_VALID:
+        frame.vlan = words[np.uint64(at + VLAN >> 2)] & 0xFFFF
     frame.interface = 0
     if tell_interface:
         interface = np.int64(words[np.uint64(at + ADDRESS_INTERFACE >> 2)])

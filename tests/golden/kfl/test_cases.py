@@ -36,7 +36,11 @@ def column_of(side: str, key: str) -> str:
 
 
 def message_row(side: str, message: dict[str, Any], protocol: str) -> dict[str, Any]:
-    row = {column_of(side, key): message.get(key) for key in COLUMNS[side]}
+    # A value of another kind than the column's is in the JSON text, as a database's status.
+    fits = {key: message[key] for key in COLUMNS[side] if key in message}
+    if isinstance(fits.get("status"), str):
+        del fits["status"]
+    row: dict[str, Any] = {column_of(side, key): fits.get(key) for key in COLUMNS[side]}
     headers = message.get("headers")
     if headers is not None:
         row[f"{side}_headers"] = [
@@ -46,7 +50,7 @@ def message_row(side: str, message: dict[str, Any], protocol: str) -> dict[str, 
         ]
     row[f"{side}_body_base64"] = message.get("bodyEncoding") == "base64"
     row[f"{side}_body_truncated"] = message.get("bodyTruncated", False)
-    rest = {k: v for k, v in message.items() if k not in (*COLUMNS[side], *DERIVED)}
+    rest = {k: v for k, v in message.items() if k not in (*fits, *DERIVED)}
     row[side] = orjson.dumps(rest).decode() if rest or protocol != "http" else None
     return row
 

@@ -54,7 +54,7 @@ def batch(frames, link_type=ETHERNET, start=START, originals=None):
     offset = 0
     for number, (timestamp, frame) in enumerate(pairs):
         length = len(frame) if originals is None else originals[number]
-        rows[number] = (timestamp, offset, len(frame), length, link_type, 0)
+        rows[number] = (timestamp, offset, len(frame), length, link_type, 0, 0)
         offset += len(frame)
     octets = np.frombuffer(bytearray(b"".join(frame for _, frame in pairs)), np.uint8)
     return FrameBatch(octets, rows)

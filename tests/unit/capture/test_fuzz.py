@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from recordings import entry
-from services.capture.decode import DECODED
 from services.capture.dissectors.http1.rows import new_framer
+from services.capture.headers import DECODED
 from services.capture.pipeline import Pipeline, PipelineOptions
 from services.capture.reassembly import LARGEST_FRAME, new_reassembler
 from tests.unit.capture import conversation as wire

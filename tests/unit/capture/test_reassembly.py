@@ -8,6 +8,7 @@ import pytest
 
 from services.capture import flows as table
 from services.capture.decode import decode_frames, new_packets
+from services.capture.fragments import new_fragments
 from services.capture.reassembly import (
     CLOSED,
     DATA,
@@ -42,17 +43,18 @@ class Assembly:
     def take(self, frames, start=START):
         batch = wire.batch(frames, start=start)
         packets = new_packets(len(frames))
+        keys = table.new_keys(len(frames))
+        decode_frames(batch.octets, batch.frames, packets, keys, self.flows, new_fragments())
         done = 0
         while done < len(packets):
-            decoded = decode_frames(batch.octets, batch.frames, packets, done, self.flows)
-            row, part = 0, packets[done:decoded]
+            first, done = done, table.find_flows(packets, keys, done, self.flows)
+            row, part = 0, packets[first:done]
             while row < len(part):
                 row, filled = reassemble(
                     self.reassembler, batch.octets, part, row, self.flows, self.streams,
                     self.segments,
                 )  # fmt: skip
                 self._note(batch.octets, filled)
-            done = decoded
             if done < len(packets):
                 self._end(make_room, int(batch.frames["timestamp"][done]), 1)
         return self

@@ -88,6 +88,7 @@ def test_limits_and_redactions_count_wherever_they_stand():
     assert found.limit == 3
     assert found.redactions == (
         "request.queryString.id",
+        "request.query.id",
         "response.status",
         "request.body",
         "src.pod.name",

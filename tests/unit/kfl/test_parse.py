@@ -62,9 +62,9 @@ def test_escapes_stand_for_characters():
         ("a[99999999999]", 1, 3, "too large"),
         ("a == 1e999", 1, 6, "too large"),
         ("a == " + "9" * 400, 1, 6, "too large"),
-        ("(" * 300 + "a" + ")" * 300, 1, 1, "brackets are open"),
-        ("(a", 1, 3, "ends too early"),
-        ("a[-1]", 1, 3, "not expected"),
+        ("(" * 300 + "a" + ")" * 300, 1, 201, "brackets are open"),
+        ("(a", 1, 1, "ends too early"),
+        ("a[-1]", 1, 3, "not a place in a list"),
     ],
 )
 def test_says_what_is_wrong_and_where(text, line, column, message):

@@ -131,8 +131,9 @@ def test_operators_can_add_words():
     ("text", "macros", "message"),
     [
         ("a", {"a": "b", "b": "a"}, "made from itself"),
-        ("a", {"a": "http and"}, "The word `a` is wrong"),
-        ("a", {"a": "nope == 1"}, "In the word `a`: `nope`"),
+        ("a", {"a": "http and"}, "In the word `a`, line 1, column 9: The filter ends"),
+        ("a", {"a": "b", "b": "dns and nope == 1"}, "In the word `b`, line 1, column 9: `nope`"),
+        ("http", {"limit": "dns"}, "exists already"),
         ("http", {"http": "dns"}, "exists already"),
         ("http", {"path": "dns"}, "exists already"),
         ("http", {"a-b": "dns"}, "cannot be a word"),
@@ -142,6 +143,11 @@ def test_operators_can_add_words():
 )
 def test_wrong_words_of_operators_are_named(text, macros, message):
     assert message in error_of(text, macros).message
+
+
+def test_what_is_wrong_in_a_word_points_to_where_it_is_used():
+    error = error_of("http and\n  odd", {"odd": "dns and tls and nope"})
+    assert (error.line, error.column) == (2, 3)
 
 
 def test_words_cannot_grow_without_end():

@@ -138,3 +138,29 @@ def test_options_make_a_command_with_every_field(monkeypatch):
     assert result.stderr.splitlines() == [
         "--scheduler: 'x' is not an address; write host:port, as in 127.0.0.1:8897."
     ]
+
+
+HTTPS = '{"https": "tls and (http or http2)"}'
+
+
+def test_words_of_kfl_come_from_a_flag_a_variable_or_a_file(tmp_path, monkeypatch):
+    words = {"https": "tls and (http or http2)"}
+    assert load(SchedulerSettings, {}).macros == {}
+    assert load(SchedulerSettings, {"macros": HTTPS}).macros == words
+    file = tmp_path / "words.json"
+    file.write_text(HTTPS)
+    assert load(QuerySettings, {"macros": str(file)}).macros == words
+    monkeypatch.setenv("RECORDER_MACROS", HTTPS)
+    assert load(QuerySettings, {}).macros == words
+    monkeypatch.delenv("RECORDER_MACROS")
+    config = tmp_path / "recorder.toml"
+    for text in ("[macros]\n", "[query.macros]\n"):
+        config.write_text(text + 'https = "tls and (http or http2)"\n')
+        assert load(QuerySettings, {}, config).macros == words
+
+
+def test_all_that_is_wrong_with_the_words_is_said_at_the_start():
+    with pytest.raises(UserError) as raised:
+        load(SchedulerSettings, {"macros": '{"http": "dns", "a": "dns and"}'})
+    assert str(raised.value).startswith("--macros: The word `http` exists already.")
+    assert "In the word `a`: line 1, column 8" in str(raised.value)

@@ -1,0 +1,101 @@
+"""One capture process's parts: a source, an agent with a thread, an uplink. `app` and `workers` run
+it.
+"""
+
+import threading
+
+from services.capture.agent import Agent, new_engine_factory
+from services.capture.frames import CaptureError, FrameSource, open_capture
+from services.capture.frames.interfaces import is_one_interface, open_interfaces
+from services.capture.metrics import snapshot
+from services.capture.uplink import Uplink
+from services.capture.warmup import warm_up
+from services.runtime.logging import logger
+from services.runtime.metrics import Snapshot
+from services.runtime.settings import CaptureSettings
+
+STOP_MARGIN_SECONDS = 2.0
+"""Left of the time to drain, after the wait for acknowledgements, to close everything."""
+
+_log = logger(__name__)
+
+
+class Worker:
+    """Captures from its start until it is drained or its source ends."""
+
+    def __init__(self, settings: CaptureSettings, fanout_group: int | None = None) -> None:
+        """Open the source and compile the kernels; raises CaptureError.
+
+        fanout_group: share the packets with other workers, as AfPacket has it.
+        """
+        # First, so that whoever named something that cannot be opened need not wait for kernels.
+        self.source = open_source(settings, fanout_group)
+        self._grace_seconds = settings.grace_seconds
+        is_replay = settings.replay is not None
+        new_engine = new_engine_factory(
+            settings.node,
+            settings.node_ip,
+            settings.packet_memory,
+            settings.body_limit,
+            networks_apart=is_replay or is_one_interface(settings.interface),
+        )
+        if not is_replay:
+            self.source.close()  # a ring that nobody reads meanwhile would overrun
+        warm_up(new_engine())
+        if not is_replay:
+            self.source = open_source(settings, fanout_group)
+        self._name = str(settings.replay or ", ".join(settings.interface))
+        self._uplink = Uplink(
+            settings.scheduler,
+            settings.node,
+            settings.node_ip,
+            memory_limit=settings.uplink_memory,
+            # A file can wait; frames on a wire do not.
+            blocking=is_replay,
+        )
+        self._agent = Agent(self.source, new_engine, self._uplink, settings.node, replay=is_replay)
+        self._stop = threading.Event()
+        self.ended = threading.Event()
+        self.failure: Exception | None = None
+        self._thread = threading.Thread(target=self._capture, name="capture", daemon=True)
+
+    def start(self) -> None:
+        """Begin to capture."""
+        self._uplink.start()
+        self._thread.start()
+        _log.info("capture agent runs", source=self._name)
+
+    def drain(self) -> None:
+        """End the capture, and wait until the scheduler has everything."""
+        self._stop.set()
+        self._thread.join()
+        if not self._uplink.flush(max(0.0, self._grace_seconds - STOP_MARGIN_SECONDS)):
+            _log.error("the scheduler has not acknowledged everything", reason=self._uplink.failure)
+        self._uplink.stop()
+        self.source.close()
+
+    def snapshot(self) -> Snapshot:
+        """Return the figures of this moment."""
+        return snapshot(self._agent, self.source, self._uplink)
+
+    def _capture(self) -> None:
+        try:
+            self._agent.run(self._stop)
+        except Exception as error:
+            self.failure = error
+            if not isinstance(error, CaptureError):
+                _log.exception("the capture has ended by an error")
+        finally:
+            self.ended.set()
+
+
+def open_source(settings: CaptureSettings, fanout_group: int | None = None) -> FrameSource:
+    """Open the file to replay, or else the interfaces. Raises CaptureError."""
+    if settings.replay is not None:
+        return open_capture(settings.replay)
+    return open_interfaces(
+        settings.interface,
+        settings.ring_memory,
+        snaplen=settings.snaplen,
+        fanout_group=fanout_group,
+    )
