@@ -28,9 +28,12 @@ from services.capture.flows import (
     NO_STREAM,
     join,
     mix,
+    port_of,
     root_of,
     stream_row,
 )
+from services.capture.frames.batch import FOR_ANOTHER
+from services.capture.frames.ringwalk import place_of
 from services.capture.headers import (
     COPY,
     DECODED,
@@ -54,12 +57,12 @@ MOST_PLACES = 8  # of one packet: bridges and tunnels of one node
 MOST_HOPS = 4  # that a node takes from a packet: two of its own, and those of a tunnel's inside
 SAMPLE_HEAD, SAMPLE_TAIL = 64, 16  # octets of the payload that go into the mark
 FEW_PACKETS = 4  # after which the root's own copies should have been seen
-UNTOLD = 1 << 30  # the interface of an old "any" capture (LINKTYPE_LINUX_SLL), which does not say
+LARGEST_INTERFACE = (1 << 28) - 1  # number; Linux counts up from 1
+UNTOLD = 1 << 28  # the interface of an old "any" capture (LINKTYPE_LINUX_SLL), which does not say
 MOST_UNTOLD = 2  # copies in each direction there: a veth and a bridge, then a bridge and a veth
 
 TCP_CHECKSUM_OFFSET = 16
 SYN, SYN_ACK = 0x02, 0x12
-PACKET_OUTGOING = 4  # linux/if_packet.h
 SLL2_INTERFACE_OFFSET, SLL2_TYPE_OFFSET = 4, 10
 
 NO_SIGHTING = -1
@@ -77,7 +80,7 @@ SIGHTING = np.dtype((np.record, [
     ("hops", np.uint8),            # of the first copy
     ("direction", np.uint8),       # in the flow
     ("kept", np.uint8),            # a copy with the root's addresses is kept
-    ("has_left", np.uint8),        # a copy with the first one's addresses was leaving
+    ("has_left", np.uint8),        # it came in, and a copy with the same addresses was leaving
     ("unused", np.uint8, 7),
 ]))
 # fmt: on
@@ -126,18 +129,15 @@ def mark_of(octets, packet, seed):
 
 
 @kernel
-def place_of(octets, frame):
+def place_of_frame(octets, frame):
     """Return where a frame was seen, as FRAME's interface; 0 when nobody knows."""
     start, end = frame.offset, frame.offset + np.int64(frame.captured_length)
     if frame.link_type == LINK_SLL2 and start + SLL2_HEADER_SIZE <= end:
-        place = read_u32(octets, start + SLL2_INTERFACE_OFFSET) & 0x7FFFFFFF
-        is_leaving = read_u8(octets, start + SLL2_TYPE_OFFSET) == PACKET_OUTGOING
-    elif frame.link_type == LINK_SLL and start + SLL_HEADER_SIZE <= end:
-        place = UNTOLD
-        is_leaving = read_u16(octets, start) == PACKET_OUTGOING
-    else:
-        return np.int64(frame.interface)
-    return -place if is_leaving else place
+        interface = read_u32(octets, start + SLL2_INTERFACE_OFFSET) & LARGEST_INTERFACE
+        return place_of(interface, read_u8(octets, start + SLL2_TYPE_OFFSET))
+    if frame.link_type == LINK_SLL and start + SLL_HEADER_SIZE <= end:
+        return place_of(UNTOLD, read_u16(octets, start))
+    return np.int64(frame.interface)
 
 
 # Whether it was seen before --------------------------------------------------------------------
@@ -152,7 +152,7 @@ def is_new_place(sighting, packet, place):
     for index in range(sighting.place_count):
         if sighting.places[np.uint64(index)] == place:
             there += 1
-    if abs(place) != UNTOLD:
+    if abs(place) & ~FOR_ANOTHER != UNTOLD:
         return there == 0
     is_certain = packet.protocol == PROTOCOL_TCP or packet.identification != 0
     return there < (MOST_UNTOLD if is_certain else 1)
@@ -163,17 +163,47 @@ def note_place(sighting, packet, place):
     if sighting.place_count < MOST_PLACES:
         sighting.places[np.uint64(sighting.place_count)] = place
         sighting.place_count += 1
-    if place < 0 and packet.flow == sighting.flow:
+    if place < 0 < sighting.places[0] and packet.flow == sighting.flow:
         sighting.has_left = 1
 
 
 @kernel
-def is_translation(sighting, packet, place):
-    """Whether a packet with other addresses can be what the node made of one that came in."""
-    if place >= 0 or sighting.places[0] <= 0 or sighting.has_left:
-        return False
+def has_same_end(flow, other):
+    """Whether an address and its port are the same in both flows."""
+    ports, others = flow.ports, other.ports
+    for side in range(2):
+        for other_side in range(2):
+            if (
+                (flow.higher_high if side else flow.lower_high)
+                == (other.higher_high if other_side else other.lower_high)
+                and (flow.higher_low if side else flow.lower_low)
+                == (other.higher_low if other_side else other.lower_low)
+                and port_of(ports, side) == port_of(others, other_side)
+            ):
+                return True
+    return False
+
+
+@kernel
+def is_translation(sighting, packet, place, flows):
+    """Whether two packets with the same mark and different addresses can be one, that the node
+    translated on its way from the earlier place to the later one.
+
+    Of UDP datagrams many are the same. One that comes in and leaves is told by that; on the short
+    way between a bridge and its port, one end must be the same.
+    """
     hops = np.int64(sighting.hops) - np.int64(packet.hops)
-    return 0 <= hops <= MOST_HOPS and packet.timestamp >= sighting.timestamp
+    if packet.timestamp < sighting.timestamp or not 0 <= hops <= MOST_HOPS:
+        return False
+    first = np.int64(sighting.places[0])
+    if first > 0 and place < 0:
+        return not sighting.has_left
+    from_port = first > 0 and place > 0 and first & FOR_ANOTHER and not place & FOR_ANOTHER
+    to_port = first < 0 and place < 0
+    if not from_port and not to_port:
+        return False
+    flow, other = flows.rows[np.uint64(packet.flow)], flows.rows[np.uint64(sighting.flow)]
+    return packet.protocol == PROTOCOL_TCP or has_same_end(flow, other)
 
 
 @kernel
@@ -195,7 +225,7 @@ def find_sighting(s, packet, place, mark, root, flows):
         its_root, _ = root_of(flows, np.int64(sighting.flow))
         if its_root == root:
             return np.int64(row), False
-        if is_translation(sighting, packet, place):
+        if is_translation(sighting, packet, place, flows):
             translated = np.int64(row)
             candidates += 1
     return (translated if candidates == 1 else NO_SIGHTING), candidates == 1
@@ -220,7 +250,7 @@ def add_sighting(s, packet, place, mark, packet_row, flows):
     sighting.generation = flows.rows[np.uint64(packet.flow)].generation
     sighting.hops = packet.hops
     sighting.direction = packet.direction
-    sighting.has_left = place < 0
+    sighting.has_left = 0
     sighting.kept = 0
     return np.int64(oldest)
 
@@ -267,9 +297,8 @@ def put_in_root(packet, flows):
     packet.flow = root
     packet.direction ^= turned
     ports = flows.rows[np.uint64(root)].ports
-    lower, higher = ports >> np.uint64(16) & np.uint64(0xFFFF), ports & np.uint64(0xFFFF)
-    packet.source_port = higher if packet.direction else lower
-    packet.destination_port = lower if packet.direction else higher
+    packet.source_port = port_of(ports, np.int64(packet.direction))
+    packet.destination_port = port_of(ports, np.int64(packet.direction) ^ 1)
 
 
 @kernel
@@ -344,7 +373,7 @@ def mark_copies(s, frame_octets, frames, octets, packets, flows, streams):
     for row in range(len(packets)):
         packet = packets[np.uint64(row)]
         if packet.status == DECODED and packet.flow != NO_FLOW:
-            place = place_of(frame_octets, frames[np.uint64(row)])
+            place = place_of_frame(frame_octets, frames[np.uint64(row)])
             if place != 0:
                 mark_packet(s, place, octets, packets, row, flows, streams)
 

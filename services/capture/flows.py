@@ -171,6 +171,11 @@ def mix(state, word):
 
 
 @kernel
+def port_of(ports, side):
+    return ports & PORT if side else ports >> np.uint64(16) & PORT
+
+
+@kernel
 def hash_endpoints(state, row):
     """Hash a FLOW or a KEY."""
     if row.key:
@@ -383,9 +388,8 @@ def note_view(flow, stream, turned, side, is_sure):
         return
     stream.viewer = side + 1
     stream.is_sure = is_sure
-    lower, higher = np.uint64(flow.ports >> np.uint64(16)) & PORT, flow.ports & PORT
+    lower, higher = port_of(flow.ports, turned), port_of(flow.ports, turned ^ 1)
     if turned:
-        lower, higher = higher, lower
         stream.view_lower_high, stream.view_lower_low = flow.higher_high, flow.higher_low
         stream.view_higher_high, stream.view_higher_low = flow.lower_high, flow.lower_low
     else:

@@ -66,6 +66,7 @@ RST_WINDOW = 1 << 20  # octets; a RST further off is not of this stream (RFC 596
 STREAM_JUMP = 1 << 28  # octets; no window is that large
 BOTH_JUMP = 1 << 24  # octets, when what they acknowledge is as far off as that
 CLOSED_JUMP = 1 << 20  # octets, after the end; nearer are those that were under way then
+MOST_COMPARED = 256  # rows back, in which an octet that comes again is looked for
 MOST_HELD_IN_DIRECTION = 128  # segments; bounds the walk through a direction's list
 ROWS_FOR_ONE_PACKET = 4 * MOST_HELD_IN_DIRECTION + 16
 SHARE_RELEASED = 8  # a full ring lets go of one eighth at a time, not of one segment a call
@@ -74,7 +75,6 @@ ACKNOWLEDGED_PATIENCE = 20_000_000  # ns; a capture may show an acknowledgement 
 NO_SEGMENT = -1
 NO_DIRECTION = -1
 NO_ROOM = -1
-NO_CALL = 0  # they are numbered from 1
 
 # fmt: off
 SEGMENT = np.dtype((np.record, [
@@ -97,16 +97,12 @@ DIRECTION = np.dtype((np.record, [
     ("next", np.uint32),       # sequence number of the octet we wait for
     ("end", np.uint32),        # sequence number after the last octet; see has_end
     ("acknowledged", np.uint32),  # highest that the other side has acknowledged; see has_…
-    ("last_length", np.int32),  # octets of the last DATA row, which end before `next`
-    ("last_position", np.int64),
-    ("last_call", np.int64),   # number of the call in which it was made
     ("first_held", np.int32),  # slot of the earliest segment held, or NO_SEGMENT
     ("held", np.int32),        # segments
     ("started", np.uint8),     # `first` and `next` are known
     ("has_end", np.uint8),     # FIN or RST seen
     ("closed", np.uint8),      # CLOSED delivered
     ("has_acknowledged", np.uint8),
-    ("last_place", np.uint8),
     ("hint", np.uint8),
 ]))
 
@@ -122,7 +118,6 @@ HELD = np.dtype((np.record, [
 
 STATE = np.dtype((np.record, [
     ("rows", np.int64),        # of this call
-    ("calls", np.int64),       # so far
     ("oldest", np.int64),      # running number of the oldest segment in the ring
     ("newest", np.int64),      # and of the one that comes next
     ("write", np.int64),       # where its octets go
@@ -174,11 +169,6 @@ def add_row(r, segments, direction_number, kind, position, length, place, timest
 def add_data(r, segments, direction_number, position, length, place, timestamp, acknowledgement):
     """A row for octets, and what their sender had of the other direction (modulo 2**32)."""
     add_row(r, segments, direction_number, DATA, position, length, place, timestamp)
-    direction = r.directions[np.uint64(direction_number)]
-    direction.last_position = position
-    direction.last_length = length
-    direction.last_place = place
-    direction.last_call = r.state[0].calls
     other = r.directions[np.uint64(direction_number ^ 1)]
     if other.started:
         row = segments[np.uint64(r.state[0].rows - 1)]
@@ -272,7 +262,6 @@ def begin_call(r):
     """Begin with no rows; forget the oldest segments of the ring that were delivered before."""
     state = r.state[0]
     state.rows = 0
-    state.calls += 1
     last_slot = len(r.slots) - 1
     while state.oldest < state.newest:
         if r.slots[np.uint64(state.oldest & last_slot)].direction != NO_DIRECTION:
@@ -297,29 +286,41 @@ def find_room(r, length):
 
 
 @kernel
-def count_conflict(r, octets, position, known, known_position, length):
-    """Count a segment of which `length` octets differ from those that came first, in `known`."""
+def differ(octets, position, others, at, length):
+    """Whether octets[position:][:length] are not others[at:][:length]."""
     for index in range(length):
-        if octets[np.uint64(position + index)] != known[np.uint64(known_position + index)]:
-            r.state[0].conflicts += 1
-            return
+        if octets[np.uint64(position + index)] != others[np.uint64(at + index)]:
+            return True
+    return False
 
 
 @kernel
-def compare_delivered(r, octets, direction, sequence, position, length):
-    """Compare octets that come again with those delivered last, as far as these can be read."""
-    if direction.last_call != r.state[0].calls:
-        return
-    first = distance(direction.next, sequence) - np.int64(direction.last_length)
-    skipped = max(0, first)  # of the octets that come again: before those delivered last
-    behind = max(0, -first)
-    length = min(length - skipped, np.int64(direction.last_length) - behind)
-    if direction.last_place == IN_HELD:
-        known = direction.last_position + behind
-        count_conflict(r, octets, position + skipped, r.octets, known, length)
-    else:
-        known = direction.last_position + behind
-        count_conflict(r, octets, position + skipped, octets, known, length)
+def is_conflict(r, octets, segments, direction_number, sequence, position, length):
+    """Whether octets that come again differ from those delivered in this call, whose rows say where
+    they lie.
+    """
+    direction = r.directions[np.uint64(direction_number)]
+    begin = distance(direction.next, sequence)  # counted back from the octet we wait for
+    end = begin - length
+    row, row_end = r.state[0].rows - 1, 0
+    oldest = max(0, row - MOST_COMPARED)
+    while row >= oldest and row_end < begin:
+        known = segments[np.uint64(row)]
+        row -= 1
+        if known.direction != direction_number or known.length == 0:
+            continue
+        row_begin = row_end + np.int64(known.length)
+        first, last = min(begin, row_begin), max(end, row_end)
+        if known.kind == DATA and first > last:
+            at = known.position + row_begin - first
+            again = position + begin - first
+            if known.place == IN_HELD:
+                if differ(octets, again, r.octets, at, first - last):
+                    return True
+            elif differ(octets, again, octets, at, first - last):
+                return True
+        row_end = row_begin
+    return False
 
 
 @kernel
@@ -366,7 +367,8 @@ def hold(r, octets, packet, direction_number, sequence, position, length):
             before = distance(held.sequence, sequence)
             if before <= 0:  # it begins first: what it has we need not hold
                 known = min(length, max(0, before + np.int64(held.length)))
-                count_conflict(r, octets, position, r.octets, held.position - before, known)
+                if differ(octets, position, r.octets, held.position - before, known):
+                    r.state[0].conflicts += 1
                 sequence, position, length = sequence + known, position + known, length - known
                 r.state[0].duplicate_octets += known
                 previous, following = following, np.int64(held.following)
@@ -396,7 +398,6 @@ def forget_direction(r, direction):
     direction.first_held = NO_SEGMENT
     direction.held = direction.started = direction.has_end = direction.closed = 0
     direction.has_acknowledged = 0
-    direction.last_call = NO_CALL
 
 
 @kernel
@@ -537,8 +538,10 @@ def take_octets(r, octets, segments, packet, direction_number, flow):
             skip_gap(r, segments, direction_number, flow)
             continue
         known = min(length, -ahead)
-        if known > 0:
-            compare_delivered(r, octets, direction, sequence, position, known)
+        if known > 0 and is_conflict(
+            r, octets, segments, direction_number, sequence, position, known
+        ):
+            r.state[0].conflicts += 1
         r.state[0].duplicate_octets += known
         sequence, position, length = sequence + known, position + known, length - known
         if length == 0:

@@ -149,7 +149,10 @@ class AfPacket:
         self._snaplen = snaplen
         self._index = _interface_index(interface)
         self._block_count = block_count
-        self._tell_interface = one_of_several or interface == ANY
+        # In which order packets came on interfaces with a ring each, nobody knows.
+        self._tell = ringwalk.TELL_NUMBER if one_of_several else ringwalk.TELL_NOTHING
+        if interface == ANY:
+            self._tell = ringwalk.TELL_PLACE
         self._frames = np.zeros(MOST_FRAMES, FRAME)
         self._counts = np.zeros(ringwalk.COUNTS, np.int64)
         self._unknown_told = 0
@@ -291,7 +294,7 @@ class AfPacket:
             start + int(self._words[start + BLOCK_FIRST_PACKET >> 2]),
             start + BLOCK_SIZE,
             packets,
-            self._tell_interface,
+            self._tell,
             self._frames,
             rows,
             self._counts,
