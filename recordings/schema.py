@@ -93,6 +93,11 @@ STREAMS = pa.schema(
         # Null where there is none. Older releases lack these two: see ADDED.
         pa.field("vlan", pa.string()),  # its id, or two as in 100.5, the outer one first
         pa.field("tunnel", pa.string()),  # kind and id as in "vxlan 42", or kind
+        # Where the node translates addresses between client and server; null elsewhere:
+        pa.field("called_ip", pa.string()),  # whom the client called: a service
+        pa.field("called_port", pa.uint16()),
+        pa.field("seen_ip", pa.string()),  # whom the server saw call
+        pa.field("seen_port", pa.uint16()),
     ]
 )
 """One row for each L4 stream, written when it first matches."""
@@ -130,9 +135,9 @@ LOSS_KINDS = {
     "kernel_drop": "the kernel dropped packets because the ring was full",
     "gap": "octets of a TCP stream were never seen",
     "store_overrun": "packets had left the packet store before their stream matched",
-    "table_overrun": "a stream was not followed because a table was full",
     "fragment": "fragments of packets never became whole packets",
     "unknown_link": "packets of a link layer that is not known here were not read",
+    "table_overrun": "streams were cut short or calls forgotten because a table was full",
     "uplink_overrun": "batches were dropped because the scheduler was away for too long",
     "capture_damage": "a capture file was cut or damaged",
     "agent_restart": "a capture agent stopped or started while the run was on",

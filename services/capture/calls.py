@@ -81,12 +81,26 @@ def transport_of(rows: np.ndarray) -> np.ndarray:
     return np.where(rows["ports"] >> np.uint64(32) == PROTOCOL_UDP, "udp", "tcp").astype(object)
 
 
-def endpoint(rows: np.ndarray, side: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """(addresses as text, ports as uint16) of one end of streams; side 0 is the lower endpoint."""
+def endpoint(
+    rows: np.ndarray, side: np.ndarray, seen_by: np.ndarray | None = None
+) -> tuple[list[str], np.ndarray]:
+    """(addresses as text, ports as uint16) of one end of streams; side 0 is the lower endpoint.
+
+    seen_by: the side whose view it is, where the node translates addresses between the two; by
+    itself if not given, so that the peer of a service is the pod that answered.
+    """
     higher = side == 1
-    high = np.where(higher, rows["higher_high"], rows["lower_high"])
-    low = np.where(higher, rows["higher_low"], rows["lower_low"])
-    ports = np.where(higher, rows["ports"], rows["ports"] >> np.uint64(16)) & np.uint64(0xFFFF)
+    in_view = rows["viewer"] == (side if seen_by is None else seen_by) + 1
+    high, low = (
+        np.where(
+            in_view,
+            np.where(higher, rows[f"view_higher_{half}"], rows[f"view_lower_{half}"]),
+            np.where(higher, rows[f"higher_{half}"], rows[f"lower_{half}"]),
+        )
+        for half in ("high", "low")
+    )
+    ports = np.where(in_view, rows["view_ports"], rows["ports"]).astype(np.uint32)
+    ports = np.where(higher, ports, ports >> np.uint32(16)) & np.uint32(0xFFFF)
     return address_texts(high, low), ports.astype(np.uint16)
 
 
@@ -254,7 +268,10 @@ def streams_table(
 ) -> pa.Table:
     """Build the table of streams from STREAM rows; `matched_ns` int64, `from_start` bool."""
     assert rows.dtype == STREAM
-    client, server = endpoint(rows, rows["client"]), endpoint(rows, rows["client"] ^ 1)
+    asked, answered = rows["client"], rows["client"] ^ 1
+    client, server = endpoint(rows, asked), endpoint(rows, answered)
+    called = _where_other(endpoint(rows, answered, asked), server)
+    seen = _where_other(endpoint(rows, asked, answered), client)
     columns = {
         "stream": stream_texts(rows["id"]),
         "node_name": constant(node.name, len(rows)),
@@ -268,5 +285,17 @@ def streams_table(
         "from_start": pa.array(from_start & rows["from_start"].astype(np.bool_)),
         "vlan": vlan_texts(rows["network"]),
         "tunnel": tunnel_texts(rows["network"]),
+        "called_ip": called[0],
+        "called_port": called[1],
+        "seen_ip": seen[0],
+        "seen_port": seen[1],
     }
     return pa.table([columns[field.name] for field in STREAMS], schema=STREAMS)
+
+
+def _where_other(
+    found: tuple[list[str], np.ndarray], own: tuple[list[str], np.ndarray]
+) -> tuple[pa.Array, pa.Array]:
+    """Return addresses and ports as columns, null where both are an endpoint's own."""
+    other = (found[1] != own[1]) | (np.array(found[0], object) != np.array(own[0], object))
+    return pa.array(found[0], pa.string(), mask=~other), number_column(found[1], other)
