@@ -129,10 +129,7 @@ class Functions:
 
     def call(self, node: ast.Call) -> core.Core:
         """`name(arguments)`."""
-        name, at, resolver = node.name, node.at, self._resolver
-        if name not in FUNCTIONS:
-            hint = f"Write x.{name}(...)." if name in METHODS else did_you_mean(name, FUNCTIONS)
-            return resolver.error(at, f"`{name}` is not a function of KFL.", hint)
+        name, resolver = node.name, self._resolver
         if not self._counted(node, FUNCTIONS[name]):
             return core.Const(True)
         if name == "record":
@@ -154,7 +151,8 @@ class Functions:
         assert node.receiver is not None
         if name not in METHODS:
             hint = f"Write {name}(x)." if name in FUNCTIONS else did_you_mean(name, METHODS)
-            return resolver.error(at, f"`{name}` is not a function of a value in KFL.", hint)
+            hint = hint or f"There are {', '.join(sorted(METHODS))}."
+            return resolver.error(at, f"`{name[:80]}` is not a function of a value in KFL.", hint)
         if not self._counted(node, METHODS[name]):
             return core.Const(True)
         receiver = resolver.value(node.receiver)
@@ -220,6 +218,7 @@ class Functions:
             return self._resolver.error(
                 node.arguments[0].at,
                 f"The name of a recording has 1 to {MAX_RECORDING_NAME} characters.",
+                _like("record"),
             )
         self.recordings.append(name)
         return core.Record(name)
@@ -229,7 +228,9 @@ class Functions:
         number = value.value if isinstance(value, core.Const) else None
         if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MAX_LIMIT:
             return self._resolver.error(
-                node.arguments[0].at, f"limit() takes a whole number from 1 to {MAX_LIMIT}."
+                node.arguments[0].at,
+                f"limit() takes a whole number from 1 to {MAX_LIMIT}.",
+                _like("limit"),
             )
         self.limit = number if self.limit is None else min(self.limit, number)
         return core.Const(True)
@@ -260,7 +261,7 @@ class Functions:
             self._resolver.problems[before + offset] = type(problem)(
                 problem.is_error, at.line, at.column, problem.message, problem.suggestion
             )
-        if problems:
+        if any(problem.is_error for problem in problems):  # a doubt hides no less
             return
         paths = _redacted_paths(value)
         if not paths:
@@ -295,7 +296,12 @@ class Functions:
             parse = times.parse_timestamp if name == "timestamp" else times.parse_datetime
             return core.Const(parse(value), "time")
         except ValueError as error:
-            return self._resolver.error(at, str(error))
+            return self._resolver.error(at, str(error), _like(name))
+
+
+def _like(function: str) -> str:
+    """An example, where that says best what would be right."""
+    return f"Write it as in {EXAMPLES[function]}."
 
 
 _REDACT_EXAMPLE = 'Write one as in redact("request.body") or redact("request.body.json().user").'

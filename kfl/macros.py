@@ -139,8 +139,8 @@ class _Expansion:
                 return replace(node, operand=self.expand(operand))
             case ast.Binary(left=left, right=right):
                 return replace(node, left=self.expand(left), right=self.expand(right))
-            case ast.Logic(operands=operands):
-                return replace(node, operands=self._all(operands))
+            case ast.Logic():
+                return replace(node, operands=tuple(self._operands(node)))
             case ast.Choice(condition=condition, yes=yes, no=no):
                 condition, yes, no = self._all((condition, yes, no))
                 return ast.Choice(condition, yes, no, node.at)
@@ -149,6 +149,16 @@ class _Expansion:
 
     def _all(self, nodes: tuple[ast.Node, ...]) -> tuple[ast.Node, ...]:
         return tuple(map(self.expand, nodes))
+
+    def _operands(self, node: ast.Logic) -> Iterator[ast.Node]:
+        """A word that joins as the operands are joined is no group of its own."""
+        for operand in node.operands:
+            expanded = self.expand(operand)
+            joins = isinstance(expanded, ast.Logic) and expanded.operator == node.operator
+            if joins and isinstance(operand, ast.Name):
+                yield from ast.children(expanded)
+            else:
+                yield expanded
 
     def _path(self, node: ast.Node) -> ast.Node:
         """A path in redact(): a text in which a word can stand."""

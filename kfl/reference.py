@@ -166,6 +166,9 @@ _EFFECTS = """
   job on the node, before anything leaves it, and in a query in what is returned. Octets of a packet
   cannot be replaced by name, so a job that redacts cuts the payload of its packets.
 - `limit(n)` is always true. There are at most `n` results; of several limits the smallest counts.
+  In a job it counts the calls for which a stream is recorded, over all nodes of a run; streams that
+  are recorded go on. One agent is exact. Calls that match on several at the same moment can be too
+  many: at the very worst each agent takes `n`.
 - `record("name")` is true for entries of that recording. An unknown name is an error that names
   the nearest.
 

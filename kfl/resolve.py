@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from kfl import ast, core
@@ -62,14 +62,17 @@ class Meaning:
     limit: int | None = None
     redactions: tuple[str, ...] = ()
     recordings: tuple[str, ...] = ()
+    doubts: Callable[[], list[Diagnostic]] = list
+    """What is never true, or always: for who wants to read it, since it takes as long as the rest.
+
+    Only for a filter without errors.
+    """
 
 
 def resolve(tree: ast.Node, text: str, macros: Mapping[str, str], now_ms: int) -> Meaning:
     """The meaning of a parsed filter; errors among `problems`, nothing is raised."""
     resolver = Resolver(text, macros, now_ms)
     meaning = resolver.condition(tree)
-    if not any(problem.is_error for problem in resolver.problems):
-        resolver.problems.extend(doubts(meaning, tree, resolver.place))
     calls = resolver.functions
     return Meaning(
         meaning,
@@ -77,6 +80,7 @@ def resolve(tree: ast.Node, text: str, macros: Mapping[str, str], now_ms: int) -
         calls.limit,
         tuple(dict.fromkeys(calls.redactions)),
         tuple(dict.fromkeys(calls.recordings)),
+        lambda: doubts(meaning, tree, resolver.place),
     )
 
 
@@ -90,6 +94,7 @@ class Resolver:
         self._macros = macros
         self._open_macros: list[str] = []
         self._macro_at = ast.START  # where the outermost of them stands
+        self._foreign: tuple[KflError | None] | None = None  # once it was asked for
         self._nodes = 0
         self._places: dict[int, tuple[core.Core, ast.Node]] = {}  # by id(), kept with the node
 
@@ -144,7 +149,11 @@ class Resolver:
         self._nodes += 1
         if self._nodes > MAX_NODES:
             if self._nodes == MAX_NODES + 1:
-                self.error(node.at, "The filter is too large once all its words are put in.")
+                self.error(
+                    node.at,
+                    "The filter is too large once all its words are put in.",
+                    "Use fewer of them.",
+                )
             return core.Const(True)
         match node:
             case ast.Literal(value=literal):
@@ -339,7 +348,11 @@ class Resolver:
         return self._unknown(node.at, word, f"`{word}` is not a word or a field of KFL.")
 
     def _unknown(self, at: ast.Position, name: str, message: str, advice: str = "") -> core.Const:
-        foreign = foreign_dialect(self._text)
+        if len(self.problems) >= MAX_PROBLEMS:
+            return core.Const(True)
+        if self._foreign is None:
+            self._foreign = (foreign_dialect(self._text),)
+        (foreign,) = self._foreign
         if foreign and not self._open_macros:
             return self.error(
                 ast.Position(foreign.line, foreign.column), foreign.message, foreign.suggestion
@@ -370,7 +383,9 @@ class Resolver:
     def _macro(self, node: ast.Name) -> core.Core:
         word = node.word
         if word in self._open_macros or len(self._open_macros) >= MAX_MACRO_DEPTH:
-            return self.error(node.at, f"The word `{word}` is made from itself.")
+            return self.error(
+                node.at, f"The word `{word}` is made from itself.", "Take it out of its own text."
+            )
         if not self._open_macros:
             self._macro_at = node.at
         self._open_macros.append(word)
@@ -389,12 +404,18 @@ class Resolver:
             if isinstance(base, core.TESTS) or (
                 isinstance(base, core.Const) and not isinstance(base.value, tuple)
             ):
-                return self.error(node.at, f"`{show(node.base)[:60]}` has nothing below it.", "")
+                return self.error(
+                    node.at,
+                    f"`{show(node.base)[:60]}` has nothing below it.",
+                    "Steps follow a field, as in request.path.",
+                )
             return core.Down(base, node.steps)
         root = node.base.word
         if root in self._macros:
             return self.error(
-                node.at, f"`{root}` is a word that operators defined; it has nothing below it."
+                node.at,
+                f"`{root}` is a word that operators defined; it has nothing below it.",
+                "Write it alone.",
             )
         return self._selector(node, root)
 
@@ -440,7 +461,7 @@ class Resolver:
 
     def _no_entry_has(self, found: Field, word: str, at: ast.Position) -> None:
         if found.absent:
-            self.warn(at, f"No entry has `{word}`: {found.absent}.")
+            self.warn(at, f"No entry has `{word}`: {found.absent}.", "Take it out.")
 
     def _may_go_below(self, found: Field, rest: tuple[ast.Step, ...]) -> bool:
         """Below request, response, labels and lists anything; below src and the like wildcards."""
@@ -482,7 +503,9 @@ def check_macro_names(macros: Mapping[str, str]) -> None:
     """Raises KflError for a word that cannot be one, or that KFL has already."""
     for name in macros:
         if not _MACRO_NAME.match(name):
-            raise KflError(f"`{name[:60]}` cannot be a word: use letters, digits and _.")
+            raise KflError(
+                f"`{name[:60]}` cannot be a word.", suggestion="Use letters, digits and _."
+            )
         if name in WORDS or name in NAMES or name in FUNCTIONS or name in RESERVED:
             raise KflError(f"The word `{name}` exists already.", suggestion="Choose another name.")
 

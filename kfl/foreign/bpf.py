@@ -187,6 +187,9 @@ class _Reader:
             here = given if given != _Qualifiers() else self._last
         if self._peek() == "(":
             return self._grouped(here)
+        if self._peek() in _NOT:
+            self._next += 1
+            return negate(self._meaning(here))
         name = self._peek()
         if not name or name in _AND | _OR | {")"} or not re.match(r"[\w\\:.]", name):
             raise NotThisLanguageError

@@ -288,7 +288,7 @@ def _listed(rule: Rule, tokens: list[_Token]) -> Condition:
         return either(_address(rule, "==", item) for item in items)
     if rule.kind == "flag":
         raise _UnfitError(_NO_SUCH_FIELD)
-    ranges = [item.split("..") for item in items if ".." in item]
+    ranges = [item.partition("..")[::2] for item in items if ".." in item]
     single = [_value(rule, item) for item in items if ".." not in item]
     parts: list[Condition] = []
     for each in rule.paths:

@@ -242,6 +242,7 @@ class Agent:
         for run in changes.started:
             self._matcher.begin(run)
             self._buffers[run.key] = RunBuffer(run, self._uplink, self._node)
+            self._tell_matched(run)
             if not self._replay and run.assignment.start_ns < self._begin_ns:
                 self._buffers[run.key].lose([self._late(run)], self._clock.monotonic())
             _log.info("run started", job=run.key[0], run=run.key[1], kfl=run.assignment.kfl)
@@ -289,7 +290,12 @@ class Agent:
         assert self._matcher is not None
         for part in calls:
             self.progress.messages[part.protocol] += len(part)
+        elsewhere = self._uplink.elsewhere
+        for run in self._assignments.active:
+            run.elsewhere = elsewhere.get(run.key, 0)
         matches = self._matcher.match(calls, self._assignments.active)
+        for run in self._assignments.active:
+            self._tell_matched(run)
         self._lap("match")
         for run, numbers in matches.opened:
             self._open(engine, run, numbers, now)
@@ -300,6 +306,12 @@ class Agent:
         for run, entries in matches.entries:
             self._buffers[run.key].add("entries", entries, now)
             self.progress.entries += entries.num_rows
+
+    def _tell_matched(self, run: ActiveRun) -> None:
+        """Tell the scheduler, at the begin and whenever it changes, how much of a limit is used."""
+        if run.filter.limit is not None and run.told != run.hits:
+            run.told = run.hits
+            self._uplink.tell_matched(*run.key, run.hits)
 
     def _open(
         self, engine: Engine, run: ActiveRun, numbers: npt.NDArray[np.int64], now: float

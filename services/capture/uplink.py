@@ -8,7 +8,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import grpc
@@ -87,6 +87,9 @@ class Uplink:
             spool.name(self._agent_id)
         self._assignments: tuple[Assignment, ...] = ()
         self._revision = 0
+        self._matched: dict[tuple[str, int], int] = {}
+        self._untold: set[tuple[str, int]] = set()  # keys of it that this session has yet to say
+        self._elsewhere: Mapping[tuple[str, int], int] = {}
         self._reconnects = 0
         self._stopping = False
         self._failure = ""
@@ -108,6 +111,11 @@ class Uplink:
     def revision(self) -> int:
         """Counts the lists that came, from 1; 0 when none did."""
         return self._revision
+
+    @property
+    def elsewhere(self) -> Mapping[tuple[str, int], int]:
+        """How many calls have matched on other agents, by job and run, of runs with a limit()."""
+        return self._elsewhere
 
     @property
     def counters(self) -> outbox.Counters:
@@ -170,6 +178,13 @@ class Uplink:
                 self._outbox.put(batch)
                 if self._outbox.counters.dropped > before == 0:
                     _log.warning("the scheduler is away or slow; the oldest batches are dropped")
+            self._changed.notify_all()
+
+    def tell_matched(self, job: str, run: int, calls: int) -> None:
+        """Let other agents know how many calls of a run with a limit() have matched here."""
+        with self._changed:
+            self._matched[job, run] = calls
+            self._untold.add((job, run))
             self._changed.notify_all()
 
     def flush(self, timeout: float) -> bool:
@@ -276,13 +291,21 @@ class Uplink:
             with self._changed:
                 request = None
                 while not session.over and not self._stopping:
-                    request = self._outbox.next() if session.welcomed else None
+                    request = self._next_request() if session.welcomed else None
                     if request is not None:
                         break
                     self._changed.wait()
                 if request is None:
                     return
             yield request
+
+    def _next_request(self) -> ingest_pb2.ConnectRequest | None:
+        """Counts before batches: other agents may be about to take more than the limit."""
+        if not self._untold:
+            return self._outbox.next()
+        job, run = key = self._untold.pop()
+        matched = ingest_pb2.Matched(job=job, run=run, calls=self._matched[key])
+        return ingest_pb2.ConnectRequest(matched=matched)
 
     def _take(self, session: _Session, response: ingest_pb2.ConnectResponse) -> None:
         kind = response.WhichOneof("message")
@@ -295,6 +318,14 @@ class Uplink:
             elif kind == "assignments":
                 self._assignments = tuple(_assignment(a) for a in response.assignments.assignments)
                 self._revision += 1
+                listed = {assignment.key for assignment in self._assignments}
+                for key in self._matched.keys() - listed:
+                    del self._matched[key]
+                    self._untold.discard(key)
+                self._elsewhere = {k: n for k, n in self._elsewhere.items() if k in listed}
+            elif kind == "matched":
+                matched = response.matched
+                self._elsewhere = {**self._elsewhere, (matched.job, matched.run): matched.calls}
             elif kind == "refusal":
                 self._outbox.counters.refused += 1
                 self._refusal = response.refusal.reason
@@ -317,6 +348,7 @@ class Uplink:
             session.fruitful = True  # nothing is wrong with the scheduler: no need to wait
             raise _NumbersLostError
         session.welcomed = True
+        self._untold = set(self._matched)  # the scheduler may be another one
         self._failure = ""
         _log.info("connected to the scheduler", address=self._address, agent_id=self._agent_id)
 

@@ -98,6 +98,11 @@ class Bulletin:
                 return self._revision, [item for item in imports if item.job == import_job]
             return self._revision, list(wire)
 
+    def is_assigned(self, job: str, run: int) -> bool:
+        """Whether agents, or an importer, are to record this run now or soon."""
+        with self._change:
+            return any((a.job, a.run) == (job, run) for found in self._lists for a in found)
+
     def wait_for_list(self, revision: int, timeout: float) -> int:
         """Wait until the list is another than that of `revision`, at most `timeout` seconds."""
         with self._change:

@@ -284,7 +284,7 @@ def test_a_full_storage_is_told_and_nothing_is_kept(stub, world):
 def test_a_job_keeps_what_words_of_operators_meant_when_it_was_created(stub, world):
     job = create(stub, kfl="https and  status_code >= 500")
     assert job.spec.kfl == "https and  status_code >= 500"  # as it was written
-    assert job.expanded_kfl == "(tls and (http or http2)) and status_code >= 500"
+    assert job.expanded_kfl == "tls and (http or http2) and status_code >= 500"
     assert create(stub, name="plain", start_time="23:59", kfl="http  or dns").expanded_kfl == ""
     world.move(2 * SECOND)
     assert [a.kfl for a in world.lifecycle.assignments()[1]] == [job.expanded_kfl]
