@@ -61,8 +61,16 @@ class Texts:
 
     @cached_property
     def parsed(self) -> list[Any]:
-        """The different texts, which are JSON, as objects; None for what is null."""
-        return [orjson.loads(text) if text else None for text in self.distinct[0]]
+        """The different texts, which are JSON, as objects; empty ones where they are damaged."""
+        return [*map(_parsed, self.distinct[0])]
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 class Batch:

@@ -300,29 +300,25 @@ _TEXT_TESTS: dict[str, Callable[..., pa.BooleanArray]] = {
 
 def _plain_text_test(node: core.Core) -> ArrowTest | None:
     """Arrow's own test for `selector op text`: it says of two texts what `values` says."""
-    try:
-        match node:
-            case core.Compare(operator="==" | "!=" as operator, left=core.Select()) if isinstance(
-                node.right, core.Const
-            ) and isinstance(node.right.value, str):
-                compare = pc.equal if operator == "==" else pc.not_equal
-                constant = pa.scalar(node.right.value, pa.string())
-                return lambda texts: compare(texts, constant)
-            case core.TextTest(
-                kind="startsWith" | "endsWith" as kind,
-                text=core.Select(),
-                part=core.Const(value=str(part)),
-            ):
-                find = _TEXT_TESTS[kind]
-                part.encode()
-                return lambda texts: find(texts, part)
-            case core.Within(item=core.Select(), container=core.Const(value=tuple(items))) if (
-                items and all(type(item) is str for item in items)
-            ):
-                several = pa.array(items, pa.string())
-                return lambda texts: pc.is_in(texts, several)
-    except UnicodeEncodeError:  # half a surrogate pair, which Arrow cannot hold
-        pass
+    match node:
+        case core.Compare(operator="==" | "!=" as operator, left=core.Select()) if isinstance(
+            node.right, core.Const
+        ) and isinstance(node.right.value, str):
+            compare = pc.equal if operator == "==" else pc.not_equal
+            constant = pa.scalar(node.right.value, pa.string())
+            return lambda texts: compare(texts, constant)
+        case core.TextTest(
+            kind="startsWith" | "endsWith" as kind,
+            text=core.Select(),
+            part=core.Const(value=str(part)),
+        ):
+            find = _TEXT_TESTS[kind]
+            return lambda texts: find(texts, part)
+        case core.Within(item=core.Select(), container=core.Const(value=tuple(items))) if (
+            items and all(type(item) is str for item in items)
+        ):
+            several = pa.array(items, pa.string())
+            return lambda texts: pc.is_in(texts, several)
     return None
 
 
