@@ -133,3 +133,19 @@ class Conversation:
 
     def reset(self, who):
         return self._send(who, RST)
+
+
+def hot_columns(calls):
+    """All hot columns of calls as lists, but those that say nothing of their own of each call."""
+    columns, found = calls.columns(), {}
+    for name in columns:
+        if name.endswith(("_headers", "_keys")):
+            continue
+        column = columns[name]
+        if callable(column):
+            column = column(np.arange(len(calls)))
+        if hasattr(column, "to_pylist"):
+            found[name] = column.to_pylist()
+        else:
+            found[name] = np.broadcast_to(column, len(calls)).tolist()
+    return found
