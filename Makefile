@@ -136,6 +136,10 @@ protos/check: .venv/.project ## Check that the generated code is up to date
 protos/lint: ## Check the protos with buf
 	$(BUF) lint protos
 
+.PHONY: docs
+docs: .venv/.project ## Write docs/kfl.md from the language's own tables
+	$(BIN)/python -m kfl.reference > docs/kfl.md.new && mv docs/kfl.md.new docs/kfl.md
+
 .PHONY: lock
 lock: .venv/.project ## Renew the lock file from pyproject.toml; UPGRADE=1 takes newer versions
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate --no-header \

@@ -19,7 +19,7 @@ from kfl import core
 from kfl.match import SURE_INTEGER, Matcher
 from kfl.values import MISSING
 from kfl.values import truth as constant_truth
-from kfl.words import WORDS
+from kfl.words import HTTP_IN_COLUMNS, WORDS
 
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Bounds: TypeAlias = tuple[Mask, Mask]
@@ -36,11 +36,6 @@ GIVEN = frozenset(
     }
 )
 """Columns that capture gives for every protocol. A filter over these alone is exact."""
-
-_NO_HTTP_FIELDS = frozenset({"dns", "redis", "kafka", "tls", "tcp", "udp", "icmp"})
-"""Protocols whose requests and responses have none of HTTP's fields, in columns or in JSON."""
-
-_HTTP_ONLY = _NO_HTTP_FIELDS | {"http"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +82,10 @@ _SOURCES: dict[tuple[core.Step, ...], Source] = {
         )
     },
     **{_path(f"{side}.port"): Source(f"{side}_port", False, None) for side in ("src", "dst")},
-    _path("request.method"): Source("request_method", True, MISSING, _HTTP_ONLY),
-    _path("request.url"): Source("request_url", True, MISSING, _HTTP_ONLY),
-    _path("request.path"): Source("request_path", True, MISSING, _HTTP_ONLY),
-    _path("response.status"): Source("response_status", False, MISSING, _HTTP_ONLY),
+    _path("request.method"): Source("request_method", True, MISSING, HTTP_IN_COLUMNS),
+    _path("request.url"): Source("request_url", True, MISSING, HTTP_IN_COLUMNS),
+    _path("request.path"): Source("request_path", True, MISSING, HTTP_IN_COLUMNS),
+    _path("response.status"): Source("response_status", False, MISSING, HTTP_IN_COLUMNS),
 }
 """Selectors that one column decides."""
 
@@ -104,6 +99,8 @@ class ColumnFilter:
     def __init__(self, node: core.Core) -> None:
         self._node = node
         self._leaves: dict[int, _Leaf | None] = {}
+        self.undecided: list[core.Core] = []
+        """Conditions that no column decides."""
         self.is_exact = self._prepare(node)
 
     def bounds(self, columns: Columns, rows: int) -> Bounds:
@@ -123,6 +120,8 @@ class ColumnFilter:
             case _:
                 leaf = _leaf(node)
                 self._leaves[id(node)] = leaf
+                if leaf is None:
+                    self.undecided.append(node)
                 return leaf is not None and leaf.is_exact
 
 

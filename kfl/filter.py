@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,18 +20,23 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from kfl.columns import ColumnFilter
+    from kfl.packets import Packets
+    from kfl.prune import Prune
 
 NO_MACROS: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Sql:
-    """A condition for a WHERE over ENTRIES and `record`; `?` stands for each parameter in order.
+    """A condition over ENTRIES and `record`; `?` stands for each parameter in order.
 
     When not `exact`, rows that it lets through still have to be asked `Filter.matches`.
     """
 
     text: str
+    """Never NULL."""
+    where: str
+    """The same for a WHERE: NULL for some of what is false, as DuckDB's readers understand it."""
     parameters: list[Any]
     exact: bool = True
 
@@ -39,15 +44,12 @@ class Sql:
 class Filter:
     """A compiled filter. It does not change; threads may share it."""
 
-    __slots__ = ("_columns", "_matches", "_meaning", "_parsed", "_uses_record", "text", "warnings")
+    __slots__ = ("_columns", "_matches", "_meaning", "_parsed", "_uses_record", "_warnings", "text")
 
     def __init__(self, text: str, parsed: Parsed, meaning: Meaning) -> None:
         """Made by compile()."""
         self.text = text
-        self.warnings: list[Diagnostic] = [
-            *parsed.warnings,
-            *(problem for problem in meaning.problems if not problem.is_error),
-        ]
+        self._warnings: list[Diagnostic] | None = None
         self._parsed = parsed
         self._meaning = meaning
         self._uses_record = any(
@@ -59,21 +61,39 @@ class Filter:
     def __repr__(self) -> str:
         return f"Filter({self.text!r})"
 
+    @property
+    def warnings(self) -> list[Diagnostic]:
+        """What is doubtful, in the order of the text."""
+        if self._warnings is None:
+            self._warnings = _remarks(self._parsed, self._meaning)
+        return self._warnings
+
     def matches(self, entry: Mapping[str, Any], record: str | None = None) -> bool:
         """Whether the JSON object of an entry matches; `record` is the recording it is from."""
         if record is not None and self._uses_record:
             entry = {**entry, "record": record}
         return self._matches(entry)
 
-    def sql(self, recordings: Mapping[str, str] | None = None) -> Sql:
+    def sql(
+        self,
+        recordings: Mapping[str, str] | None = None,
+        protocols: Callable[[], Collection[str] | None] = lambda: None,
+    ) -> Sql:
         """The same as a condition in DuckDB's SQL.
 
         `recordings` says which value of the column `record` each name stands for; a name that it
-        does not have stands for itself.
+        does not have stands for itself. `protocols` gives every value of protocol_name in the rows,
+        if that is known; it is called only when the condition is simpler for knowing it.
         """
         from kfl.sql import where
 
-        return where(self._meaning.tree, recordings or {})
+        return where(self._meaning.tree, recordings or {}, protocols)
+
+    def prune(self) -> Prune:
+        """Bounds of time and columns in which every match lies; what cannot be told is open."""
+        from kfl.prune import prune
+
+        return prune(self._meaning.tree)
 
     def columns(self, columns: Mapping[str, np.ndarray], rows: int) -> npt.NDArray[np.bool_]:
         """Which rows may match: never no wrongly. Columns as in ARCHITECTURE.md."""
@@ -101,6 +121,12 @@ class Filter:
         """Protocol words of which every matching entry is at least one; None when there is none."""
         return protocols(self._meaning.tree)
 
+    def packets(self) -> Packets:
+        """The packets and dissectors that matching entries need; perhaps more, never fewer."""
+        from kfl.packets import packets
+
+        return packets(self._meaning.tree)
+
     def recordings(self) -> tuple[str, ...]:
         """Names in record(), in the order in which they first appear."""
         return self._meaning.recordings
@@ -121,8 +147,8 @@ class Filter:
         return self._meaning.redactions
 
     def explain(self) -> str:
-        """The filter as a tree in text."""
-        return explain(self._parsed.tree)
+        """The filter as a tree in text, and what becomes of it."""
+        return explain(self, self._parsed.tree, self._meaning.tree)
 
 
 def compile(text: str, macros: Mapping[str, str] = NO_MACROS) -> Filter:  # noqa: A001
@@ -144,10 +170,16 @@ def check(text: str, macros: Mapping[str, str] = NO_MACROS) -> list[Diagnostic]:
     try:
         check_macro_names(macros)
         parsed = parse(text)
-        problems = [*parsed.warnings, *resolve(parsed.tree, text, macros, _now_ms()).problems]
+        return _remarks(parsed, resolve(parsed.tree, text, macros, _now_ms()))
     except KflError as error:
         return [error.diagnostic()]
-    return sorted(problems, key=lambda problem: (problem.line, problem.column))
+
+
+def _remarks(parsed: Parsed, meaning: Meaning) -> list[Diagnostic]:
+    found = [*parsed.warnings, *meaning.problems]
+    if not any(problem.is_error for problem in found):
+        found += meaning.doubts()
+    return sorted(found, key=lambda problem: (problem.line, problem.column))
 
 
 def _now_ms() -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kfl import ast, core, times
 from kfl.errors import KflError, did_you_mean
-from kfl.parse import parse_selector
+from kfl.parse import parse
 from kfl.show import show
 
 if TYPE_CHECKING:
@@ -33,24 +33,56 @@ FUNCTIONS = {
     "timestamp": 'timestamp("2026-03-14T22:00:00Z"): a time, RFC 3339',
     "duration": 'duration("5m"): a length of time',
     "map_get": "map_get(m, k, default): the value of key k of map m, or the default",
-    "redact": 'redact("path", ...): always true; hides these values in what is returned',
+    "redact": 'redact("path", ...): always true; hides values, in a job before they are stored',
     "limit": "limit(n): always true; at most n results",
     "record": 'record("name"): the entry belongs to that recording',
 }
 """Functions that stand alone, with their help."""
 
 METHODS = {
-    "startsWith": "s.startsWith(t)",
-    "endsWith": "s.endsWith(t)",
-    "contains": "s.contains(t)",
-    "matches": "s.matches(re): RE2, not anchored",
+    "startsWith": "s.startsWith(t): the text begins with t",
+    "endsWith": "s.endsWith(t): the text ends with t",
+    "contains": "s.contains(t): t is somewhere in the text",
+    "matches": "s.matches(re): the regex is found in the text; RE2, not anchored",
     "json": "s.json(): the text decoded as JSON, base64 is tried first",
     "xml": "s.xml(): the text decoded as XML, base64 is tried first",
     "size": "x.size(): the same as size(x)",
 }
 """Functions behind a dot, with their help."""
 
+EXAMPLES = {
+    "size": "size(request.pathSegments) > 3",
+    "now": "timestamp < now()",
+    **{name: f"timestamp > {name}(-1)" for name in times.OFFSETS},
+    "datetime": 'timestamp >= datetime("10/19/2021, 6:29:02 PM")',
+    "timestamp": 'timestamp >= timestamp("2026-03-14T22:00:00Z")',
+    "duration": 'elapsedTime > duration("1.5s")',
+    "map_get": 'map_get(request.headers, "X-Tenant", "none") == "none"',
+    "redact": 'http and redact("request.headers.Authorization", "request.body")',
+    "limit": "response.status >= 500 and limit(100)",
+    "record": 'record("checkout-500s") and http',
+    "startsWith": 'request.path.startsWith("/api/")',
+    "endsWith": 'request.path.endsWith(".js")',
+    "contains": 'request.headers["User-Agent"].contains("curl")',
+    "matches": 'request.path.matches("^/api/v[0-9]+/")',
+    "json": 'request.body.json().user.name == "jane"',
+    "xml": 'response.body.xml().Envelope.Body.Fault.faultcode == "Client"',
+}
+"""A filter with each function."""
+
+_TEXTS = frozenset({"text", "number", "list", "any"})
+
+FITS = {
+    **dict.fromkeys(("startsWith", "endsWith", "contains", "matches"), _TEXTS),
+    **dict.fromkeys(("json", "xml"), frozenset({"text", "any"})),
+    "size": frozenset({"text", "list", "map", "any"}),
+}
+"""Types of values behind which each function makes sense."""
+
 _ARITY = {"now": (0, 0), "map_get": (3, 3), "redact": (1, 1000), "json": (0, 0), "xml": (0, 0)}
+
+NO_ARGUMENTS = {name for name, (_, most) in _ARITY.items() if most == 0}
+"""Functions with nothing between their brackets."""
 
 
 @functools.lru_cache(maxsize=1024)
@@ -97,10 +129,7 @@ class Functions:
 
     def call(self, node: ast.Call) -> core.Core:
         """`name(arguments)`."""
-        name, at, resolver = node.name, node.at, self._resolver
-        if name not in FUNCTIONS:
-            hint = f"Write x.{name}(...)." if name in METHODS else did_you_mean(name, FUNCTIONS)
-            return resolver.error(at, f"`{name}` is not a function of KFL.", hint)
+        name, resolver = node.name, self._resolver
         if not self._counted(node, FUNCTIONS[name]):
             return core.Const(True)
         if name == "record":
@@ -122,7 +151,8 @@ class Functions:
         assert node.receiver is not None
         if name not in METHODS:
             hint = f"Write {name}(x)." if name in FUNCTIONS else did_you_mean(name, METHODS)
-            return resolver.error(at, f"`{name}` is not a function of a value in KFL.", hint)
+            hint = hint or f"There are {', '.join(sorted(METHODS))}."
+            return resolver.error(at, f"`{name[:80]}` is not a function of a value in KFL.", hint)
         if not self._counted(node, METHODS[name]):
             return core.Const(True)
         receiver = resolver.value(node.receiver)
@@ -188,6 +218,7 @@ class Functions:
             return self._resolver.error(
                 node.arguments[0].at,
                 f"The name of a recording has 1 to {MAX_RECORDING_NAME} characters.",
+                _like("record"),
             )
         self.recordings.append(name)
         return core.Record(name)
@@ -197,7 +228,9 @@ class Functions:
         number = value.value if isinstance(value, core.Const) else None
         if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MAX_LIMIT:
             return self._resolver.error(
-                node.arguments[0].at, f"limit() takes a whole number from 1 to {MAX_LIMIT}."
+                node.arguments[0].at,
+                f"limit() takes a whole number from 1 to {MAX_LIMIT}.",
+                _like("limit"),
             )
         self.limit = number if self.limit is None else min(self.limit, number)
         return core.Const(True)
@@ -208,11 +241,15 @@ class Functions:
             if path is None:
                 continue
             try:
-                tree = parse_selector(path, argument.at)
+                tree = parse(path).tree
             except KflError as error:
-                self._resolver.error(argument.at, error.message, error.suggestion)
+                message = f"`{path[:80]}` is not a path: {error.message}"
+                self._resolver.error(argument.at, message, error.suggestion)
                 continue
-            self._redact_path(tree, argument.at, path)
+            if _is_redactable(tree):
+                self._redact_path(tree, argument.at, path)
+            else:
+                self._resolver.error(argument.at, f"`{path[:80]}` is not a path.", _REDACT_EXAMPLE)
         return core.Const(True)
 
     def _redact_path(self, tree: ast.Node, at: ast.Position, path: str) -> None:
@@ -224,21 +261,21 @@ class Functions:
             self._resolver.problems[before + offset] = type(problem)(
                 problem.is_error, at.line, at.column, problem.message, problem.suggestion
             )
-        if problems:
+        if any(problem.is_error for problem in problems):  # a doubt hides no less
             return
-        if isinstance(value, core.Guarded):
-            value = value.value
-        selects = [value] if isinstance(value, core.Select) else list(core.children(value))
-        if not selects or not all(isinstance(select, core.Select) for select in selects):
+        paths = _redacted_paths(value)
+        if not paths:
             self._resolver.error(
                 at, f"`{path[:80]}` cannot be redacted.", "Name a path of the entry."
             )
-            return
-        for select in selects:
-            assert isinstance(select, core.Select)
-            first = select.steps[0]
-            assert isinstance(first, core.Key)
-            self.redactions.append(show(ast.Path(ast.Name(first.name), select.steps[1:])))
+        for found in paths:
+            if _is_below_a_body(found):
+                self._resolver.error(
+                    at,
+                    f"`{path[:80]}` is nowhere: a body is a text, with nothing below it.",
+                    "Write request.body.json() or request.body.xml() before the steps.",
+                )
+        self.redactions += map(show, paths)
 
     def _time(self, node: ast.Call, arguments: list[core.Core]) -> core.Core:
         name = node.name
@@ -259,4 +296,50 @@ class Functions:
             parse = times.parse_timestamp if name == "timestamp" else times.parse_datetime
             return core.Const(parse(value), "time")
         except ValueError as error:
-            return self._resolver.error(at, str(error))
+            return self._resolver.error(at, str(error), _like(name))
+
+
+def _like(function: str) -> str:
+    """An example, where that says best what would be right."""
+    return f"Write it as in {EXAMPLES[function]}."
+
+
+_REDACT_EXAMPLE = 'Write one as in redact("request.body") or redact("request.body.json().user").'
+
+
+def _is_redactable(node: ast.Node) -> bool:
+    """A name, steps, json() and xml(): nothing else leads to values of an entry."""
+    while not isinstance(node, ast.Name):
+        if isinstance(node, ast.Path):
+            node = node.base
+        elif isinstance(node, ast.Call) and node.name in ("json", "xml") and node.receiver:
+            node = node.receiver
+        else:
+            return False
+    return True
+
+
+def _redacted_paths(value: core.Core) -> list[ast.Node]:
+    """The places of an entry from which a value comes, without aliases; none if it is no path."""
+    match value:
+        case core.Select(steps=(core.Key(name=name), *steps)):
+            return [ast.Path(ast.Name(name), tuple(steps)) if steps else ast.Name(name)]
+        case core.Guarded(value=inner):
+            return _redacted_paths(inner)
+        case core.Down(base=base, steps=steps):
+            return [ast.Path(path, steps) for path in _redacted_paths(base)]
+        case core.Decode(kind=kind, text=text):
+            return [ast.Call(path, kind, ()) for path in _redacted_paths(text)]
+        case _:
+            found = [_redacted_paths(part) for part in core.children(value)]
+            return [path for paths in found for path in paths] if all(found) else []
+
+
+def _is_below_a_body(path: ast.Node) -> bool:
+    return (
+        isinstance(path, ast.Path)
+        and isinstance(path.base, ast.Name)
+        and path.base.word in ("request", "response")
+        and path.steps[0] == ast.Key("body")
+        and len(path.steps) > 1
+    )

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from kfl import ast
 from kfl.errors import KflError
+from kfl.filter import compile  # noqa: A004, the language's own word
 from kfl.parse import parse
 from kfl.resolve import IN_WORD, MAX_MACRO_DEPTH, MAX_NODES, check_macro_names, resolve
 from kfl.show import show
@@ -67,6 +68,18 @@ def expand(text: str, macros: Mapping[str, str]) -> str:
             f"With the words of operators put in: {error.message}", suggestion=error.suggestion
         ) from None
     return expanded
+
+
+def explain(text: str, macros: Mapping[str, str]) -> str:
+    """Filter.explain() of the filter with words of operators put in, where there is room for them.
+
+    Raises KflError for a filter that is wrong.
+    """
+    compiled = compile(text, macros)
+    try:
+        return compile(expand(text, macros)).explain()
+    except KflError:
+        return compiled.explain()
 
 
 def _sentence(name: str, error: KflError) -> str:
@@ -126,8 +139,8 @@ class _Expansion:
                 return replace(node, operand=self.expand(operand))
             case ast.Binary(left=left, right=right):
                 return replace(node, left=self.expand(left), right=self.expand(right))
-            case ast.Logic(operands=operands):
-                return replace(node, operands=self._all(operands))
+            case ast.Logic():
+                return replace(node, operands=tuple(self._operands(node)))
             case ast.Choice(condition=condition, yes=yes, no=no):
                 condition, yes, no = self._all((condition, yes, no))
                 return ast.Choice(condition, yes, no, node.at)
@@ -136,6 +149,16 @@ class _Expansion:
 
     def _all(self, nodes: tuple[ast.Node, ...]) -> tuple[ast.Node, ...]:
         return tuple(map(self.expand, nodes))
+
+    def _operands(self, node: ast.Logic) -> Iterator[ast.Node]:
+        """A word that joins as the operands are joined is no group of its own."""
+        for operand in node.operands:
+            expanded = self.expand(operand)
+            joins = isinstance(expanded, ast.Logic) and expanded.operator == node.operator
+            if joins and isinstance(operand, ast.Name):
+                yield from ast.children(expanded)
+            else:
+                yield expanded
 
     def _path(self, node: ast.Node) -> ast.Node:
         """A path in redact(): a text in which a word can stand."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from kfl import ast, core
+from kfl.doubts import doubts
 from kfl.errors import Diagnostic, KflError, did_you_mean
 from kfl.fields import NAMES, Field
 from kfl.foreign import foreign_dialect
@@ -19,7 +20,7 @@ from kfl.functions import FUNCTIONS, METHODS, Functions
 from kfl.parse import parse
 from kfl.show import show, show_steps, show_text
 from kfl.slips import RESERVED
-from kfl.values import MISSING, arithmetic, number
+from kfl.values import MISSING, arithmetic
 from kfl.words import WORDS
 
 MAX_MACRO_DEPTH = 16
@@ -61,6 +62,11 @@ class Meaning:
     limit: int | None = None
     redactions: tuple[str, ...] = ()
     recordings: tuple[str, ...] = ()
+    doubts: Callable[[], list[Diagnostic]] = list
+    """What is never true, or always: for who wants to read it, since it takes as long as the rest.
+
+    Only for a filter without errors.
+    """
 
 
 def resolve(tree: ast.Node, text: str, macros: Mapping[str, str], now_ms: int) -> Meaning:
@@ -74,6 +80,7 @@ def resolve(tree: ast.Node, text: str, macros: Mapping[str, str], now_ms: int) -
         calls.limit,
         tuple(dict.fromkeys(calls.redactions)),
         tuple(dict.fromkeys(calls.recordings)),
+        lambda: doubts(meaning, tree, resolver.place),
     )
 
 
@@ -87,7 +94,9 @@ class Resolver:
         self._macros = macros
         self._open_macros: list[str] = []
         self._macro_at = ast.START  # where the outermost of them stands
+        self._foreign: tuple[KflError | None] | None = None  # once it was asked for
         self._nodes = 0
+        self._places: dict[int, tuple[core.Core, ast.Node]] = {}  # by id(), kept with the node
 
     def error(self, at: ast.Position, message: str, suggestion: str = "") -> core.Const:
         """Keep an error; the result stands for the value that could not be made."""
@@ -124,12 +133,27 @@ class Resolver:
             )
         return found
 
+    def place(self, made: core.Core) -> ast.Node | None:
+        """The node of the text from which a node was made."""
+        found = self._places.get(id(made))
+        return found[1] if found else None
+
     def value(self, node: ast.Node) -> core.Core:
         """Any node."""
+        made = self._value(node)
+        if not self._open_macros:
+            self._places[id(made)] = (made, node)
+        return made
+
+    def _value(self, node: ast.Node) -> core.Core:
         self._nodes += 1
         if self._nodes > MAX_NODES:
             if self._nodes == MAX_NODES + 1:
-                self.error(node.at, "The filter is too large once all its words are put in.")
+                self.error(
+                    node.at,
+                    "The filter is too large once all its words are put in.",
+                    "Use fewer of them.",
+                )
             return core.Const(True)
         match node:
             case ast.Literal(value=literal):
@@ -142,6 +166,11 @@ class Resolver:
                 return self._name(node)
             case ast.Path():
                 return self._path(node)
+            case ast.Call(receiver=None, name=name, at=at) if name not in FUNCTIONS:
+                hint = f"Write x.{name}(...)." if name in METHODS else did_you_mean(name, FUNCTIONS)
+                names = f"Functions are {', '.join(sorted(FUNCTIONS))}."
+                message = f"`{name[:80]}` is not a function of KFL."
+                return self._unknown(at, name, message, hint or names)
             case ast.Call(receiver=None):
                 return self.functions.call(node)
             case ast.Call():
@@ -184,6 +213,7 @@ class Resolver:
         operator = node.operator
         left, right = self.value(node.left), self._right_of(node)
         if operator in _ARITHMETIC:
+            self._doubt_date(node)
             self._no_pattern(node.left, left, operator)
             self._no_pattern(node.right, right, operator)
             return self._arithmetic(operator, left, right, node.at)
@@ -202,9 +232,24 @@ class Resolver:
         if operator not in ("==", "!="):
             self._no_pattern(node.left, left, operator)
             self._no_pattern(node.right, right, operator)
-            self._check_order(node, left, right)
         self._check_record(node, left, right)
         return core.Compare(operator, left, right)
+
+    def _doubt_date(self, node: ast.Binary) -> None:
+        """`2026-03-14`, which is 2026 minus 3 minus 14."""
+        match node:
+            case ast.Binary(
+                "-",
+                ast.Binary("-", ast.Literal(int() as year), ast.Literal(int() as month)),
+                ast.Literal(int() as day),
+            ) if 1970 <= year <= 2200 and 1 <= month <= 12 and 1 <= day <= 31:
+                self.warn(
+                    node.at,
+                    "This takes the month and the day away from the year: it is no date.",
+                    f'Write timestamp("{year}-{month:02}-{day:02}T00:00:00Z").',
+                )
+            case _:
+                pass
 
     def _right_of(self, node: ast.Binary) -> core.Core:
         """The right side; where a comparison has an unknown word there, quotes were forgotten."""
@@ -256,15 +301,6 @@ class Resolver:
         if isinstance(value, core.Const) and isinstance(value.value, core.Pattern):
             self.error(node.at, f"A regex cannot stand beside `{operator}`.", "Use == or !=.")
 
-    def _check_order(self, node: ast.Binary, left: core.Core, right: core.Core) -> None:
-        for written, value in ((node.left, left), (node.right, right)):
-            text = value.value if isinstance(value, core.Const) else None
-            if isinstance(text, str) and number(text) is None:
-                self.warn(
-                    written.at,
-                    f"`{node.operator}` compares numbers, and this text is none: never true.",
-                )
-
     def _check_record(self, node: ast.Binary, left: core.Core, right: core.Core) -> None:
         named = core.Select((core.Key("record"),))
         if left == named or right == named:
@@ -312,7 +348,11 @@ class Resolver:
         return self._unknown(node.at, word, f"`{word}` is not a word or a field of KFL.")
 
     def _unknown(self, at: ast.Position, name: str, message: str, advice: str = "") -> core.Const:
-        foreign = foreign_dialect(self._text)
+        if len(self.problems) >= MAX_PROBLEMS:
+            return core.Const(True)
+        if self._foreign is None:
+            self._foreign = (foreign_dialect(self._text),)
+        (foreign,) = self._foreign
         if foreign and not self._open_macros:
             return self.error(
                 ast.Position(foreign.line, foreign.column), foreign.message, foreign.suggestion
@@ -325,8 +365,11 @@ class Resolver:
             return f"Write `{_KEYWORDS[name.lower()]}`."
         if name in METHODS:
             return f"Write x.{name}(...)."
-        ends = [known for known in NAMES if known.endswith("." + name)]
-        if ends:
+        root, _, end = name.rpartition(".")
+        ends = [known for known in NAMES if known.endswith("." + end)]
+        if name.replace(".", "_") in NAMES:
+            return f"Did you mean {name.replace('.', '_')}?"
+        if ends and (not root or root in WORDS):
             return f"Did you mean {' or '.join(ends[:3])}?"
         hint = did_you_mean(name, [*NAMES, *WORDS, *self._macros])
         if hint:
@@ -340,7 +383,9 @@ class Resolver:
     def _macro(self, node: ast.Name) -> core.Core:
         word = node.word
         if word in self._open_macros or len(self._open_macros) >= MAX_MACRO_DEPTH:
-            return self.error(node.at, f"The word `{word}` is made from itself.")
+            return self.error(
+                node.at, f"The word `{word}` is made from itself.", "Take it out of its own text."
+            )
         if not self._open_macros:
             self._macro_at = node.at
         self._open_macros.append(word)
@@ -359,12 +404,18 @@ class Resolver:
             if isinstance(base, core.TESTS) or (
                 isinstance(base, core.Const) and not isinstance(base.value, tuple)
             ):
-                return self.error(node.at, f"`{show(node.base)[:60]}` has nothing below it.", "")
+                return self.error(
+                    node.at,
+                    f"`{show(node.base)[:60]}` has nothing below it.",
+                    "Steps follow a field, as in request.path.",
+                )
             return core.Down(base, node.steps)
         root = node.base.word
         if root in self._macros:
             return self.error(
-                node.at, f"`{root}` is a word that operators defined; it has nothing below it."
+                node.at,
+                f"`{root}` is a word that operators defined; it has nothing below it.",
+                "Write it alone.",
             )
         return self._selector(node, root)
 
@@ -410,7 +461,7 @@ class Resolver:
 
     def _no_entry_has(self, found: Field, word: str, at: ast.Position) -> None:
         if found.absent:
-            self.warn(at, f"No entry has `{word}`: {found.absent}.")
+            self.warn(at, f"No entry has `{word}`: {found.absent}.", "Take it out.")
 
     def _may_go_below(self, found: Field, rest: tuple[ast.Step, ...]) -> bool:
         """Below request, response, labels and lists anything; below src and the like wildcards."""
@@ -452,7 +503,9 @@ def check_macro_names(macros: Mapping[str, str]) -> None:
     """Raises KflError for a word that cannot be one, or that KFL has already."""
     for name in macros:
         if not _MACRO_NAME.match(name):
-            raise KflError(f"`{name[:60]}` cannot be a word: use letters, digits and _.")
+            raise KflError(
+                f"`{name[:60]}` cannot be a word.", suggestion="Use letters, digits and _."
+            )
         if name in WORDS or name in NAMES or name in FUNCTIONS or name in RESERVED:
             raise KflError(f"The word `{name}` exists already.", suggestion="Choose another name.")
 

@@ -76,7 +76,8 @@ def _form(node: ast.Node) -> tuple[int, str]:
             return own, f"{_show(left, own)} {operator} {_show(right, own + 1)}"
         case ast.Logic(operator=operator, operands=operands):
             own = _AND if operator == "and" else _OR
-            return own, f" {operator} ".join(_show(operand, own + 1) for operand in operands)
+            # `and` inside of `or` gets parentheses: without them, `check` would warn.
+            return own, f" {operator} ".join(_show(operand, _COMPARE) for operand in operands)
         case ast.Choice(condition=condition, yes=yes, no=no):
             return (
                 _CHOICE,

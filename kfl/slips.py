@@ -441,6 +441,21 @@ def _amount(run: str) -> str:
     return f"Write a number without letters, or {quoted(run[:MAX_SHOWN])} for a text."
 
 
+def _other_letters(text: str, offset: int) -> KflError | None:
+    """`request.größe`: names are ASCII, keys in quotes are not."""
+    if not text[offset : offset + 1].isalpha() or text[offset].isascii():
+        return None
+    before = re.search(r"\w*\Z", text[max(0, offset - MAX_SHOWN) : offset])
+    after = re.match(r"\w*", text[offset : offset + MAX_SHOWN])
+    assert before is not None
+    assert after is not None
+    start, word = offset - len(before[0]), before[0] + after[0]
+    ours = quoted(word)
+    if text[:start].endswith("."):
+        start, word, ours = start - 1, f".{word}", f"[{ours}]"
+    return error_at(text, start, f"`{word}` has letters that a name cannot have.", f"Write {ours}.")
+
+
 def _bare_key(text: str, offset: int) -> KflError | None:
     """`x[User-Agent]`, `x[-1]`, `x[*]`, `x.0`, `x."a b"`."""
     before = re.search(r"[\w\])]\s*\[\s*\Z", text[max(0, offset - 20) : offset])
@@ -524,6 +539,7 @@ def _list_in_round_brackets(text: str, offset: int) -> KflError | None:
 _SLIPS: tuple[Slip, ...] = (
     _typographic,
     _invisible,
+    _other_letters,
     _open_text,
     _bare_key,
     _sql_frame,

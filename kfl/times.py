@@ -15,7 +15,7 @@ _UNIT_MS = {
     "weeks": 604_800_000,
 }
 
-OFFSETS = frozenset({*_UNIT_MS, "months", "years"})
+OFFSETS = (*_UNIT_MS, "months", "years")
 """Functions that give the time so far from now: seconds(-5) is five seconds ago."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

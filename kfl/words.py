@@ -30,6 +30,12 @@ TCP_PROTOCOLS = frozenset(
 UDP_PROTOCOLS = frozenset({"udp", "dns", "radius"})
 """The same for UDP."""
 
+_NO_HTTP_FIELDS = frozenset({"dns", "redis", "kafka", "tls", "tcp", "udp", "icmp"})
+"""Protocols whose requests and responses have none of HTTP's fields, in columns or in JSON."""
+
+HTTP_IN_COLUMNS = _NO_HTTP_FIELDS | {"http"}
+"""Protocols for which a null column of one of HTTP's fields means that there is no such field."""
+
 _NAME_WORDS = {
     "ws": "WebSocket messages",
     "dns": "DNS",

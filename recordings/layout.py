@@ -1,6 +1,8 @@
 """Where the files of a recording lie. Every path is made here, and only from checked names.
 
-<data>/recordings/<name>/<run>/manifest.json, journal-00000001.log, entries-00000001.parquet, …
+<data>/recordings/<name>/<run>/manifest.json, journal-00000001.log, entries-00000001.parquet,
+entries-00000002-00000009.parquet (merged of eight), … As texts, the names of a table's segments are
+in the order of arrival.
 """
 
 import os
@@ -24,7 +26,7 @@ DELETED = ".deleted-"
 
 _RUN = re.compile(r"[0-9]{4,6}", re.ASCII)
 _JOURNAL = re.compile(r"journal-([0-9]{8})\.log", re.ASCII)
-_SEGMENT = re.compile(rf"({'|'.join(TABLES)})-([0-9]{{8}})\.parquet", re.ASCII)
+_SEGMENT = re.compile(rf"({'|'.join(TABLES)})-([0-9]{{8}})(?:-([0-9]{{8}}))?\.parquet", re.ASCII)
 
 
 def root(data: Path) -> Path:
@@ -49,10 +51,14 @@ def journal(folder: Path, number: int) -> Path:
     return folder / f"journal-{_checked(number):08d}.log"
 
 
-def segment(folder: Path, table: str, number: int) -> Path:
-    """Return the path of a run's Parquet file; KeyError when there is no such table."""
+def segment(folder: Path, table: str, number: int, last: int | None = None) -> Path:
+    """Return the path of a run's Parquet file; KeyError when there is no such table.
+
+    It has the rows of journal `number`, or of those from `number` to `last`.
+    """
     TABLES[table]
-    return folder / f"{table}-{_checked(number):08d}.parquet"
+    numbers = f"{_checked(number):08d}" + ("" if last is None else f"-{_checked(last):08d}")
+    return folder / f"{table}-{numbers}.parquet"
 
 
 def temporary(path: Path) -> Path:
@@ -63,6 +69,20 @@ def temporary(path: Path) -> Path:
 def is_segment(file: str) -> bool:
     """Tell whether `file` is a name that segment() gives."""
     return _SEGMENT.fullmatch(file) is not None
+
+
+def is_merged(file: str) -> bool:
+    """Tell whether a segment of this name was merged of others."""
+    match = _SEGMENT.fullmatch(file)
+    return match is not None and match[3] is not None
+
+
+def span(file: str) -> tuple[int, int]:
+    """Return the first and last journal that a segment has rows of; ValueError for other names."""
+    match = _SEGMENT.fullmatch(file)
+    if match is None:
+        raise ValueError(f"{file[:80]!a} is not the name of a segment.")
+    return int(match[2]), int(match[3] or match[2])
 
 
 def recordings(data: Path) -> list[str]:

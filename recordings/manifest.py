@@ -4,6 +4,7 @@ The scheduler publishes it by rename, so that a reader sees the one before or th
 Whatever it says is checked when it is loaded, file names first: they become paths.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -17,10 +18,14 @@ from recordings.schema import TABLES
 from recordings.schema import VERSION as SCHEMA_VERSION
 from recordings.segments import Segment
 
-FORMAT: Final = 1
-"""Version of this file's form."""
+FORMAT: Final = 2
+"""Version of this file's form. Since 2 there are merged segments, and the checksum is required."""
 LONGEST: Final = 64 << 20
 """Octets; a run of a day with a segment of each table a second has about a third."""
+
+
+_OPEN: Final = "0" * 64
+"""What stands for the digits of the file's own SHA-256 while that is computed."""
 
 
 class ManifestError(ValueError):
@@ -35,6 +40,19 @@ class AgentMark:
     """Number of its last batch in the run's segments."""
     settled: int
     """All its batches up to this number, of all runs, were on disk or refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """A segment whose rows are in a merged one: readers of an earlier manifest may still need it.
+
+    It is removed after a while, and may be gone already.
+    """
+
+    file: str
+    bytes: int
+    since_ns: int
+    """When it was merged, since 1970."""
 
 
 def _none() -> Mapping[str, Any]:
@@ -59,6 +77,7 @@ class Manifest:
     """Rows in segments, by table; a table may be missing."""
     lost_packets: int = 0
     """Sum over the losses in segments."""
+    retired: tuple[Retired, ...] = ()
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":
@@ -78,6 +97,8 @@ class Manifest:
                     f"its {key} is version {version}, and only versions up to {known} are known; "
                     "use the release that wrote it, or a later one",
                 )
+            if found["format"] > 1 or "sha256" in found:
+                _check_seal(octets, _text(found, "sha256"))
             return cls(
                 job=names.check(_text(found, "job")),
                 run=_count(found, "run"),
@@ -88,6 +109,9 @@ class Manifest:
                 nodes=tuple(str(node) for node in _list(found, "nodes")),
                 counts={k: _count(found["counts"], k) for k in _object(found, "counts")},
                 lost_packets=_count(found, "lost_packets"),
+                retired=tuple(
+                    _retired(item) for item in _list({"retired": [], **found}, "retired")
+                ),
             )
         except RecursionError:
             raise ManifestError(f"{path} cannot be used: it is nested too deeply.") from None
@@ -96,7 +120,10 @@ class Manifest:
             raise ManifestError(f"{path} cannot be used: {why}.") from None
 
     def encode(self) -> bytes:
-        """Return the octets of the file, JSON in UTF-8."""
+        """Return the octets of the file, JSON in UTF-8.
+
+        It ends with its own SHA-256, which was computed with zeros in place of its digits.
+        """
         found = {
             "format": FORMAT,
             "schema": SCHEMA_VERSION,
@@ -123,8 +150,15 @@ class Manifest:
                 }
                 for segment in self.segments
             ],
+            "retired": [
+                {"file": gone.file, "bytes": gone.bytes, "since_ns": gone.since_ns}
+                for gone in self.retired
+            ],
+            "sha256": _OPEN,
         }
-        return json.dumps(found, indent=1).encode()
+        octets = json.dumps(found, indent=1).encode()
+        before, _, after = octets.rpartition(_OPEN.encode())
+        return before + hashlib.sha256(octets).hexdigest().encode() + after
 
     def save(self, folder: Path) -> int:
         """Publish the manifest and return its octets; OSError leaves the old one."""
@@ -154,6 +188,16 @@ def read_octets(folder: Path) -> bytes:
     return octets
 
 
+def _check_seal(octets: bytes, digest: str) -> None:
+    before, _, after = octets.rpartition(digest.encode())
+    actual = hashlib.sha256(before + _OPEN.encode() + after).hexdigest()
+    _require(
+        actual == digest,
+        f"it says that its SHA-256 is {digest[:80]!a}, but it is {actual!a}: it was damaged, or "
+        "changed by hand",
+    )
+
+
 def _segment(found: Any) -> Segment:
     _require(isinstance(found, dict), "a segment is not an object")
     file = _text(found, "file")
@@ -171,6 +215,13 @@ def _segment(found: Any) -> Segment:
         max_time_ns=_integer(found, "max_time_ns"),
         sha256=_text(found, "sha256"),
     )
+
+
+def _retired(found: Any) -> Retired:
+    _require(isinstance(found, dict), "a retired segment is not an object")
+    file = _text(found, "file")
+    _require(layout.is_segment(file), f"{file[:80]!a} cannot be the file of a segment")
+    return Retired(file, _count(found, "bytes"), _integer(found, "since_ns"))
 
 
 def _agent(found: Any) -> AgentMark:

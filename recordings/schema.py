@@ -90,7 +90,7 @@ STREAMS = pa.schema(
         pa.field("first_time", TIMESTAMP, nullable=False),  # of its first packet seen
         pa.field("matched_time", TIMESTAMP, nullable=False),  # when an entry first matched
         pa.field("from_start", pa.bool_(), nullable=False),  # its first packet is in PACKETS
-        # These two are null where there is none, and in what was recorded before there were they.
+        # Null where there is none. Older releases lack these two: see ADDED.
         pa.field("vlan", pa.string()),  # its id, or two as in 100.5, the outer one first
         pa.field("tunnel", pa.string()),  # kind and id as in "vxlan 42", or kind
         # Where the node translates addresses between client and server; null elsewhere:
@@ -101,6 +101,9 @@ STREAMS = pa.schema(
     ]
 )
 """One row for each L4 stream, written when it first matches."""
+
+ADDED = frozenset({"vlan", "tunnel"})
+"""Columns of STREAMS that files of older releases do not have."""
 
 PACKETS = pa.schema(
     [
@@ -138,6 +141,7 @@ LOSS_KINDS = {
     "uplink_overrun": "batches were dropped because the scheduler was away for too long",
     "capture_damage": "a capture file was cut or damaged",
     "agent_restart": "a capture agent stopped or started while the run was on",
+    "redacted": "what packets carried was not stored, since values were to be hidden",
     "storage_limit": "the storage limit was reached",
     "storage_damage": "octets of the recording were damaged on the scheduler's disk",
 }
@@ -163,6 +167,6 @@ def is_known(table: str, schema: pa.Schema) -> bool:
 def with_all_columns(table: str, rows: Rows) -> Rows:
     """Return rows that is_known() accepts with today's columns."""
     today = TABLES[table]
-    later = [today.field(name) for name in today.names[rows.num_columns :]]
+    later: list[pa.Field] = [today.field(name) for name in today.names[rows.num_columns :]]
     columns = [*rows.columns, *(pa.nulls(rows.num_rows, field.type) for field in later)]
     return type(rows).from_arrays(columns, schema=today) if later else rows

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -32,6 +33,11 @@ TIME_COLUMNS: Final = {
 }
 """The column of each table that a segment's range of time is taken from."""
 
+ARRIVAL: Final = "_arrival"
+"""Column that only merged segments have, since their rows are in the order of time: the number of
+the journal times 2^32, and the row's number among those of the journal. Sorted by it, rows are in
+the order of arrival again."""
+
 _BULKY: Final = frozenset({"frame", "request_body", "response_body", "request", "response"})
 """Values that hardly repeat: a dictionary of them would be built and thrown away."""
 
@@ -50,24 +56,33 @@ class Segment:
     sha256: str
 
 
+def schema_of(table: str, *, is_merged: bool) -> pa.Schema:
+    """Return the columns of a table's segments."""
+    schema = TABLES[table]
+    return schema.append(pa.field(ARRIVAL, pa.int64(), nullable=False)) if is_merged else schema
+
+
 def write(
     folder: Path,
     table: str,
     batches: Iterable[pa.RecordBatch],
     number: int = 1,
     allow: Callable[[int], None] | None = None,
+    last: int | None = None,
 ) -> Segment:
     """Write batches, in their order, as one Parquet file and return what it is.
 
-    `allow` is asked before that many octets more are written; what it raises ends the writing.
-    Raises OSError; ValueError when there are no rows. Leaves no temporary file when it raises.
+    With `last` it is a merged segment of the journals up to that: rows have the column ARRIVAL and
+    come in the order of time. `allow` is asked before that many octets more are written; what it
+    raises ends the writing. Raises OSError; ValueError when there are no rows. Leaves no temporary
+    file when it raises.
     """
-    path = layout.segment(folder, table, number)
+    path = layout.segment(folder, table, number, last)
     temporary = layout.temporary(path)
     try:
         sink = _Sink(temporary, allow)
         try:
-            rows, low, high = _write_rows(sink, table, batches)
+            rows, low, high = _write_rows(sink, table, batches, is_merged=last is not None)
             sink.sync()
         finally:
             sink.close()
@@ -82,8 +97,13 @@ def write(
 
 
 def read_rows(path: Path, table: str, begin: int) -> pa.Table:
-    """Return the rows of a segment from row `begin` on; OSError or pa.ArrowException if damaged."""
+    """Return the rows of a segment from row `begin` on, in the order of arrival.
+
+    OSError or pa.ArrowException if it is damaged.
+    """
     with pq.ParquetFile(path) as file:
+        if layout.is_merged(path.name):
+            return _read_arrivals(file, begin)
         groups, before = [], 0
         skipped = 0
         for group in range(file.num_row_groups):
@@ -99,18 +119,34 @@ def read_rows(path: Path, table: str, begin: int) -> pa.Table:
         return with_all_columns(table, found)
 
 
+def _read_arrivals(file: pq.ParquetFile, begin: int) -> pa.Table:
+    """Return the rows of a merged segment that arrived behind its first `begin`."""
+    arrivals = file.read(columns=[ARRIVAL], use_threads=False)[ARRIVAL].to_numpy()
+    oldest = pa.scalar(int(np.partition(arrivals, begin)[begin]) if begin < len(arrivals) else None)
+    found = [
+        rows.filter(pc.greater_equal(rows.column(ARRIVAL), oldest))
+        for rows in file.iter_batches(use_threads=False)
+    ]
+    table = pa.Table.from_batches(found, file.schema_arrow).sort_by(ARRIVAL)
+    return table.drop_columns(ARRIVAL)
+
+
 def _write_rows(
-    sink: "_Sink", table: str, batches: Iterable[pa.RecordBatch]
+    sink: "_Sink", table: str, batches: Iterable[pa.RecordBatch], *, is_merged: bool
 ) -> tuple[int, int, int]:
     """Write row groups; return rows, and the lowest and highest time."""
-    schema = TABLES[table]
+    schema = schema_of(table, is_merged=is_merged)
+    time = TIME_COLUMNS[table]
     rows, low, high = 0, 2**63 - 1, -(2**63)
     writer = pq.ParquetWriter(
         sink,
         schema,
         compression=COMPRESSION,
         compression_level=COMPRESSION_LEVEL,
-        use_dictionary=[path for path in _leaves(schema) if path not in _BULKY],
+        use_dictionary=[path for path in _leaves(schema) if path not in {*_BULKY, ARRIVAL}],
+        # Neighbours are mostly a row apart.
+        column_encoding={ARRIVAL: "DELTA_BINARY_PACKED"} if is_merged else None,
+        sorting_columns=[pq.SortingColumn(schema.names.index(time))] if is_merged else None,
         # A header's name or value has no useful least and greatest.
         write_statistics=[
             path for path in _leaves(schema) if "." not in path and path not in _BULKY
@@ -120,7 +156,7 @@ def _write_rows(
     try:
         for group in _groups(schema, batches):
             writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
-            times = pc.min_max(group.column(TIME_COLUMNS[table]).cast(pa.int64()))
+            times = pc.min_max(group.column(time).cast(pa.int64()))
             low, high = min(low, times["min"].as_py()), max(high, times["max"].as_py())
             rows += group.num_rows
     except BaseException:

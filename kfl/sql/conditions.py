@@ -14,7 +14,7 @@ constructs are not exact, and their upper bound says only that their parts are t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from kfl import core
@@ -47,13 +47,16 @@ from kfl.sql.pieces import (
     TooLargeError,
     all_of,
     check_depth,
+    is_true,
     negate,
     parameter,
     put,
     renumbered,
     some_of,
+    texts,
 )
-from kfl.sql.selectors import below, select
+from kfl.sql.quick import is_slow
+from kfl.sql.selectors import Selector, below
 from kfl.sql.values import (
     MISSING,
     Plain,
@@ -62,10 +65,10 @@ from kfl.sql.values import (
     Value,
     equals,
     ordered,
+    part_test,
     present,
     sure_of,
     text_form,
-    text_test,
     truth,
 )
 from kfl.values import text_test as text_test_of_constants
@@ -78,21 +81,30 @@ ALWAYS = Truth(TRUE, TRUE)
 _FLIPPED = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 
-def where(node: core.Core, recordings: Mapping[str, str]) -> Sql:
+def where(
+    node: core.Core,
+    recordings: Mapping[str, str],
+    protocols: Callable[[], Collection[str] | None] = lambda: None,
+) -> Sql:
     """The condition of a filter. One that is too large is TRUE, and each row is asked `matches`."""
     try:
-        made = Conditions(recordings).test(node)
+        made = Conditions(recordings, protocols).test(node)
         check_depth(made.upper.text)
     except TooLargeError:
-        return Sql("TRUE", [], exact=False)
-    return Sql(renumbered(made.upper.text), list(made.upper.parameters), made.is_exact)
+        return Sql("TRUE", "TRUE", [], exact=False)
+    upper = made.upper
+    text, in_where = renumbered(upper.text), renumbered(upper.in_where)
+    return Sql(text, in_where, list(upper.parameters), made.is_exact)
 
 
 class Conditions:
     """Goes down a filter once."""
 
-    def __init__(self, recordings: Mapping[str, str]) -> None:
+    def __init__(
+        self, recordings: Mapping[str, str], protocols: Callable[[], Collection[str] | None]
+    ) -> None:
         self._recordings = recordings
+        self._select = Selector(protocols).select
 
     # -------------------------------------------------------------------------- conditions
 
@@ -106,15 +118,15 @@ class Conditions:
                 return Truth(made, made)
             case core.Record(name=name):
                 stored = self._recordings.get(name, name)
-                made = put("coalesce(record = {}, FALSE)", parameter(stored))
+                made = is_true(put("record = {}", parameter(stored)))
                 return Truth(made, made)
             case core.Not(operand=operand):
                 inner = self.test(operand)
                 return Truth(negate(inner.lower), negate(inner.upper))
             case core.All(operands=operands):
-                return both(all_of, [self.test(operand) for operand in operands])
+                return both(all_of, self._tests(operands))
             case core.Some(operands=operands):
-                return both(some_of, [self.test(operand) for operand in operands])
+                return both(some_of, self._tests(operands))
             case core.IfElse(condition=condition, yes=yes, no=no):
                 return choose(self.test(condition), self.test(yes), self.test(no))
             case core.Compare(operator=operator, left=left, right=right):
@@ -131,6 +143,10 @@ class Conditions:
                 )
             case _:
                 return self._each(node, truth, keyed=TRUE)
+
+    def _tests(self, operands: Iterable[core.Core]) -> list[Truth]:
+        """Conditions of columns alone come first, since DuckDB's reader keeps the order."""
+        return sorted(map(self.test, operands), key=lambda made: is_slow(made.upper))
 
     def _each(self, node: core.Core, test: Callable[[Plain], Piece], keyed: Piece = FALSE) -> Truth:
         """A test of a value; `keyed` is its answer for maps."""
@@ -169,7 +185,7 @@ class Conditions:
             assert isinstance(elements, tuple)
             if isinstance(item, core.Const):
                 return ALWAYS if within(item.value, elements, False) else NEVER
-            if all(type(element) is str for element in elements):
+            if all(type(element) in (str, int) for element in elements):
                 return self._each(item, lambda v: equals_any(v, elements))
             return self._each(item, lambda v: some_of([equals(v, element) for element in elements]))
         if not isinstance(item, core.Const):
@@ -181,17 +197,12 @@ class Conditions:
         return _guard(guards, contains(self.value(container), item.value))
 
     def _text_test(self, kind: str, text: core.Core, part: core.Core) -> Truth:
-        function = {"startsWith": "starts_with", "endsWith": "suffix", "contains": "contains"}[kind]
+        function = {"startsWith": "prefix", "endsWith": "suffix", "contains": "contains"}[kind]
         if isinstance(part, core.Const):
             constant = part.value
             if isinstance(text, core.Const):
                 return ALWAYS if text_test_of_constants(kind, text.value, constant) else NEVER
-            return self._each(
-                text,
-                lambda v: text_test(
-                    v, lambda t: put(function + "({}, {})", t, parameter(constant))
-                ),
-            )
+            return self._each(text, lambda v: part_test(function, v, constant))
         text_guards, text = core.unguard(text)
         part_guards, part = core.unguard(part)
         one, other = self.value(text), self.value(part)
@@ -220,7 +231,7 @@ class Conditions:
             case core.Const(value=value):
                 return constant_value(value)
             case core.Select(steps=steps):
-                return select(steps)
+                return self._select(steps)
             case core.Down(base=base, steps=steps):
                 return below(self.value(base), steps)
             case core.Guarded(word=word, value=value):
@@ -280,19 +291,14 @@ def _word(name: str) -> Piece:
     word = WORDS[name]
     if word.transport:
         return Piece(f"(transport = '{word.transport}')")
-    names = Piece(f"protocol_name IN {_texts(word.names)}")
+    names = Piece(f"protocol_name IN {texts(word.names)}")
     if word.encrypted:
         return put("(tls OR {})", names)
     others = [
-        Piece(f"protocol_{column} IN {_texts(values)}")
+        Piece(f"protocol_{column} IN {texts(values)}")
         for column, values in (("version", word.versions), ("abbr", word.abbrs))
         if values
     ]
     if others:
         return all_of([names, some_of(others)])
     return put("({})", names)
-
-
-def _texts(words: frozenset[str]) -> str:
-    """Words of our own table as a list of SQL."""
-    return "(" + ", ".join(f"'{word}'" for word in sorted(words)) + ")"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from kfl.sql.pieces import Piece, each, let, parameter, put, those
+from kfl.sql.quick import InHeaders
 from kfl.sql.values import Keyed, Plain, Value
 
 WHITESPACE = (
@@ -45,12 +46,14 @@ def headers(side: str) -> Keyed:
         lower = name.lower()
         if lower == SET_COOKIE:
             return Plain("json", joined(parameter(lower)))
-        found = put("list_transform({}, lambda h: h.v)", _named(values, parameter(lower)))
-        text = let(
-            found,
-            lambda v: put("CASE WHEN len({}) > 0 THEN array_to_string({}, ', ') END", v, v),
+        # Unlike array_to_string(), which is "" for none, this is NULL.
+        text = put(
+            "list_aggregate(list_transform(list_filter({}, lambda h: lower(h.name) = {}),"
+            " lambda h: coalesce(h.value, '')), 'string_agg', ', ')",
+            column,
+            parameter(lower),
         )
-        return Plain("text", text)
+        return Plain("text", text, hint=InHeaders(column, lower))
 
     names = put("list_distinct(list_transform({}, lambda h: lower(h.name)))", column)
     return Keyed(

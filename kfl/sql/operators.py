@@ -16,6 +16,7 @@ from kfl.sql.pieces import (
     Piece,
     all_of,
     any_of,
+    items_of,
     let,
     negate,
     parameter,
@@ -23,6 +24,7 @@ from kfl.sql.pieces import (
     some_of,
     those,
 )
+from kfl.sql.quick import InJson, equal_to
 from kfl.sql.selectors import below
 from kfl.sql.values import (
     MISSING,
@@ -91,10 +93,13 @@ def apply(value: Value, test: Callable[[Plain], Piece], keyed: Piece) -> Truth:
     match value:
         case Plain(sure=sure):
             return sure_of(test(value), sure)
-        case Either(condition=condition, yes=yes, no=no):
+        case Either(condition=condition, yes=yes, no=no, elsewhere=elsewhere):
             one, other = apply(yes, test, keyed), apply(no, test, keyed)
-            chosen = Truth(condition, condition)
-            return one if one == other else choose(chosen, one, other)
+            if one == other:
+                return one
+            if elsewhere is not None:
+                return both(some_of, [one, both(all_of, [Truth(elsewhere, elsewhere), other])])
+            return choose(Truth(condition, condition), one, other)
         case Keyed():
             return Truth(keyed, keyed)
         case Unknown(present=may_be):
@@ -143,21 +148,22 @@ def compare_two(operator: str, left: Value, right: Value) -> Truth:
 
 
 def equals_any(value: Plain, texts: tuple[Any, ...]) -> Piece:
-    """`value in [texts]`."""
-    if value.kind == "text":
+    """`value in [texts or integers]`."""
+    if not texts:
+        return FALSE
+    if value.kind in ("text", "integer"):
         return equals(value, texts)
-    if value.kind == "json":
-        return let(
-            value.piece,
-            lambda x: put(
-                "coalesce({}, FALSE)", over_json(x, lambda e: json_equals_some_text(e, texts))
-            ),
-        )
+    if any(type(text) is not str for text in texts) or value.kind not in ("json", "many"):
+        return some_of([equals(value, text) for text in texts])
+
+    def found(x: Piece) -> Piece:
+        return over_json(x, lambda e: json_equals_some_text(e, texts))
+
     if value.kind == "many":
-        return any_of(
-            value.piece, lambda x: over_json(x, lambda e: json_equals_some_text(e, texts))
-        )
-    return some_of([equals(value, text) for text in texts])
+        made = any_of(value.piece, found)
+    else:
+        made = let(value.piece, lambda x: put("coalesce({}, FALSE)", found(x)))
+    return equal_to(value.hint, texts, made)
 
 
 def contains(container: Value, item: Any) -> Truth:
@@ -193,7 +199,7 @@ def _json_contains(x: Piece, item: Any) -> Piece:
     return put(
         "CASE json_type({}) WHEN 'ARRAY' THEN {} WHEN 'OBJECT' THEN {} ELSE FALSE END",
         x,
-        any_of(put("json_extract({}, '$[*]')", x), lambda e: json_equals(e, item)),
+        any_of(items_of(x), lambda e: json_equals(e, item)),
         some_of(is_key),
     )
 
@@ -254,6 +260,12 @@ def gather(values: list[Value]) -> Value:
     """A JSON list of those that are not missing, nil or ""."""
     lists: list[Piece] = []
     sures: list[Piece] = []
+    columns = {
+        InJson(value.hint.column)
+        if isinstance(value, Plain) and isinstance(value.hint, InJson)
+        else None
+        for value in values
+    }
     for value in values:
         if isinstance(value, Plain) and value.kind == "many":
             lists.append(put("coalesce({}, [])", value.piece))
@@ -271,7 +283,8 @@ def gather(values: list[Value]) -> Value:
         whole,
         lambda x: put("coalesce(json_type({}) <> 'NULL' AND {} <> '\"\"'::JSON, FALSE)", x, x),
     )
-    return Plain("json", put("to_json({})", kept), sure=all_of(sures))
+    hint = columns.pop() if len(columns) == 1 else None
+    return Plain("json", put("to_json({})", kept), sure=all_of(sures), hint=hint)
 
 
 def size_of(value: Value) -> Value:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
 LONGEST_REPEATED = 160
@@ -35,6 +35,13 @@ class Piece:
 
     text: str
     parameters: tuple[Any, ...] = ()
+    loose: str = ""
+    """The same condition, with the same parameters, but NULL for some of what is false."""
+
+    @property
+    def in_where(self) -> str:
+        """The text for where NULL counts as false; DuckDB's readers understand more of it."""
+        return self.loose or self.text
 
 
 TRUE = Piece("TRUE")
@@ -46,6 +53,11 @@ NIL_JSON = Piece("'null'::JSON")
 def parameter(value: Any) -> Piece:
     """A value of the filter."""
     return Piece("?", (value,))
+
+
+def texts(words: Collection[str]) -> str:
+    """Words of our own as a list of SQL."""
+    return "(" + ", ".join(f"'{word}'" for word in sorted(words)) + ")"
 
 
 def put(template: str, *parts: Piece) -> Piece:
@@ -70,6 +82,19 @@ def join(separator: str, parts: list[Piece]) -> Piece:
     )
 
 
+def is_true(condition: Piece) -> Piece:
+    """A condition, false where it is NULL."""
+    return replace(put("coalesce({}, FALSE)", condition), loose=condition.text)
+
+
+def _logic(operator: str, parts: list[Piece]) -> Piece:
+    """AND or OR of pieces, of which each can be in its loose form."""
+    made = put("({})", join(operator, parts))
+    if not any(part.loose for part in parts):
+        return made
+    return replace(made, loose=f"({operator.join(part.in_where for part in parts)})")
+
+
 def all_of(parts: list[Piece]) -> Piece:
     """AND; TRUE for none."""
     if FALSE in parts:
@@ -77,7 +102,7 @@ def all_of(parts: list[Piece]) -> Piece:
     kept = [part for part in parts if part != TRUE]
     if len(kept) < 2:
         return kept[0] if kept else TRUE
-    return put("({})", join(" AND ", kept))
+    return _logic(" AND ", kept)
 
 
 def some_of(parts: list[Piece]) -> Piece:
@@ -87,7 +112,7 @@ def some_of(parts: list[Piece]) -> Piece:
     kept = [part for part in parts if part != FALSE]
     if len(kept) < 2:
         return kept[0] if kept else FALSE
-    return put("({})", join(" OR ", kept))
+    return _logic(" OR ", kept)
 
 
 def negate(part: Piece) -> Piece:
@@ -129,6 +154,14 @@ def let(value: Piece, body: Callable[[Piece], Piece]) -> Piece:
     bound = name()
     inner = body(Piece(bound))
     return put("list_transform([{}], lambda " + bound + ": {})[1]", value, inner)
+
+
+def items_of(x: Piece, path: str = "$[*]") -> Piece:
+    """The elements of a JSON list, or what else a path finds many of.
+
+    With its type, since DuckDB takes what it finds below a constant for a null without one.
+    """
+    return put(f"CAST(json_extract({{}}, '{path}') AS JSON[])", x)
 
 
 def each(items: Piece, body: Callable[[Piece], Piece]) -> Piece:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from kfl import core
 from kfl.sql import message
@@ -14,13 +14,17 @@ from kfl.sql.pieces import (
     Piece,
     all_of,
     each,
+    items_of,
     let,
     parameter,
     put,
     some_of,
+    texts,
     those,
 )
+from kfl.sql.quick import Floor, InJson
 from kfl.sql.values import MISSING, Either, Keyed, Plain, Unknown, Value, present, to_json
+from kfl.words import HTTP_IN_COLUMNS
 
 _MESSAGE_COLUMNS = {
     "request": {
@@ -50,12 +54,23 @@ _TOP: dict[str, Plain] = {
     "record": Plain("text", Piece("record"), nil=True),
     "transport": Plain("text", Piece("transport")),
     "tls": Plain("bool", Piece("tls")),
-    "timestamp": Plain("integer", Piece("(epoch_us(start_time) // 1000)")),
-    "elapsedTime": Plain("integer", Piece("(elapsed_us // 1000)"), nil=True),
+    "timestamp": Plain(
+        "integer",
+        Piece("(epoch_us(start_time) // 1000)"),
+        floor=Floor(Piece("start_time"), 1000, is_time=True),
+    ),
+    "elapsedTime": Plain(
+        "integer", Piece("(elapsed_us // 1000)"), nil=True, floor=Floor(Piece("elapsed_us"), 1000)
+    ),
     "elapsedTimeUs": Plain("integer", Piece("elapsed_us"), nil=True),
     "requestSize": Plain("integer", Piece("request_size"), nil=True),
     "responseSize": Plain("integer", Piece("response_size"), nil=True),
 }
+
+_HEADERS_AND_DERIVED = frozenset(
+    {"headers", "cookies", "queryString", "pathSegments", "bodyEncoding", "bodyTruncated"}
+)
+"""Keys of a message, beside those with columns, that need not be in its JSON text."""
 
 _OF_PEER = {
     ("ip",): "coalesce({side}_ip, '')",
@@ -72,6 +87,8 @@ _OF_PEER = {
     ),
 }
 
+_COALESCED = re.compile(r"coalesce\((\w+), ''\)\Z")
+
 _LABELS = (
     "(CASE WHEN TRY(json_type({side}_labels)) = 'OBJECT' THEN {side}_labels::JSON"
     " ELSE '{{}}'::JSON END)"
@@ -81,28 +98,114 @@ _SAFE_KEY = re.compile(r'[^"\\*?\x00]+\Z')
 """Keys that stand in a JSON path between quotes."""
 
 
-def select(steps: tuple[core.Step, ...]) -> Value:
-    """The value at a path of an entry."""
-    first, rest = steps[0], steps[1:]
-    assert isinstance(first, core.Key)
-    root = first.name
-    if root in ("request", "response"):
-        return _message(root, rest)
-    if root in _TOP:
-        return below(_TOP[root], rest)
-    if root in ("src", "dst"):
-        return _peer(root, rest)
-    if root == "node":
-        parts = {"name": Piece("node_name"), "ip": Piece("node_ip")}
-        return _object(parts, rest)
-    if root == "protocol":
-        parts = {key: Piece(f"protocol_{key}") for key in ("name", "version", "abbr")}
-        return _object(parts, rest)
-    if root == "error":
-        return _error(rest)
-    if root == "startTime":  # DuckDB has microseconds, the JSON nanoseconds
-        return Unknown()
-    return MISSING
+class Selector:
+    """Finds values in rows of the given protocols; they are asked for only when they matter."""
+
+    def __init__(self, protocols: Callable[[], Collection[str] | None]) -> None:
+        self._protocols = protocols
+        self._known: bool | None = None
+
+    @property
+    def _in_columns(self) -> bool:
+        """HTTP's fields are in their columns, and nowhere else."""
+        if self._known is None:
+            protocols = self._protocols()
+            self._known = protocols is not None and HTTP_IN_COLUMNS.issuperset(protocols)
+        return self._known
+
+    def select(self, steps: tuple[core.Step, ...]) -> Value:
+        """The value at a path of an entry."""
+        first, rest = steps[0], steps[1:]
+        assert isinstance(first, core.Key)
+        root = first.name
+        if root in ("request", "response"):
+            return self._message(root, rest)
+        if root in _TOP:
+            return below(_TOP[root], rest)
+        if root in ("src", "dst"):
+            return _peer(root, rest)
+        if root == "node":
+            parts = {"name": Piece("node_name"), "ip": Piece("node_ip")}
+            return _object(parts, rest)
+        if root == "protocol":
+            parts = {key: Piece(f"protocol_{key}") for key in ("name", "version", "abbr")}
+            return _object(parts, rest)
+        if root == "error":
+            return _error(rest)
+        if root == "startTime":  # DuckDB has microseconds, the JSON nanoseconds
+            return Unknown()
+        return MISSING
+
+    def _message(self, side: str, rest: tuple[core.Step, ...]) -> Value:
+        if not rest:
+            return self._whole_message(side)
+        first, below_it = rest[0], rest[1:]
+        if isinstance(first, core.Each):
+            return Unknown(message_present(side))
+        if isinstance(first, core.Deep):
+            return below(_deep_in_message(side, first.name), below_it)
+        if not isinstance(first, core.Key):
+            return MISSING
+        key = first.name
+        columns = _MESSAGE_COLUMNS[side]
+        if key not in columns and key not in _HEADERS_AND_DERIVED:
+            return below_json_column(side, rest)
+        stored = MISSING if self._in_columns else below_json_column(side, rest)
+        if key in columns:
+            kind, column = columns[key]
+            return self._or_stored(column, below(Plain(kind, Piece(column)), below_it), stored)
+        if key == "headers":
+            own = below_keyed(message.headers(side), below_it)
+            if not below_it:
+                return Either(Piece(f"{side}_headers IS NOT NULL"), own, stored)
+            in_json = MISSING if stored == MISSING else _headers_in_json(side, below_it)
+            return self._or_stored(f"{side}_headers", own, in_json)
+        return self._derived(side, key, below_it, stored)
+
+    def _or_stored(self, column: str, own: Value, stored: Value) -> Value:
+        """What a column says, which is missing where it is NULL; there, what the JSON says."""
+        if stored == MISSING:
+            return own
+        elsewhere = f"({column} IS NULL AND protocol_name NOT IN {texts(HTTP_IN_COLUMNS)})"
+        return Either(Piece(f"{column} IS NOT NULL"), own, stored, Piece(elsewhere))
+
+    def _derived(
+        self, side: str, key: str, below_it: tuple[core.Step, ...], stored: Plain
+    ) -> Value:
+        """What an entry makes of the columns of an HTTP message."""
+        there = message_present(side)
+        own: Value
+        if key in ("bodyEncoding", "bodyTruncated"):
+            flag = "body_base64" if key == "bodyEncoding" else "body_truncated"
+            own = Plain("text", Piece("'base64'")) if key == "bodyEncoding" else Plain("bool", TRUE)
+            condition = all_of([Piece(f"coalesce({side}_{flag}, FALSE)"), there])
+            return Either(condition, below(own, below_it), stored)
+        is_http = Piece("protocol_name = 'http'")
+        if key == "cookies":
+            own = below_keyed(message.cookies(side), below_it)
+            return Either(all_of([is_http, there]), own, stored)
+        if side == "response":
+            return stored
+        name = "url" if key == "queryString" else "path"
+        text = Piece(f"request_{name}") if stored == MISSING else _text_of(name)
+        condition = put("(protocol_name = 'http' AND {} IS NOT NULL)", text)
+        if key == "queryString":
+            own = below_keyed(message.query(text), below_it)
+        else:
+            own = below(message.path_segments(text), below_it)
+        return Either(condition, own, stored)
+
+    def _whole_message(self, side: str) -> Value:
+        """The bare message: a map, which is true, or nil. What is in it, SQL asks by key."""
+        return Either(
+            message_present(side),
+            Keyed(
+                lambda name: self._message(side, (core.Key(name),)),
+                lambda: Plain("many", Piece("NULL::JSON[]"), sure=Piece("FALSE")),
+                lambda: Plain("integer", Piece("NULL::BIGINT"), sure=Piece("FALSE")),
+            ),
+            Plain("json", NIL_JSON),
+        )
 
 
 def _object(parts: dict[str, Piece], rest: tuple[core.Step, ...]) -> Value:
@@ -126,7 +229,9 @@ def _peer(side: str, rest: tuple[core.Step, ...]) -> Value:
     for length in (2, 1):
         if keys[:length] in _OF_PEER and all(isinstance(s, core.Key) for s in rest[:length]):
             text = _OF_PEER[keys[:length]].format(side=side)
-            return below(Plain("text", Piece(text)), rest[length:])
+            column = _COALESCED.match(text)
+            bare = Piece(column[1]) if column else None
+            return below(Plain("text", Piece(text), bare=bare), rest[length:])
     port = Plain("integer", Piece(f"{side}_port"), nil=True)
     labels = Piece(_LABELS.format(side=side))
     if rest[:1] == (core.Key("port"),):
@@ -166,63 +271,6 @@ def message_present(side: str) -> Piece:
     columns = [column for _, column in _MESSAGE_COLUMNS[side].values()]
     parts = [Piece(f"{name} IS NOT NULL") for name in (side, f"{side}_headers", *columns)]
     return some_of(parts)
-
-
-def _message(side: str, rest: tuple[core.Step, ...]) -> Value:
-    if not rest:
-        return _whole_message(side)
-    first, below_it = rest[0], rest[1:]
-    if isinstance(first, core.Each):
-        return Unknown(message_present(side))
-    if isinstance(first, core.Deep):
-        return below(_deep_in_message(side, first.name), below_it)
-    if not isinstance(first, core.Key):
-        return MISSING
-    key = first.name
-    columns = _MESSAGE_COLUMNS[side]
-    stored: Value = below_json_column(side, rest)
-    own: Value
-    if key in columns:
-        kind, column = columns[key]
-        own = below(Plain(kind, Piece(column)), below_it)
-        return Either(Piece(f"{column} IS NOT NULL"), own, stored)
-    if key == "headers":
-        keyed = message.headers(side)
-        if below_it:
-            stored = _headers_in_json(side, below_it)
-        return Either(Piece(f"{side}_headers IS NOT NULL"), below_keyed(keyed, below_it), stored)
-    there = message_present(side)
-    if key in ("bodyEncoding", "bodyTruncated"):
-        flag = "body_base64" if key == "bodyEncoding" else "body_truncated"
-        own = Plain("text", Piece("'base64'")) if key == "bodyEncoding" else Plain("bool", TRUE)
-        condition = all_of([Piece(f"coalesce({side}_{flag}, FALSE)"), there])
-        return Either(condition, below(own, below_it), stored)
-    is_http = Piece("protocol_name = 'http'")
-    if key == "cookies":
-        own = below_keyed(message.cookies(side), below_it)
-        return Either(all_of([is_http, there]), own, stored)
-    if side == "request" and key in ("queryString", "pathSegments"):
-        text = _text_of("url" if key == "queryString" else "path")
-        condition = put("(protocol_name = 'http' AND {} IS NOT NULL)", text)
-        if key == "queryString":
-            own = below_keyed(message.query(text), below_it)
-        else:
-            own = below(message.path_segments(text), below_it)
-        return Either(condition, own, stored)
-    return stored
-
-
-def _whole_message(side: str) -> Value:
-    """The bare message: a map, which is true, or nil. What is in it, SQL asks by key."""
-    return Either(
-        message_present(side),
-        Keyed(
-            lambda name: _message(side, (core.Key(name),)),
-            lambda: Plain("many", Piece("NULL::JSON[]"), sure=Piece("FALSE")),
-            lambda: Plain("integer", Piece("NULL::BIGINT"), sure=Piece("FALSE")),
-        ),
-        Plain("json", NIL_JSON),
-    )
 
 
 def _text_of(key: str) -> Piece:
@@ -280,11 +328,12 @@ def _any_case(x: Piece, name: str) -> Piece:
 def below_json_column(column: str, steps: tuple[core.Step, ...]) -> Plain:
     """The value at a path of a column of JSON text; damaged text has nothing in it."""
     path, rest = _plain_path(steps)
+    hint = InJson(Piece(column), "$" + path)
     if not path:
         whole = Piece(f"TRY(json_extract({column}, '$'))")
-        return below_plain(Plain("json", whole), steps)
+        return below_plain(Plain("json", whole, hint=hint), steps)
     found = put(f"TRY(json_extract({column}, {{}}))", parameter("$" + path))
-    return below_plain(Plain("json", found), rest)
+    return below_plain(Plain("json", found, hint=hint), rest)
 
 
 def _plain_path(steps: tuple[core.Step, ...]) -> tuple[str, tuple[core.Step, ...]]:
@@ -341,7 +390,8 @@ def below_keyed(keyed: Keyed, steps: tuple[core.Step, ...]) -> Value:
 def below_plain(value: Plain, steps: tuple[core.Step, ...]) -> Plain:
     """Below a plain value: only JSON has anything there."""
     while steps:
-        if value.kind not in ("json", "many") or value == MISSING:
+        # DuckDB would take what is below a constant for no list.
+        if value.kind not in ("json", "many") or value.piece in (NIL_JSON, NULL_JSON):
             return MISSING
         path, rest = _plain_path(steps)
         if path:
@@ -354,14 +404,23 @@ def below_plain(value: Plain, steps: tuple[core.Step, ...]) -> Plain:
 def _at_path(value: Plain, path: str) -> Plain:
     found = parameter("$" + path)
     if value.kind == "json":
-        return Plain("json", put("json_extract({}, {})", value.piece, found), sure=value.sure)
-    return _in_each(value, lambda x: put("json_extract({}, {})", x, found))
+        piece = put("json_extract({}, {})", value.piece, found)
+        return _derived_from(value, "json", piece, path)
+    return _in_each(value, lambda x: put("json_extract({}, {})", x, found), path)
 
 
-def _in_each(value: Plain, take: Callable[[Piece], Piece]) -> Plain:
+def _derived_from(value: Plain, kind: str, piece: Piece, path: str = "") -> Plain:
+    """What is below a value, at a path of DuckDB's if it has one."""
+    hint = value.hint
+    if isinstance(hint, InJson):
+        hint = hint.below(path) if path else InJson(hint.column)
+    return Plain(kind, piece, sure=value.sure, hint=hint)
+
+
+def _in_each(value: Plain, take: Callable[[Piece], Piece], path: str = "") -> Plain:
     taken = each(value.piece, take)
     kept = those(taken, lambda x: put("({} IS NOT NULL)", x))
-    return Plain("many", kept, sure=value.sure)
+    return _derived_from(value, "many", kept, path)
 
 
 def _key(x: Piece, name: str) -> Piece:
@@ -375,13 +434,14 @@ def _key(x: Piece, name: str) -> Piece:
 
 
 def _at_step(value: Plain, step: core.Step) -> Plain:
+    path = ""
     match step:
         case core.Key(name=name):
             if value.kind == "json":
-                return Plain("json", let(value.piece, lambda x: _key(x, name)), sure=value.sure)
+                return _derived_from(value, "json", let(value.piece, lambda x: _key(x, name)))
             return _in_each(value, lambda x: _key(x, name))
         case core.Each():
-            found = _elements
+            found, path = _elements, "[*]"
         case core.Deep(name=name):
 
             def found(x: Piece) -> Piece:
@@ -395,19 +455,18 @@ def _at_step(value: Plain, step: core.Step) -> Plain:
         case _:
             raise AssertionError(step)
     if value.kind == "json":
-        return Plain("many", let(value.piece, found), sure=value.sure)
+        return _derived_from(value, "many", let(value.piece, found), path)
     lists = each(value.piece, lambda x: put("coalesce({}, [])", found(x)))
-    return Plain("many", put("flatten({})", lists), sure=value.sure)
+    return _derived_from(value, "many", put("flatten({})", lists), path)
 
 
 def _elements(x: Piece) -> Piece:
     return put(
-        "CASE json_type({}) WHEN 'ARRAY' THEN json_extract({}, '$[*]')"
-        " WHEN 'OBJECT' THEN json_extract({}, '$.*') END",
+        "CASE json_type({}) WHEN 'ARRAY' THEN {} WHEN 'OBJECT' THEN {} END",
         x,
-        x,
-        x,
+        items_of(x),
+        items_of(x, "$.*"),
     )
 
 
-__all__ = ["NULL_JSON", "below", "message_present", "present", "select"]
+__all__ = ["NULL_JSON", "Selector", "below", "message_present", "present"]

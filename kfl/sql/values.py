@@ -12,10 +12,11 @@ Where a value has `sure`, it is right only in rows for which that holds.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from kfl.core import Pattern
+from kfl.sql import quick
 from kfl.sql.pieces import (
     FALSE,
     NULL_JSON,
@@ -23,6 +24,8 @@ from kfl.sql.pieces import (
     Piece,
     all_of,
     any_of,
+    is_true,
+    items_of,
     join,
     let,
     parameter,
@@ -40,6 +43,12 @@ class Plain:
     piece: Piece
     nil: bool = False
     sure: Piece = TRUE
+    bare: Piece | None = field(default=None, compare=False)
+    """The column of which this is `coalesce(column, '')`."""
+    floor: quick.Floor | None = field(default=None, compare=False)
+    """The column that this integer is computed from."""
+    hint: quick.Hint | None = field(default=None, compare=False)
+    """Where texts of the value are as they are stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,8 @@ class Either:
     condition: Piece
     yes: Value
     no: Value
+    elsewhere: Piece | None = None
+    """Where `no` can be there. Given only when `yes` is missing where the condition is false."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,11 +226,10 @@ def json_text_test(x: Piece, test: Callable[[Piece], Piece]) -> Piece:
 
 def over_json(x: Piece, scalar: Callable[[Piece], Piece]) -> Piece:
     """A test of a JSON value that is there: of a list by any of its elements."""
-    elements = put("json_extract({}, '$[*]')", x)
     return put(
         "CASE WHEN json_type({}) = 'ARRAY' THEN {} ELSE {} END",
         x,
-        any_of(elements, scalar),
+        any_of(items_of(x), scalar),
         scalar(x),
     )
 
@@ -237,7 +247,23 @@ def text_test(value: Plain, test: Callable[[Piece], Piece]) -> Piece:
         case "many":
             return any_of(value.piece, lambda e: over_json(e, lambda s: json_text_test(s, test)))
         case _:
-            return put("coalesce({}, FALSE)", test(text_form(value)))
+            return is_true(test(text_form(value)))
+
+
+def part_test(function: str, value: Plain, part: Any) -> Piece:
+    """startsWith, endsWith or contains with a constant, by DuckDB's name; missing is false."""
+
+    def test(text: Piece) -> Piece:
+        return put(function + "({}, {})", text, parameter(part))
+
+    if not isinstance(part, str):
+        return text_test(value, test)
+    return quick.holding(value.hint, part, test, text_test(_bare(value, part), test))
+
+
+def _bare(value: Plain, constant: str) -> Plain:
+    """The column itself: where it is NULL the value is "", which no other text is or begins."""
+    return value if value.bare is None or not constant else Plain("text", value.bare)
 
 
 # ------------------------------------------------------------------------------ equality
@@ -251,39 +277,68 @@ def equals(value: Plain, constant: Any) -> Piece:
         )
     match value.kind:
         case "json":
-            return let(value.piece, lambda x: put("coalesce({}, FALSE)", json_equals(x, constant)))
+            made = let(value.piece, lambda x: put("coalesce({}, FALSE)", json_equals(x, constant)))
         case "many":
-            return any_of(value.piece, lambda e: json_equals(e, constant))
+            made = any_of(value.piece, lambda e: json_equals(e, constant))
         case _:
-            return _column_equals(value, constant)
+            made = _column_equals(value, constant)
+    if isinstance(constant, str):
+        return quick.equal_to(value.hint, [constant], made)
+    return made
 
 
 def _column_equals(value: Plain, constant: Any) -> Piece:
     if isinstance(constant, tuple):
-        texts = [item for item in constant if type(item) is str]
-        if value.kind == "text" and len(texts) == len(constant):
-            return put(
-                "coalesce(list_contains(CAST({} AS VARCHAR[]), {}), FALSE)",
-                parameter(texts),
-                value.piece,
-            )
-        scalars = [item for item in constant if not isinstance(item, tuple)]
-        return some_of([equals(value, item) for item in scalars])
+        return _column_equals_some(value, constant)
     piece = value.piece
     if constant is None:
         return put("({} IS NULL)", piece) if value.nil else FALSE
     if isinstance(constant, bool):
         if value.kind != "bool":
             return FALSE
-        return put("coalesce({} = {}, FALSE)", piece, parameter(constant))
+        return is_true(_same(piece, constant))
     if value.kind == "text" and isinstance(constant, str):
-        return put("coalesce({} = {}, FALSE)", piece, parameter(constant))
+        piece = _bare(value, constant).piece
+        return is_true(_same(piece, constant))
     found = as_number(constant)
     if found is None or value.kind == "bool":
         return FALSE
+    return _compared("=", value, found)
+
+
+def _column_equals_some(value: Plain, constants: tuple[Any, ...]) -> Piece:
+    """A column and a list of the filter: any of its elements."""
+    kinds = {type(item) for item in constants}
+    if value.kind == "text" and kinds == {str}:
+        if len(constants) > quick.MAX_LISTED:
+            texts = parameter(list(constants))
+            found = put("list_contains(CAST({} AS VARCHAR[]), {})", texts, value.piece)
+            return is_true(found)
+        piece = value.piece if "" in constants else _bare(value, "x").piece
+        return quick.is_one_of(piece, list(constants))
+    are_few = kinds == {int} and len(constants) <= quick.MAX_LISTED
+    is_stored = value.kind == "integer" and value.floor is None
+    if is_stored and are_few and all(map(quick.is_sure, constants)):
+        return quick.is_one_of(value.piece, list(constants))
+    scalars = [item for item in constants if not isinstance(item, tuple)]
+    return some_of([equals(value, item) for item in scalars])
+
+
+def _same(piece: Piece, constant: Any) -> Piece:
+    return put("{} = {}", piece, parameter(constant))
+
+
+def _compared(operator: str, value: Plain, constant: int | float) -> Piece:
+    """A text or number of a column against a number; missing is false."""
+    if value.floor is not None:
+        made = value.floor.compared(operator, constant)
+        if made is not None:
+            return made
     if value.kind == "text":
-        return put("coalesce({}, FALSE)", compare_text_number("=", piece, found))
-    return put("coalesce({}, FALSE)", compare_number("=", value.kind, piece, found))
+        made = compare_text_number(operator, value.piece, constant)
+    else:
+        made = compare_number(operator, value.kind, value.piece, constant)
+    return is_true(made)
 
 
 def json_equals(x: Piece, constant: Any) -> Piece:
@@ -389,10 +444,8 @@ def ordered(operator: str, value: Plain, constant: Any) -> Piece:
             )
         case "bool":
             return FALSE
-        case "text":
-            return put("coalesce({}, FALSE)", compare_text_number(operator, value.piece, found))
-        case kind:
-            return put("coalesce({}, FALSE)", compare_number(operator, kind, value.piece, found))
+        case _:
+            return _compared(operator, value, found)
 
 
 def _ordered_list(operator: str, value: Plain, constants: list[Any]) -> Piece:
@@ -426,15 +479,16 @@ def truth(value: Plain) -> Piece:
     """A bare value as a condition."""
     match value.kind:
         case "text":
-            return put("coalesce({} <> '', FALSE)", value.piece)
+            piece = _bare(value, "x").piece
+            return is_true(put("{} <> ''", piece))
         case "bool":
-            return put("coalesce({}, FALSE)", value.piece)
+            return is_true(value.piece)
         case "json":
             return let(value.piece, _json_truth)
         case "many":
             return any_of(value.piece, _json_truth)
         case _:
-            return put("coalesce({} > 0, FALSE)", value.piece)
+            return is_true(put("{} > 0", value.piece))
 
 
 def _json_truth(x: Piece) -> Piece:
@@ -485,6 +539,7 @@ __all__ = [
     "Value",
     "equals",
     "ordered",
+    "part_test",
     "present",
     "size",
     "sure_of",

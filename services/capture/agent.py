@@ -7,14 +7,16 @@ source, pipeline, packet store, matching, and one buffer for each run.
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from services.capture.assignments import ActiveRun, Assignments
-from services.capture.frames.batch import FrameBatch, FrameSource, Loss
+from services.capture.frames.batch import CaptureError, FrameBatch, FrameSource, Loss
+from services.capture.kernelfilter import Filterable, KernelFilter
 from services.capture.matching import Calls, Matcher, flag
 from services.capture.packetstore import Overwritten, Packets, PacketStore, choose, packets_table
 from services.capture.pipeline import Pipeline, PipelineOptions
@@ -26,15 +28,20 @@ from services.runtime.logging import logger
 LOOK_SECONDS = 0.05
 """How often the agent looks whether a run begins or ends; a new list is noticed at once."""
 
+FILTER_AHEAD_NS = 1_000_000_000
+"""How long before a run begins the kernel already keeps what it needs, so that none of it is late.
+"""
+
 WAIT_SECONDS = 0.2
 """How often the wait for a first assignment looks whether the agent was told to stop."""
 
 PACKET_MEMORY = 256 << 20
 """Octets of packets whose stream has not matched yet: seconds of a busy node."""
 
-PACKET_ROWS = 512
-"""Packets that are copied at once; of 1500 octets they make a batch of less than a megabyte, which
-still fits when the storage limit is near."""
+PACKET_BYTES = 768 << 10
+PACKET_ROWS = 8192
+"""Octets of packets, and packets, that are copied at once: a batch of less than a megabyte still
+fits when the storage limit is near, and what the store has of a stream may be larger than any."""
 
 MOST_BODY = 1 << 30
 """Octets of one body: no limit but those of the jobs."""
@@ -60,17 +67,28 @@ def new_engine_factory(
     node_ip: str,
     packet_memory: int = PACKET_MEMORY,
     most_body: int = MOST_BODY,
+    packet_disk: int = 0,
+    packet_folder: Path | None = None,
     networks_apart: bool = True,
 ) -> NewEngine:
     """Return what makes an engine whenever recording begins; sizes are in octets.
 
+    packet_disk: keep that much of packets in a file in `packet_folder`, and none in memory.
     networks_apart: as PipelineOptions has it.
     """
 
     def new_engine() -> Engine:
         options = PipelineOptions(node_name=node, node_ip=node_ip, networks_apart=networks_apart)
         pipeline = Pipeline(options)
-        return Engine(pipeline, PacketStore(packet_memory, pipeline.most_streams), most_body)
+        return Engine(pipeline, new_store(pipeline.most_streams), most_body)
+
+    def new_store(most_streams: int) -> PacketStore:
+        if packet_disk:
+            try:
+                return PacketStore(packet_disk, most_streams, packet_folder)
+            except CaptureError as error:
+                _log.warning("packets are kept in memory", reason=str(error))
+        return PacketStore(packet_memory, most_streams)
 
     return new_engine
 
@@ -123,6 +141,7 @@ class Agent:
         self._node = node
         self._clock = clock or SystemClock()
         self._replay = replay
+        self._kernel = KernelFilter(source) if isinstance(source, Filterable) else None
         self._assignments = Assignments(ignore_times)
         self._engine: Engine | None = None
         self._matcher: Matcher | None = None
@@ -210,6 +229,7 @@ class Agent:
             self._assignments.update(self._uplink.assignments)
         now_ns = _time_ns(self._clock)
         changes = self._assignments.advance(now_ns)
+        self._filter_in_kernel(now_ns)
         for run in changes.ended:
             self._buffers.pop(run.key).flush(final=True)
             _log.info("run ended", job=run.key[0], run=run.key[1])
@@ -225,9 +245,20 @@ class Agent:
         for run in changes.started:
             self._matcher.begin(run)
             self._buffers[run.key] = RunBuffer(run, self._uplink, self._node)
+            self._tell_matched(run)
             if not self._replay and run.assignment.start_ns < self._begin_ns:
                 self._buffers[run.key].lose([self._late(run)], self._clock.monotonic())
             _log.info("run started", job=run.key[0], run=run.key[1], kfl=run.assignment.kfl)
+
+    def _filter_in_kernel(self, now_ns: int) -> None:
+        """Let the kernel keep what the runs need that are on, or soon will be."""
+        if self._kernel is None:
+            return
+        statements = {run.assignment.kfl for run in self._assignments.active}
+        for assignment in self._uplink.assignments:
+            if assignment.start_ns - FILTER_AHEAD_NS <= now_ns < assignment.stop_ns:
+                statements.add(assignment.kfl)
+        self._kernel.follow(statements)
 
     def _late(self, run: ActiveRun) -> Loss:
         """Return what a run misses that was on before this agent: the one before it may have died.
@@ -266,7 +297,12 @@ class Agent:
         assert self._matcher is not None
         for part in calls:
             self.progress.messages[part.protocol] += len(part)
+        elsewhere = self._uplink.elsewhere
+        for run in self._assignments.active:
+            run.elsewhere = elsewhere.get(run.key, 0)
         matches = self._matcher.match(calls, self._assignments.active)
+        for run in self._assignments.active:
+            self._tell_matched(run)
         self._lap("match")
         for run, numbers in matches.opened:
             self._open(engine, run, numbers, now)
@@ -277,6 +313,12 @@ class Agent:
         for run, entries in matches.entries:
             self._buffers[run.key].add("entries", entries, now)
             self.progress.entries += entries.num_rows
+
+    def _tell_matched(self, run: ActiveRun) -> None:
+        """Tell the scheduler, at the begin and whenever it changes, how much of a limit is used."""
+        if run.filter.limit is not None and run.told != run.hits:
+            run.told = run.hits
+            self._uplink.tell_matched(*run.key, run.hits)
 
     def _open(
         self, engine: Engine, run: ActiveRun, numbers: npt.NDArray[np.int64], now: float
@@ -308,12 +350,10 @@ class Agent:
         return Loss("store_overrun", start_ns, end_ns, lost.packets, lost.bytes, stream, detail)
 
     def _add_packets(self, engine: Engine, run: ActiveRun, packets: Packets, now: float) -> None:
-        # In pieces, since what the store has of a stream may be larger than any batch.
-        for begin in range(0, len(packets.rows), PACKET_ROWS):
-            piece = Packets(packets.octets, packets.rows[begin : begin + PACKET_ROWS])
-            table = packets_table(piece, engine.pipeline.stream_ids, self._node)
+        for begin, end in _pieces(packets.rows["captured_length"]):
             buffer = self._buffers[run.key]
-            buffer.add("packets", table, now)
+            piece = buffer.redacted(Packets(packets.octets, packets.rows[begin:end]))
+            buffer.add("packets", packets_table(piece, engine.pipeline.stream_ids, self._node), now)
             if buffer.is_due(now):
                 buffer.flush()
         self.progress.packets += len(packets.rows)
@@ -327,6 +367,18 @@ class Agent:
             self.progress.lost_octets[loss.kind] += loss.bytes
         for buffer in self._buffers.values():
             buffer.lose(losses, now)
+
+
+def _pieces(lengths: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Yield (begin, end) of rows that are copied at once; a single one may be larger."""
+    ends = np.cumsum(lengths, dtype=np.int64)
+    begin = 0
+    while begin < len(lengths):
+        before = int(ends[begin - 1]) if begin else 0
+        end = int(np.searchsorted(ends, before + PACKET_BYTES, side="right"))
+        end = min(max(end, begin + 1), begin + PACKET_ROWS)
+        yield begin, end
+        begin = end
 
 
 def _time_ns(clock: Clock) -> int:

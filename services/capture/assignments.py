@@ -39,6 +39,10 @@ class ActiveRun:
     """0 to MAX_RUNS - 1; no other active run has it."""
     hits: int = 0
     """Entries that matched so far, for a filter with a limit."""
+    told: int = -1
+    """How many of them the scheduler was told."""
+    elsewhere: int = 0
+    """Entries that matched on other agents."""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -48,8 +52,13 @@ class ActiveRun:
     @property
     def is_full(self) -> bool:
         """The filter's limit is reached: streams that have matched go on, no other one begins."""
+        return self.room == 0
+
+    @property
+    def room(self) -> int | None:
+        """Entries that may still match; None without a limit."""
         limit = self.filter.limit
-        return limit is not None and self.hits >= limit
+        return None if limit is None else max(0, limit - self.hits - self.elsewhere)
 
 
 @dataclass(frozen=True, slots=True)

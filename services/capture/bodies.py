@@ -23,18 +23,20 @@ def cut_bodies(table: pa.Table, limit: int) -> pa.Table:
 
 
 def _cut_side(table: pa.Table, side: str, limit: int) -> pa.Table:
-    bodies = table.column(f"{side}_body").to_pylist()
-    in_base64 = table.column(f"{side}_body_base64").to_pylist()
-    truncated = table.column(f"{side}_body_truncated").to_pylist()
-    for row, body in enumerate(bodies):
-        if body is None:
-            continue
-        shorter = _cut(body, bool(in_base64[row]), limit)
-        if len(shorter) < len(body):
-            bodies[row] = shorter
-            truncated[row] = True
-    table = _with(table, f"{side}_body", pa.array(bodies, pa.string()))
-    return _with(table, f"{side}_body_truncated", pa.array(truncated, pa.bool_()))
+    bodies = table.column(f"{side}_body").combine_chunks()
+    truncated = table.column(f"{side}_body_truncated").combine_chunks()
+    is_long = pc.fill_null(pc.greater(pc.binary_length(bodies), limit), False)
+    in_base64 = table.column(f"{side}_body_base64").combine_chunks().filter(is_long).to_pylist()
+    cut, is_cut = [], []
+    for body, coded in zip(bodies.filter(is_long).to_pylist(), in_base64, strict=True):
+        shorter = _cut(body, bool(coded), limit)
+        cut.append(shorter)
+        is_cut.append(len(shorter) < len(body))
+    was_cut = pc.or_(truncated.filter(is_long), pa.array(is_cut, pa.bool_()))
+    bodies = pc.replace_with_mask(bodies, is_long, pa.array(cut, pa.string()))
+    truncated = pc.replace_with_mask(truncated, is_long, was_cut)
+    table = _with(table, f"{side}_body", bodies)
+    return _with(table, f"{side}_body_truncated", truncated)
 
 
 def _cut(body: str, in_base64: bool, limit: int) -> str:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from kfl import Filter
 
 
+HEXADECIMAL = np.frombuffer(b"".join(b"%02x" % octet for octet in range(256)), np.uint16)
+"""The two digits of each octet."""
+
+
 class ProtocolCalls(Protocol):
     """What a dissector makes: calls of one protocol, good until it takes more octets."""
 
@@ -100,14 +104,24 @@ def endpoint(
     return address_texts(high, low), ports.astype(np.uint16)
 
 
-def stream_texts(rows: np.ndarray) -> pa.Array:
-    """The 16 hexadecimal digits that name each stream."""
-    return pa.array([f"{number:016x}" for number in rows["id"].tolist()], pa.string())
+def stream_texts(ids: np.ndarray) -> pa.Array:
+    """The 16 hexadecimal digits that name each stream, from STREAM.id."""
+    octets = ids.astype(">u8").view(np.uint8)
+    offsets = np.arange(0, 16 * len(ids) + 1, 16, np.int32)
+    return pa.StringArray.from_buffers(
+        len(ids), pa.py_buffer(offsets), pa.py_buffer(HEXADECIMAL[octets])
+    )
 
 
 def constant(value: str | bool, rows: int) -> pa.Array:
     """A column of one value."""
-    return pa.repeat(pa.scalar(value), rows)
+    return pa.repeat(_scalar(value), rows)
+
+
+@functools.lru_cache(1024)
+def _scalar(value: str | bool) -> pa.Scalar:
+    # Without a type, Arrow looks for pandas each time.
+    return pa.scalar(value, pa.bool_() if isinstance(value, bool) else pa.string())
 
 
 class Calls:
@@ -188,7 +202,7 @@ class Calls:
         made: dict[str, pa.Array] = {
             "start_time": number_column(self.calls.start_ns[rows], type=TIMESTAMP),
             "index": number_column(self.index[rows]),
-            "stream": stream_texts(stream_rows),
+            "stream": stream_texts(stream_rows["id"]),
             "node_name": constant(self.node.name, count),
             "node_ip": constant(self.node.ip, count),
             "protocol_name": constant(self.calls.protocol_name, count),
@@ -259,7 +273,7 @@ def streams_table(
     called = _where_other(endpoint(rows, answered, asked), server)
     seen = _where_other(endpoint(rows, asked, answered), client)
     columns = {
-        "stream": stream_texts(rows),
+        "stream": stream_texts(rows["id"]),
         "node_name": constant(node.name, len(rows)),
         "transport": pa.array(transport_of(rows), pa.string()),
         "client_ip": pa.array(client[0], pa.string()),

@@ -117,17 +117,27 @@ class Fragments(NamedTuple):
 
 
 @kernel
+def is_missed(f, number, reason):
+    """Whether a datagram that is given up is a loss. Without its first fragment, which has the
+    ports, it is not: a kernel filter keeps the others of what nobody asked for, too.
+    """
+    first = f.pieces[np.uint64(number * MOST_PIECES)]
+    return reason == BROKEN or (f.datagrams[np.uint64(number)].pieces and first.offset == 0)
+
+
+@kernel
 def give_up(f, number, reason, state):
     """Let go of a datagram; its row becomes FREE, or DROPPED so that the rest is dropped too."""
     datagram, total = f.datagrams[np.uint64(number)], f.state[0]
-    if datagram.state == OPEN:
-        total.given_up[np.uint64(reason)] += 1
-    if total.lost_frames == 0:
-        total.first_loss = total.last_loss = datagram.begun
-    total.first_loss = min(total.first_loss, datagram.begun)
-    total.last_loss = max(total.last_loss, datagram.begun)
-    total.lost_frames += datagram.seen
-    total.lost_octets += datagram.octets
+    if is_missed(f, number, reason):
+        if datagram.state == OPEN:
+            total.given_up[np.uint64(reason)] += 1
+        if total.lost_frames == 0:
+            total.first_loss = total.last_loss = datagram.begun
+        total.first_loss = min(total.first_loss, datagram.begun)
+        total.last_loss = max(total.last_loss, datagram.begun)
+        total.lost_frames += datagram.seen
+        total.lost_octets += datagram.octets
     datagram.seen = datagram.octets = 0
     datagram.state = state
     if state == FREE:

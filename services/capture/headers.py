@@ -150,7 +150,7 @@ def read_link(octets, position, end, link_type, vlan):
 
     vlan: a tag that is not in the octets any more.
     """
-    network = with_vlan(NO_NETWORK, vlan)
+    network = with_vlan(NO_NETWORK, np.int64(vlan))
     if link_type == LINK_ETHERNET:
         return read_ethernet(octets, position, end, network)
     if link_type == LINK_SLL:

@@ -144,8 +144,7 @@ class Matcher:
                 self._failed.add(run.key)
                 _log.exception("a filter failed", job=run.key[0], run=run.key[1])
             return nothing
-        if run.filter.limit is not None:
-            rows = rows[: run.filter.limit - run.hits]
+        rows = rows[: run.room]
         run.hits += len(rows)
         return rows
 

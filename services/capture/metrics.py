@@ -25,13 +25,14 @@ KINDS = (
     Kind("capture_stored_packets", "Packets kept for streams yet to match.", type="gauge"),
     Kind("capture_overwritten_packets_total", "Packets that had to leave the packet store."),
     Kind("capture_uplink_bytes", "Octets that the scheduler has yet to store.", type="gauge"),
+    Kind("capture_spool_bytes", "Octets of the spool's files.", type="gauge"),
     Kind("capture_batches_total", "Batches, by what became of them.", ("state",)),
     Kind("capture_reconnects_total", "Sessions with the scheduler that broke."),
     Kind("capture_cpu_seconds_total", "Processor time of the capture thread.", ("stage",)),
 )
 """Every metric; those that end in _total only grow while the process lives."""
 
-BATCH_STATES = ("queued", "acknowledged", "refused", "dropped")
+BATCH_STATES = ("queued", "acknowledged", "refused", "dropped", "unspooled")
 
 PROCESS_LABEL = "worker"
 
@@ -61,6 +62,7 @@ def snapshot(agent: Agent, source: FrameSource, uplink: Uplink) -> Snapshot:
         "capture_stored_packets": alone(done.stored_packets),
         "capture_overwritten_packets_total": alone(done.overwritten_packets),
         "capture_uplink_bytes": alone(uplink.used_bytes),
+        "capture_spool_bytes": alone(uplink.spool_bytes),
         "capture_batches_total": {(state,): getattr(sent, state) for state in BATCH_STATES},
         "capture_reconnects_total": alone(uplink.reconnects),
         "capture_cpu_seconds_total": by(done.cpu_seconds),

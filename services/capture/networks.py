@@ -3,8 +3,8 @@
 
 decode and tunnels write the word, flows keeps streams of different networks apart by it, calls
 shows it. Bits 0 to 31 hold the tunnel's id, 32 to 35 its kind, 36 to 47 the first VLAN, 48 to 59
-the second; 0 is a packet without any of them. Of tunnels in tunnels the innermost with an id
-counts, of VLANs the two outermost.
+the second; 0 is a packet without any of them. Of tunnels in tunnels the innermost with an
+id counts, of VLANs the two outermost.
 """
 
 import numpy as np
@@ -14,14 +14,16 @@ from services.capture.kernel import kernel
 
 NO_NETWORK = 0
 
-VXLAN, GENEVE, GRE_KEY, NVGRE, ERSPAN, PPPOE = 1, 2, 3, 4, 5, 6
-IPIP, GRE, MPLS, OVN = 7, 8, 9, 10
-"""Kinds of tunnel. From IPIP on, without an id that both directions share: GRE has no key, a label
-of MPLS holds for one direction, and OVN's datapath is that of the destination."""
+VXLAN, GENEVE, PPPOE = 1, 2, 3
+GRE_KEY, ERSPAN = 4, 5
+IPIP, GRE, MPLS, OVN = 6, 7, 8, 9
+"""Kinds of tunnel. The first have an id that both directions share. A key of GRE or a session of
+ERSPAN may differ: mirrors tell the direction by it. The last have no id: GRE without a key, MPLS,
+whose labels hold for one direction, and OVN's Geneve, whose id says where a packet goes."""
 
 LABELS = {
-    VXLAN: "vxlan", GENEVE: "geneve", GRE_KEY: "gre", NVGRE: "nvgre", ERSPAN: "erspan",
-    PPPOE: "pppoe", IPIP: "ipip", GRE: "gre", MPLS: "mpls", OVN: "ovn",
+    VXLAN: "vxlan", GENEVE: "geneve", PPPOE: "pppoe", GRE_KEY: "gre", ERSPAN: "erspan",
+    IPIP: "ipip", GRE: "gre", MPLS: "mpls", OVN: "ovn",
 }  # fmt: skip
 
 ID_BITS, KIND_MASK = 32, 0xF
@@ -44,24 +46,24 @@ def with_vlan(network, tag):
 
 
 @kernel
-def has_id(network):
+def has_shared_id(network):
     """Whether the tunnel's id is the same in both directions."""
     kind = network >> ID_BITS & KIND_MASK
-    return kind != 0 and kind < IPIP
+    return kind != 0 and kind < GRE_KEY
 
 
 @kernel
 def with_tunnel(network, kind, number):
-    """Return the word inside a tunnel; one without an id does not hide one that has."""
-    if kind >= IPIP and has_id(network):
+    """Return the word inside a tunnel; one without a shared id does not hide one that has it."""
+    if kind >= GRE_KEY and has_shared_id(network):
         return network
     return network & ~TUNNEL_MASK | kind << ID_BITS | number
 
 
 @kernel
 def flow_key(network):
-    """What keeps flows of the same five-tuple apart: VLANs, and the tunnel when it has an id."""
-    return np.uint64(network if has_id(network) else network & ~TUNNEL_MASK)
+    """What keeps flows of the same five-tuple apart: VLANs, and the tunnel by a shared id."""
+    return np.uint64(network if has_shared_id(network) else network & ~TUNNEL_MASK)
 
 
 def vlan_texts(networks: np.ndarray) -> pa.Array:

@@ -1,7 +1,8 @@
 """Batches on their way to the scheduler: what waits, what was sent, what had to be dropped.
 
 `uplink` calls it, under its own lock: nothing here blocks or knows a thread. A batch gets its
-number when it is first sent, so that what is dropped before leaves no hole in the numbers.
+number when it is first sent, so that what is dropped before leaves no hole in the numbers. With a
+spool every batch is on disk as well, and those that memory has no room for are there alone.
 """
 
 import math
@@ -12,10 +13,15 @@ from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from google.protobuf.message import DecodeError
 from recorder.v1 import ingest_pb2
 
 from recordings import schema
+from services.capture.spool import Place, Spool, SpoolFullError, message_of
+from services.runtime.logging import logger
 from services.runtime.metrics import Histogram
+
+_log = logger(__name__)
 
 Parts = Sequence[tuple[str, pa.Table]]
 """Tables by their name in recordings.schema.TABLES."""
@@ -82,11 +88,24 @@ class Waiting:
     parts: tuple[Part, ...]
     final: bool
     content: Content
+    place: Place | None = None
+    """Where the spool has it."""
+    is_in_memory: bool = True
+    """Otherwise `parts` is empty, and the spool has them."""
 
     @property
     def size_bytes(self) -> int:
-        """Memory that it takes, which is also a bound of its message's size."""
+        """Memory that it takes; the spool bounds how many are there alone."""
+        if not self.is_in_memory:
+            return 0
         return ENVELOPE_BYTES + sum(len(part.arrow_ipc) for part in self.parts)
+
+    @property
+    def message_bytes(self) -> int:
+        """A bound of its message's size."""
+        if self.is_in_memory or self.place is None:
+            return self.size_bytes
+        return ENVELOPE_BYTES + self.place.length
 
 
 @dataclass(slots=True)
@@ -98,6 +117,7 @@ class Counters:
     refused: int = 0
     dropped: int = 0
     dropped_bytes: int = 0
+    unspooled: int = 0
     delay: Histogram = field(
         default_factory=lambda: Histogram(
             "capture_acknowledged_seconds",
@@ -199,6 +219,8 @@ class Outbox:
     max_batch_bytes: int = MAX_BATCH_BYTES
     window_bytes: int = 1
     used_bytes: int = 0
+    """Memory that all of them take."""
+    spool: Spool | None = None
     counters: Counters = field(default_factory=Counters)
     _waiting: deque[Waiting] = field(default_factory=deque)
     _again: deque[ingest_pb2.ConnectRequest] = field(default_factory=deque)
@@ -209,6 +231,14 @@ class Outbox:
     _missing: dict[tuple[str, int], Content] = field(default_factory=dict)
     _newest: deque[tuple[int, int]] = field(default_factory=deque)
     """Number of each batch in flight, and the time of its newest row."""
+    _is_restored: bool = False
+    """Some batches are of an agent before this one, under the same name."""
+    _places: dict[int, Place] = field(default_factory=dict)
+    """Where the spool has the batches that have a number."""
+
+    def __post_init__(self) -> None:
+        if self.spool is not None:
+            self._restore(self.spool)
 
     @property
     def is_empty(self) -> bool:
@@ -220,12 +250,12 @@ class Outbox:
         return not self.used_bytes or self.used_bytes + size_bytes <= self.memory_limit
 
     def put(self, batch: Waiting) -> None:
-        """Take a batch; above the memory limit the oldest that was never sent is dropped."""
+        """Take a batch; above a limit the oldest that was never sent is dropped."""
+        batch = self._kept(batch)
         self._waiting.append(batch)
         self.used_bytes += batch.size_bytes
         self.counters.queued += 1
-        if self.used_bytes > self.memory_limit:
-            self._drop_oldest()
+        self._drop_oldest()
 
     def miss(self, job: str, run: int, missing: Content) -> None:
         """Note that rows of a run will not arrive; a loss row will say so."""
@@ -239,14 +269,20 @@ class Outbox:
         self._tell_missing()
         while self._waiting:
             batch = self._waiting[0]
-            if batch.size_bytes > self.max_batch_bytes and batch.parts:
+            if batch.message_bytes > self.max_batch_bytes and batch.content.batches:
                 self._split_first()
                 continue
-            if not self._fits(batch.size_bytes):
+            if not self._fits(batch.message_bytes):
                 return None
             self._waiting.popleft()
+            loaded = self._loaded(batch)
+            if loaded is None:
+                continue
             self._sequence += 1
-            request = _message(batch, self._sequence)
+            request = _message(loaded, self._sequence)
+            if self.spool is not None and batch.place is not None:
+                self._places[self._sequence] = batch.place
+                self.spool.sent(batch.place.serial, self._sequence)
             if batch.content.end_ns is not None:
                 self._newest.append((self._sequence, batch.content.end_ns))
             self.used_bytes += _size(request) - batch.size_bytes
@@ -262,22 +298,32 @@ class Outbox:
         """
         self.window_bytes = window_bytes
         self.max_batch_bytes = max_batch_bytes or MAX_BATCH_BYTES
+        if self._is_restored:
+            # Batches that only memory had may have got numbers, too.
+            self._sequence = max(self._sequence, last_sequence)
+            self._is_restored = False
         if last_sequence < self._acknowledged or last_sequence > self._sequence:
             return False
+        first = min(self._numbers(), default=self._sequence + 1)
+        if last_sequence + 1 < first:
+            return False  # batches before were acknowledged to an agent before this one
         self.acknowledge(last_sequence)
         self._again = self._in_flight + self._again
         self._in_flight = deque()
         self._in_flight_bytes = 0
         return all(_size(request) <= self.max_batch_bytes for request in self._again)
 
-    def begin_again(self) -> None:
+    def begin_again(self, agent_id: str) -> None:
         """Take back all numbers. What was sent and is not acknowledged waits again, first."""
+        if self.spool is not None:
+            self.spool.name(agent_id)
         numbered = [*self._in_flight, *self._again]
         self._in_flight, self._again = deque(), deque()
         self._newest.clear()
         self._in_flight_bytes = self._sequence = self._acknowledged = 0
         for request in reversed(numbered):
-            batch = _without_number(request.batch)
+            place = self._places.pop(request.batch.sequence, None)
+            batch = replace(_without_number(request.batch), place=place)
             self.used_bytes += batch.size_bytes - _size(request)
             self._waiting.appendleft(batch)
 
@@ -288,8 +334,12 @@ class Outbox:
             self.counters.delay.add((time.time_ns() - newest_ns) / 1e9)
         for requests in (self._in_flight, self._again):
             while requests and requests[0].batch.sequence <= sequence:
-                size = _size(requests.popleft())
+                request = requests.popleft()
+                size = _size(request)
                 self.used_bytes -= size
+                place = self._places.pop(request.batch.sequence, None)
+                if self.spool is not None and place is not None:
+                    self.spool.settle(place.serial)
                 if requests is self._in_flight:
                     self._in_flight_bytes -= size
                 self.counters.acknowledged += 1
@@ -312,20 +362,100 @@ class Outbox:
 
     def _drop_oldest(self) -> None:
         """Drop until there is room; of a final batch the mark stays, or its run would never end."""
-        marks: list[Waiting] = []
-        while self._waiting and self.used_bytes > self.memory_limit:
+        kept: list[Waiting] = []
+        while self._waiting and (self._is_memory_full or self._is_spool_full):
             batch = self._waiting.popleft()
-            if batch.parts:
+            helps = (self._is_memory_full and batch.parts) or (self._is_spool_full and batch.place)
+            if helps and batch.content.batches:
                 self.counters.dropped += 1
-                self.counters.dropped_bytes += batch.size_bytes
-                self.used_bytes -= batch.size_bytes
+                self.counters.dropped_bytes += batch.message_bytes
+                self._forget(batch)
                 self.miss(batch.job, batch.run, batch.content)
                 if not batch.final:
                     continue
-                batch = replace(batch, parts=(), content=Content())
+                batch = Waiting(batch.job, batch.run, (), True, Content())
                 self.used_bytes += batch.size_bytes
-            marks.append(batch)
-        self._waiting.extendleft(reversed(marks))
+            kept.append(batch)
+        self._waiting.extendleft(reversed(kept))
+
+    @property
+    def _is_memory_full(self) -> bool:
+        return self.used_bytes > self.memory_limit
+
+    @property
+    def _is_spool_full(self) -> bool:
+        return self.spool is not None and self.spool.used_bytes > self.spool.limit_bytes
+
+    def _forget(self, batch: Waiting) -> None:
+        self.used_bytes -= batch.size_bytes
+        if self.spool is not None and batch.place is not None:
+            self.spool.settle(batch.place.serial)
+
+    def _kept(self, batch: Waiting) -> Waiting:
+        """Put a batch into the spool, when there is one that takes it."""
+        if self.spool is None:
+            return batch
+        try:
+            place = self.spool.append(_message(batch, 0).batch.SerializeToString())
+        except SpoolFullError as error:
+            if not self.counters.unspooled:
+                _log.warning("batches are kept in memory alone", reason=str(error))
+            self.counters.unspooled += 1
+            return batch
+        if self.used_bytes + batch.size_bytes <= self.memory_limit:
+            return replace(batch, place=place)
+        return replace(batch, place=place, parts=(), is_in_memory=False)
+
+    def _loaded(self, batch: Waiting) -> Waiting | None:
+        """Return the batch with its parts; None, and a loss, when the disk has it no more."""
+        if batch.is_in_memory:
+            return batch
+        assert self.spool is not None
+        assert batch.place is not None
+        try:
+            message = message_of(self.spool.read(batch.place))
+        except (OSError, DecodeError) as error:
+            _log.error("a batch in the spool cannot be read", reason=str(error))
+            self._forget(batch)
+            self.miss(batch.job, batch.run, batch.content)
+            return None
+        return replace(batch, parts=_parts(message))
+
+    def _restore(self, spool: Spool) -> None:
+        """Take up what an agent before this one left."""
+        for place, number in spool.left:
+            try:
+                message = message_of(spool.read(place))
+                batch = replace(_without_number(message), place=place)
+            except (OSError, DecodeError, pa.ArrowException, KeyError) as error:
+                _log.error("a batch in the spool is no batch", reason=str(error))
+                spool.settle(place.serial)
+                continue
+            self.counters.queued += 1
+            if number > self._sequence:
+                for missing in range(self._sequence + 1, number) if self._again else ():
+                    # It had a number and was in memory alone; the scheduler may have it.
+                    self._number_again(Waiting(batch.job, batch.run, (), False, Content()), missing)
+                self._number_again(batch, number)
+                self._places[number] = place
+            else:
+                waiting = replace(batch, parts=(), is_in_memory=False)
+                self._waiting.append(waiting)
+                self.used_bytes += waiting.size_bytes
+        spool.left.clear()
+        self._is_restored = True
+
+    def _number_again(self, batch: Waiting, number: int) -> None:
+        request = _message(batch, number)
+        self._again.append(request)
+        self._sequence = number
+        self.used_bytes += _size(request)
+
+    def _numbers(self) -> Iterator[int]:
+        """Yield the numbers of all batches that have one."""
+        for requests in (self._in_flight, self._again):
+            for request in requests:
+                yield request.batch.sequence
 
     def _tell_missing(self) -> None:
         """Queue loss rows once there is room again, or when a run would end without them."""
@@ -334,22 +464,32 @@ class Outbox:
         first = self._waiting[0] if self._waiting else None
         for (job, run), missing in list(self._missing.items()):
             ends = first is not None and first.final and (first.job, first.run) == (job, run)
-            if ends or self.used_bytes <= self.memory_limit // 2:
+            if ends or self._has_calmed:
                 del self._missing[job, run]
                 table = _loss(self.node, missing)
                 made, _ = batches(job, run, [("losses", table)], False, self.max_batch_bytes)
-                for batch in made:
+                for batch in map(self._kept, made):
                     self._waiting.appendleft(batch)
                     self.used_bytes += batch.size_bytes
 
+    @property
+    def _has_calmed(self) -> bool:
+        is_spool_calm = self.spool is None or self.spool.used_bytes <= self.spool.limit_bytes // 2
+        return self.used_bytes <= self.memory_limit // 2 and is_spool_calm
+
     def _split_first(self) -> None:
         batch = self._waiting.popleft()
-        self.used_bytes -= batch.size_bytes
+        loaded = self._loaded(batch)
+        if loaded is None:
+            return
+        self._forget(batch)
+        batch = loaded
         tables = [(part.table, decode(part.arrow_ipc)) for part in batch.parts]
         made, too_large = batches(batch.job, batch.run, tables, batch.final, self.max_batch_bytes)
         self.miss(batch.job, batch.run, too_large)
-        self._waiting.extendleft(reversed(made))
-        self.used_bytes += sum(piece.size_bytes for piece in made)
+        for piece in reversed([self._kept(piece) for piece in made]):
+            self._waiting.appendleft(piece)
+            self.used_bytes += piece.size_bytes
 
 
 def _loss(node: str, missing: Content) -> pa.Table:
@@ -381,10 +521,12 @@ def _message(batch: Waiting, sequence: int) -> ingest_pb2.ConnectRequest:
     return request
 
 
+def _parts(message: ingest_pb2.Batch) -> tuple[Part, ...]:
+    return tuple(Part(TABLE_NAMES[part.table], part.arrow_ipc, part.rows) for part in message.parts)
+
+
 def _without_number(message: ingest_pb2.Batch) -> Waiting:
-    parts = tuple(
-        Part(TABLE_NAMES[part.table], part.arrow_ipc, part.rows) for part in message.parts
-    )
+    parts = _parts(message)
     inside: Iterable[Content] = (content(part.table, decode(part.arrow_ipc)) for part in parts)
     held = sum(inside, start=Content(batches=1)) if parts else Content()
     return Waiting(message.job, message.run, parts, message.final, held)

@@ -70,12 +70,12 @@ class Ring(NamedTuple):
     whose row was given away; frames in the ring; frames overwritten."""
 
 
-def new_ring(cell_count: int, most_streams: int) -> Ring:
-    """Make an empty ring; `most_streams` is a power of two."""
-    cells = np.zeros(cell_count, CELL)
+def new_ring(octets: np.ndarray, most_streams: int) -> Ring:
+    """Make an empty ring of `octets`, all 0, whole cells; `most_streams` is a power of two."""
+    cells = octets.view(CELL)
     streams = np.zeros(most_streams, STREAM)
     streams["oldest"] = streams["newest"] = NONE
-    return Ring(cells, cells.view(np.uint8), streams, np.zeros(TOTALS, np.int64))
+    return Ring(cells, octets, streams, np.zeros(TOTALS, np.int64))
 
 
 @kernel

@@ -5,6 +5,7 @@ The agent puts every batch here; when a stream matches, what came before the mat
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ import pyarrow as pa
 from recordings import schema
 from services.capture import packetring
 from services.capture.frames.batch import FrameBatch
+from services.capture.ringfile import file_octets
 
 LONGEST_COLUMN = 2**31 - 1
 """Octets that the 32-bit offsets of an Arrow binary array can address."""
@@ -50,12 +52,14 @@ class Overwritten(NamedTuple):
 class PacketStore:
     """A ring of frames, of which each stream's can be taken out."""
 
-    def __init__(self, capacity_bytes: int, most_streams: int) -> None:
+    def __init__(self, capacity_bytes: int, most_streams: int, folder: Path | None = None) -> None:
         """Make an empty store.
 
-        capacity_bytes: memory for frames; each takes 40 octets more than it is long, and up to 39
-        for rounding. most_streams: how many streams' frames are linked and counted at once, rounded
-        up to a power of two, 64 octets each. Raises ValueError when one is too small.
+        capacity_bytes: memory for frames, or room on the disk of `folder` where one is given; each
+        frame takes 40 octets more than it is long, and up to 39 for rounding. most_streams: how
+        many streams' frames are linked and counted at once, rounded up to a power of two, 64 octets
+        each. Raises ValueError when one is too small, and CaptureError when the disk does not give
+        the room.
         """
         if capacity_bytes < SMALLEST_CAPACITY or most_streams < 1:
             raise ValueError(
@@ -63,7 +67,9 @@ class PacketStore:
                 f"{SMALLEST_CAPACITY} octets and one stream at least"
             )
         rows = 1 << (most_streams - 1).bit_length()
-        self._ring = packetring.new_ring(capacity_bytes // packetring.CELL_SIZE, rows)
+        size = capacity_bytes // packetring.CELL_SIZE * packetring.CELL_SIZE
+        octets = np.zeros(size, np.uint8) if folder is None else file_octets(folder, size)
+        self._ring = packetring.new_ring(octets, rows)
 
     def put(self, batch: FrameBatch, streams: np.ndarray) -> None:
         """Keep copies of a batch's frames.
@@ -185,8 +191,8 @@ def _record_batch(
         "time": pa.array(np.ascontiguousarray(rows["timestamp"]), pa.int64()).cast(
             schema.TIMESTAMP
         ),
-        "link_type": pa.array(rows["link_type"].astype(np.uint16)),
-        "original_length": pa.array(rows["original_length"].astype(np.uint32)),
+        "link_type": pa.array(rows["link_type"].astype(np.uint16), pa.uint16()),
+        "original_length": pa.array(rows["original_length"].astype(np.uint32), pa.uint32()),
         "frame": pa.Array.from_buffers(
             pa.binary(), len(rows), [None, pa.py_buffer(offsets), pa.py_buffer(frames)]
         ),

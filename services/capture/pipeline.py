@@ -277,7 +277,7 @@ class Pipeline:
 
     def stream_ids(self, numbers: np.ndarray) -> pa.Array:
         """The text that names each of the streams."""
-        return stream_texts(self._rows(numbers))
+        return stream_texts(self.streams.rows["id"][numbers & (self.most_streams - 1)])
 
     def streams_table(
         self, numbers: np.ndarray, matched_ns: np.ndarray, from_start: np.ndarray

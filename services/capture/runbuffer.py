@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 
 from recordings import schema
+from recordings.redaction import Redactions
 from services.capture.assignments import ActiveRun
 from services.capture.bodies import cut_bodies
 from services.capture.frames.batch import Loss
+from services.capture.packetstore import Packets
+from services.capture.payloads import without_payloads
 from services.capture.uplink import Uplink
 
 FLUSH_SECONDS = 0.2
@@ -23,9 +27,15 @@ ORDER = ("streams", "packets", "entries", "losses")
 MOST_TOLD_LOSSES = 1000
 """Most losses that get a row of their own in one flush; what is above it is told as a sum."""
 
+ADDRESSES = ("src_ip", "src_port", "dst_ip", "dst_port")
+"""Columns of ENTRIES with what stands in the headers of packets."""
+
+
+CUT_DETAIL = "the job's filter has redact(), so its packets are stored without what they carried"
+
 
 class RunBuffer:
-    """Tables of one run, until they are sent."""
+    """Tables of one run, until they are sent. What its filter redacts is gone from them."""
 
     def __init__(self, run: ActiveRun, uplink: Uplink, node: str) -> None:
         self.run = run
@@ -36,16 +46,44 @@ class RunBuffer:
         self._sums: dict[str, tuple[Loss | None, int]] = {}  # and how many it stands for
         self._bytes = 0
         self._since: float | None = None
+        paths = run.filter.redactions
+        self._redactions = Redactions(paths) if paths else None
+        self._cut: Loss | None = None  # what packets have lost since this was last told
+        self._has_told_cut = False
 
     def add(self, name: str, table: pa.Table, now: float) -> None:
         """Take rows of a table of recordings.schema.TABLES; `now` is in seconds, monotonic."""
         if not table.num_rows:
             return
+        if self._redactions and name == "streams":
+            table = self._redactions.apply_to_streams(table)
         if name == "entries":
+            # While they are whole: of what is cut, less can be decoded.
+            if self._redactions:
+                table = self._redactions.apply_to_table(table)
             table = cut_bodies(table, self.run.assignment.body_limit)
         self._tables[name].append(table)
         self._bytes += table.nbytes
         self._since = now if self._since is None else self._since
+
+    def redacted(self, packets: Packets) -> Packets:
+        """Return packets as this run may store them; those that carry something lose it."""
+        if self._redactions is None or not len(packets):
+            return packets
+        shorter = without_payloads(packets, self._redactions.hides(*ADDRESSES))
+        cut = packets.rows["captured_length"] - shorter.rows["captured_length"]
+        count, times = int(np.count_nonzero(cut)), packets.rows["timestamp"][cut > 0]
+        if count:
+            loss = Loss(
+                "redacted",
+                int(times.min()),
+                int(times.max()),
+                count,
+                int(cut.sum()),
+                detail=CUT_DETAIL,
+            )
+            self._cut = loss if self._cut is None else _sum(self._cut, loss, CUT_DETAIL)
+        return shorter
 
     def lose(self, losses: Sequence[Loss], now: float) -> None:
         """Take losses. Each gets a row of its own, unless there are very many."""
@@ -54,7 +92,9 @@ class RunBuffer:
                 self._losses.append(loss)
             else:
                 before, count = self._sums.get(loss.kind, (None, 0))
-                self._sums[loss.kind] = (_sum(before, loss, count), count + 1)
+                before = before or Loss(loss.kind, loss.start_ns, loss.end_ns)
+                detail = f"{count + 1} more losses in one"
+                self._sums[loss.kind] = (_sum(before, loss, detail), count + 1)
         if losses and self._since is None:
             self._since = now
 
@@ -67,6 +107,10 @@ class RunBuffer:
     def flush(self, final: bool = False) -> None:
         """Hand all rows to the uplink; `final` says that the run has nothing more."""
         told = [*self._losses, *(loss for loss, _ in self._sums.values() if loss)]
+        # At once that there is such a loss; how large it was in all when the run ends.
+        if self._cut is not None and (final or not self._has_told_cut):
+            told.append(self._cut)
+            self._cut, self._has_told_cut = None, True
         if told:
             self._tables["losses"].append(losses_table(self._node, told))
         parts = [
@@ -101,15 +145,13 @@ def losses_table(node: str, losses: Sequence[Loss]) -> pa.Table:
     )
 
 
-def _sum(before: Loss | None, loss: Loss, count: int) -> Loss:
-    """Return one loss for `count` that came before and another one of the same kind."""
-    if before is None:
-        before = Loss(loss.kind, loss.start_ns, loss.end_ns)
+def _sum(before: Loss, loss: Loss, detail: str) -> Loss:
+    """Return two losses of the same kind as one."""
     return Loss(
         loss.kind,
         min(before.start_ns, loss.start_ns),
         max(before.end_ns, loss.end_ns),
         before.packets + loss.packets,
         before.bytes + loss.bytes,
-        detail=f"{count + 1} more losses in one",
+        detail=detail,
     )

@@ -4,7 +4,7 @@
 A reader returns an Inner. Its ethertype is NO_ETHERTYPE when this is no tunnel: on the port of one
 may be any UDP datagram, so what is inside has to look like a packet.
 
-VXLAN: RFC 7348. Geneve: RFC 8926. GRE: RFC 2784, 2890. NVGRE: RFC 7637. ERSPAN:
+VXLAN: RFC 7348. Geneve: RFC 8926. GRE: RFC 2784, 2890; NVGRE, RFC 7637, is one. ERSPAN:
 draft-foschiano-erspan-03. IP in IP: RFC 2003, 4213, 2473. MPLS: RFC 3032; pseudo-wires: RFC 4385,
 4448. PPPoE: RFC 2516.
 """
@@ -37,7 +37,6 @@ from services.capture.networks import (
     GRE_KEY,
     IPIP,
     MPLS,
-    NVGRE,
     OVN,
     PPPOE,
     VXLAN,
@@ -55,7 +54,6 @@ VXLAN_HAS_ID = 0x08
 GENEVE_CLASS_OF_OVN = 0x0102
 GRE_CHECKSUM, GRE_ROUTING, GRE_KEY_PRESENT, GRE_SEQUENCE = 0x8000, 0x4000, 0x2000, 0x1000
 GRE_VERSION = 0x0007
-LARGEST_RESERVED_VSID = 0xFFF  # RFC 7637, 3.2: a key whose upper 24 bits are above is NVGRE's
 ERSPAN_SESSION = 0x03FF
 MPLS_LABEL_SIZE, MPLS_LAST, CONTROL_WORD_SIZE = 4, 0x100, 4
 MOST_LABELS = 8  # a stack has two or three
@@ -141,11 +139,8 @@ def read_gre(octets, position, end, network):
         return read_erspan(octets, inside, end, network, flags & GRE_SEQUENCE)
     if not flags & GRE_KEY_PRESENT:
         return Inner(ethertype, inside, end, with_tunnel(network, GRE, 0))
-    kind, number = GRE_KEY, read_u32(octets, key_at)
-    if ethertype == ETHERTYPE_ETHERNET and number >> 8 > LARGEST_RESERVED_VSID:
-        # The rest is a hash of the flow, which may differ between its directions.
-        kind, number = NVGRE, number >> 8
-    return Inner(ethertype, inside, end, with_tunnel(network, kind, number))
+    network = with_tunnel(network, GRE_KEY, read_u32(octets, key_at))
+    return Inner(ethertype, inside, end, network)
 
 
 @kernel

@@ -8,7 +8,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import grpc
@@ -17,6 +17,7 @@ from recorder.v1 import ingest_pb2, ingest_pb2_grpc
 from services.capture import outbox
 from services.capture.assignments import Assignment
 from services.capture.outbox import Outbox, Parts
+from services.capture.spool import Spool
 from services.runtime.channel import open_channel
 from services.runtime.logging import logger
 
@@ -67,18 +68,28 @@ class Uplink:
         memory_limit: int = 64 << 20,
         import_job: str = "",
         blocking: bool = False,
+        spool: Spool | None = None,
     ) -> None:
-        """`memory_limit` is in octets; above it send() drops the oldest batch, or waits."""
+        """`memory_limit` is in octets; above it batches are in the spool alone, when there is one.
+
+        Without, send() drops the oldest batch, or waits.
+        """
         self._address = address
         self._node = node
         self._node_ip = node_ip
         self._import_job = import_job
         self._blocking = blocking
-        self._agent_id = agent_id or _new_agent_id(node)
+        self._agent_id = agent_id or (spool.agent_id if spool else "") or _new_agent_id(node)
+        self._spool = spool
         self._changed = threading.Condition()
-        self._outbox = Outbox(node, memory_limit)
+        self._outbox = Outbox(node, memory_limit, spool=spool)
+        if spool is not None and spool.agent_id != self._agent_id:
+            spool.name(self._agent_id)
         self._assignments: tuple[Assignment, ...] = ()
         self._revision = 0
+        self._matched: dict[tuple[str, int], int] = {}
+        self._untold: set[tuple[str, int]] = set()  # keys of it that this session has yet to say
+        self._elsewhere: Mapping[tuple[str, int], int] = {}
         self._reconnects = 0
         self._stopping = False
         self._failure = ""
@@ -102,6 +113,11 @@ class Uplink:
         return self._revision
 
     @property
+    def elsewhere(self) -> Mapping[tuple[str, int], int]:
+        """How many calls have matched on other agents, by job and run, of runs with a limit()."""
+        return self._elsewhere
+
+    @property
     def counters(self) -> outbox.Counters:
         """What happened to batches so far."""
         return self._outbox.counters
@@ -110,6 +126,11 @@ class Uplink:
     def used_bytes(self) -> int:
         """Octets of batches that are not acknowledged."""
         return self._outbox.used_bytes
+
+    @property
+    def spool_bytes(self) -> int:
+        """Octets of the spool's files."""
+        return self._spool.used_bytes if self._spool else 0
 
     @property
     def reconnects(self) -> int:
@@ -159,6 +180,13 @@ class Uplink:
                     _log.warning("the scheduler is away or slow; the oldest batches are dropped")
             self._changed.notify_all()
 
+    def tell_matched(self, job: str, run: int, calls: int) -> None:
+        """Let other agents know how many calls of a run with a limit() have matched here."""
+        with self._changed:
+            self._matched[job, run] = calls
+            self._untold.add((job, run))
+            self._changed.notify_all()
+
     def flush(self, timeout: float) -> bool:
         """Wait until all is acknowledged; False when it is not within `timeout` seconds."""
         with self._changed:
@@ -196,7 +224,10 @@ class Uplink:
             _log.error(
                 "stopped before the scheduler had everything",
                 unacknowledged_bytes=self._outbox.used_bytes,
+                spooled_bytes=self._spool.used_bytes if self._spool else 0,
             )
+        if self._spool is not None:
+            self._spool.close()
 
     def _run(self) -> None:
         pause = FIRST_PAUSE_SECONDS
@@ -260,13 +291,21 @@ class Uplink:
             with self._changed:
                 request = None
                 while not session.over and not self._stopping:
-                    request = self._outbox.next() if session.welcomed else None
+                    request = self._next_request() if session.welcomed else None
                     if request is not None:
                         break
                     self._changed.wait()
                 if request is None:
                     return
             yield request
+
+    def _next_request(self) -> ingest_pb2.ConnectRequest | None:
+        """Counts before batches: other agents may be about to take more than the limit."""
+        if not self._untold:
+            return self._outbox.next()
+        job, run = key = self._untold.pop()
+        matched = ingest_pb2.Matched(job=job, run=run, calls=self._matched[key])
+        return ingest_pb2.ConnectRequest(matched=matched)
 
     def _take(self, session: _Session, response: ingest_pb2.ConnectResponse) -> None:
         kind = response.WhichOneof("message")
@@ -279,6 +318,14 @@ class Uplink:
             elif kind == "assignments":
                 self._assignments = tuple(_assignment(a) for a in response.assignments.assignments)
                 self._revision += 1
+                listed = {assignment.key for assignment in self._assignments}
+                for key in self._matched.keys() - listed:
+                    del self._matched[key]
+                    self._untold.discard(key)
+                self._elsewhere = {k: n for k, n in self._elsewhere.items() if k in listed}
+            elif kind == "matched":
+                matched = response.matched
+                self._elsewhere = {**self._elsewhere, (matched.job, matched.run): matched.calls}
             elif kind == "refusal":
                 self._outbox.counters.refused += 1
                 self._refusal = response.refusal.reason
@@ -296,11 +343,12 @@ class Uplink:
             welcome.last_sequence, welcome.window_bytes, welcome.max_batch_bytes
         )
         if not known:
-            self._outbox.begin_again()
             self._agent_id = _new_agent_id(self._node)
+            self._outbox.begin_again(self._agent_id)
             session.fruitful = True  # nothing is wrong with the scheduler: no need to wait
             raise _NumbersLostError
         session.welcomed = True
+        self._untold = set(self._matched)  # the scheduler may be another one
         self._failure = ""
         _log.info("connected to the scheduler", address=self._address, agent_id=self._agent_id)
 

@@ -16,6 +16,7 @@ from services.capture.assignments import ActiveRun, Assignment
 from services.capture.frames.batch import FRAME, FrameBatch
 from services.capture.matching import Matcher
 from services.capture.packetstore import choose, packets_table
+from services.capture.payloads import without_payloads
 
 BODY_LIMIT = 1024
 START_NS = 1_000_000_000
@@ -57,7 +58,7 @@ def warm_up(engine: Engine) -> None:
         engine.store.put(batch, streams)
         _keep(engine, matcher, run, calls)
         chosen = choose(batch, streams, np.flatnonzero(streams))
-        packets_table(chosen, engine.pipeline.stream_ids, "")
+        packets_table(without_payloads(chosen), engine.pipeline.stream_ids, "")
         seen = np.union1d(seen, streams)
     _keep(engine, matcher, run, engine.pipeline.end())
     engine.pipeline.earlier(seen)

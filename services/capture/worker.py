@@ -8,6 +8,8 @@ from services.capture.agent import Agent, new_engine_factory
 from services.capture.frames import CaptureError, FrameSource, open_capture
 from services.capture.frames.interfaces import is_one_interface, open_interfaces
 from services.capture.metrics import snapshot
+from services.capture.pcapfilter import Filtered, compile_filter
+from services.capture.spool import Spool
 from services.capture.uplink import Uplink
 from services.capture.warmup import warm_up
 from services.runtime.logging import logger
@@ -37,6 +39,8 @@ class Worker:
             settings.node_ip,
             settings.packet_memory,
             settings.body_limit,
+            settings.packet_disk,
+            settings.packet_folder,
             networks_apart=is_replay or is_one_interface(settings.interface),
         )
         if not is_replay:
@@ -52,6 +56,7 @@ class Worker:
             memory_limit=settings.uplink_memory,
             # A file can wait; frames on a wire do not.
             blocking=is_replay,
+            spool=_spool(settings),
         )
         self._agent = Agent(self.source, new_engine, self._uplink, settings.node, replay=is_replay)
         self._stop = threading.Event()
@@ -93,9 +98,17 @@ def open_source(settings: CaptureSettings, fanout_group: int | None = None) -> F
     """Open the file to replay, or else the interfaces. Raises CaptureError."""
     if settings.replay is not None:
         return open_capture(settings.replay)
-    return open_interfaces(
+    program = compile_filter(settings.bpf, settings.snaplen) if settings.bpf else None
+    source = open_interfaces(
         settings.interface,
         settings.ring_memory,
         snaplen=settings.snaplen,
         fanout_group=fanout_group,
     )
+    return source if program is None else Filtered(source, program)
+
+
+def _spool(settings: CaptureSettings) -> Spool | None:
+    if settings.spool is None or settings.replay is not None:
+        return None  # a file can be read again
+    return Spool(settings.spool, settings.spool_limit)

@@ -54,7 +54,7 @@ class Workers:
         self._count = settings.workers
         share = {
             name: getattr(settings, name) // self._count
-            for name in ("packet_memory", "uplink_memory")
+            for name in ("packet_memory", "packet_disk", "uplink_memory", "spool_limit")
         }
         self._settings = settings.model_copy(update=share)
         self._group = secrets.randbelow(1 << 16)
@@ -93,9 +93,13 @@ class Workers:
 
     def _start(self, number: int) -> _Child:
         told, teller = self._context.Pipe(duplex=False)
+        settings = self._settings
+        if settings.spool is not None:
+            spool = settings.spool / f"worker-{number}"
+            settings = settings.model_copy(update={"spool": spool})
         process = self._context.Process(
             target=_work,
-            args=(self._settings, self._group, teller, os.getpid()),
+            args=(settings, self._group, teller, os.getpid()),
             name=f"worker-{number}",
         )
         process.start()

@@ -13,7 +13,7 @@ import typer
 from recorder.v1 import query_pb2
 
 from services.cli import summary
-from services.cli.clients import QUERY, QueryAddress, query
+from services.cli.clients import QUERY, QueryAddress, check_address, query
 from services.cli.terminal import counted, new_app, print_table, printable, say
 
 app = new_app()
@@ -36,8 +36,13 @@ class Format(StrEnum):
 @app.command()
 def ask(
     text: Annotated[
-        str, typer.Argument(metavar="KFL", help='Statement with record("name"), in one argument.')
-    ],
+        str | None,
+        typer.Argument(
+            metavar="KFL",
+            help='Statement with record("name"), in one argument; without it a prompt opens.',
+            show_default=False,
+        ),
+    ] = None,
     limit: Annotated[
         int | None,
         typer.Option(
@@ -64,6 +69,21 @@ def ask(
         raise typer.BadParameter("--follow goes forward in time; leave out --latest.")
     if limit is None:
         limit = TABLE_ROWS if output is Format.TABLE and not follow else 0
+    if text is not None:
+        _answer(text, limit, follow, latest, output, address)
+        return
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise typer.BadParameter("Give a statement; the prompt needs a terminal.")
+    from services.cli import prompt
+
+    check_address(address, "--query-address")
+    prompt.ask(lambda typed: _answer(typed, limit, follow, latest, output, address), address)
+
+
+def _answer(
+    text: str, limit: int, follow: bool, latest: bool, output: Format, address: str
+) -> None:
+    """Ask the service and write what it answers. Raises CommandError."""
     request = query_pb2.QueryRequest(
         kfl=text,
         limit=limit,

@@ -128,8 +128,7 @@ def _violation(violation: Violation, kfl: str) -> str:
     if kfl and violation.field.rpartition(".")[2] == "kfl":
         from services.cli.statement import errors
 
-        # The service may know more than this client, such as which recordings there are.
-        shown = errors(kfl)
+        shown = errors(kfl, violation.description)
         if shown:
             return shown
     field = violation.field.rpartition(".")[2]

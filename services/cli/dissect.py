@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from services.cli.statement import Macros, compiled
 from services.cli.terminal import BAD_INPUT, CommandError, counted, new_app, printable, say
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def dissect(
         str, typer.Argument(metavar="FILE", help="pcap or pcapng, perhaps gzipped; - is stdin.")
     ],
     kfl: Annotated[str, typer.Option(metavar="KFL", help="Only calls that match this.")] = "",
+    macros: Macros = "",
     body_limit: Annotated[
         int,
         typer.Option(
@@ -61,9 +63,7 @@ def dissect(
         raise typer.BadParameter("a table is for the terminal; leave out -o, or use --output json.")
     chosen = None
     if kfl:
-        from services.cli import statement
-
-        chosen = statement.compiled(kfl)
+        chosen = compiled(kfl, macros)
 
     from services.capture.frames.batch import CaptureError
 
@@ -110,7 +110,7 @@ class _Tables:
         if not self._redactions:
             self.losses = yield from self._tables
             return
-        from services.query.redact import Redactions
+        from recordings.redaction import Redactions
 
         redactions = Redactions(self._redactions)
         while True:

@@ -20,6 +20,7 @@ from services.cli.terminal import (
     progress,
     say,
 )
+from services.runtime.errors import UserError
 
 app = new_app()
 
@@ -50,10 +51,6 @@ def import_capture(
     address: SchedulerAddress = SCHEDULER,
 ) -> None:
     """Put a capture file into a recording of its own."""
-    from services.cli import statement
-
-    if kfl:
-        statement.compiled(kfl)
     # Before the file is opened: a service that is not there is the more likely mistake.
     with scheduler(address) as stub:
         stub.ListJobs(jobs_pb2.ListJobsRequest(), timeout=CALL_SECONDS)
@@ -76,6 +73,13 @@ def import_capture(
             report = import_file(file, record, kfl, address, body_limit, show)
         except CaptureError as error:
             raise CommandError(str(error), BAD_INPUT) from None
+        except UserError as error:
+            from services.cli.statement import errors
+
+            wrong = errors(kfl, str(error))
+            if wrong:
+                raise CommandError(wrong, BAD_INPUT) from None
+            raise
     if output is Output.JSON:
         names = ("job", "run", "frames", "octets", "entries", "streams", "packets", "state")
         print_json({name: getattr(report, name) for name in (*names, "reason")})

@@ -233,6 +233,8 @@ def _facts(job: jobs_pb2.Job) -> Iterator[tuple[str, str]]:
     yield "name", printable(spec.name)
     yield "state", _standing(job)
     yield "kfl", printable(spec.kfl)
+    if job.expanded_kfl:
+        yield "records", printable(job.expanded_kfl)
     if spec.imported:
         yield "from", "a capture file"
     else:

@@ -1,7 +1,8 @@
-"""`recorder kfl`: check, explain and match statements, without any service."""
+"""`recorder kfl`: check, explain, complete and match statements, without any service."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from typing import Annotated, Any
@@ -9,8 +10,17 @@ from typing import Annotated, Any
 import typer
 
 import kfl
+from kfl import macros as words
 from services.cli import statement
-from services.cli.terminal import BAD_INPUT, CommandError, Output, new_app, print_json, say
+from services.cli.terminal import (
+    BAD_INPUT,
+    CommandError,
+    Output,
+    new_app,
+    print_json,
+    print_table,
+    say,
+)
 
 app = new_app(no_args_is_help=True, help="Check, explain and try out KFL statements.")
 
@@ -26,9 +36,10 @@ def check(
     output: Annotated[Output, typer.Option(help="Text for people, JSON for programs.")] = (
         Output.TABLE
     ),
+    macros: statement.Macros = "",
 ) -> None:
     """Say whether a statement can be used, and what is doubtful about it."""
-    found = kfl.check(text)
+    found = kfl.check(text, statement.read_macros(macros))
     wrong = any(diagnostic.is_error for diagnostic in found)
     if output is Output.JSON:
         print_json({"ok": not wrong, "diagnostics": [_as_json(item) for item in found]})
@@ -42,23 +53,22 @@ def check(
 
 
 @app.command()
-def explain(text: Text) -> None:
+def explain(text: Text, macros: statement.Macros = "") -> None:
     """Show how a statement is understood."""
-    found = statement.compiled(text)
-    for warning in found.warnings:
+    for warning in statement.compiled(text, macros).warnings:
         say(statement.show(text, warning))
-    print(found.explain().rstrip("\n"))
+    print(words.explain(text, statement.read_macros(macros)).rstrip("\n"))
 
 
 @app.command()
-def match(text: Text) -> None:
+def match(text: Text, macros: statement.Macros = "") -> None:
     """Copy those entries from stdin to stdout that match; one JSON object a line."""
-    found = statement.compiled(text)
+    found = statement.compiled(text, macros)
     for warning in found.warnings:
         say(statement.show(text, warning))
     redactions = None
     if found.redactions:
-        from services.query.redact import Redactions
+        from recordings.redaction import Redactions
 
         redactions = Redactions(found.redactions)
     remaining = found.limit
@@ -75,6 +85,37 @@ def match(text: Text) -> None:
         print(line.rstrip("\n"), flush=True)
         if remaining is not None:
             remaining -= 1
+
+
+@app.command()
+def complete(
+    text: Text,
+    caret: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Characters before the caret; all if not given."),
+    ] = None,
+    recording: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A name for record(); repeatable.")
+    ] = None,
+    output: Annotated[Output, typer.Option(help="Table for people, JSON for programs.")] = (
+        Output.TABLE
+    ),
+    macros: statement.Macros = "",
+) -> None:
+    """Show what can stand at a place of a statement, best first."""
+    if caret is not None and caret > len(text):
+        raise typer.BadParameter(f"--caret {caret} is behind the end: {len(text)} characters.")
+    found = kfl.complete(
+        text,
+        len(text) if caret is None else caret,
+        recordings=recording or (),
+        macros=statement.read_macros(macros),
+    )
+    if output is Output.JSON:
+        print_json(dataclasses.asdict(found))
+        return
+    rows = [(each.insert, each.kind, each.type, each.help) for each in found.candidates]
+    print_table(("INSERT", "KIND", "TYPE", "HELP"), rows)
 
 
 def _lines() -> Any:

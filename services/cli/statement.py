@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+import re
+from typing import Annotated
+
+import typer
+
 import kfl
 from services.cli.terminal import BAD_INPUT, CommandError
+from services.runtime import macros as words
+
+Macros = Annotated[
+    str,
+    typer.Option("--macros", envvar="RECORDER_MACROS", metavar="JSON|FILE", help=words.HELP),
+]
+
+_PLACE = re.compile(r"(?<!`, )line (\d{1,6}), column (\d{1,6}): ")
+"""Where a sentence about a place of the statement begins; not one of a place in a word."""
 
 
-def compiled(text: str) -> kfl.Filter:
+def read_macros(given: str) -> dict[str, str]:
+    """Return operators' words. Raises CommandError with all that is wrong with them."""
+    try:
+        return words.read(given)
+    except ValueError as error:
+        raise CommandError(f"--macros: {error}", BAD_INPUT) from None
+
+
+def compiled(text: str, macros: str = "") -> kfl.Filter:
     """Return the filter; a CommandError that shows what is wrong if there is none."""
     try:
-        return kfl.compile(text)
+        return kfl.compile(text, read_macros(macros))
     except kfl.KflError as error:
         raise CommandError(show(text, error.diagnostic()), BAD_INPUT) from None
 
@@ -19,9 +41,19 @@ def warnings(text: str) -> list[str]:
     return [show(text, found) for found in kfl.check(text) if not found.is_error]
 
 
-def errors(text: str) -> str:
-    """Return the errors in a statement, shown, or "" when this version finds none."""
-    return "\n".join(show(text, found) for found in kfl.check(text) if found.is_error)
+def errors(text: str, told: str) -> str:
+    """Return what a service has told about places of a statement, shown there; "" if nothing.
+
+    It may know more than this client: other recordings, operators' words.
+    """
+    before, *found = _PLACE.split(told)
+    if before:
+        return ""
+    places = zip(found[::3], found[1::3], found[2::3], strict=True)
+    return "\n".join(
+        show(text, kfl.Diagnostic(True, int(line), int(column), message.strip()))
+        for line, column, message in places
+    )
 
 
 def show(text: str, diagnostic: kfl.Diagnostic) -> str:

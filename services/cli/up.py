@@ -24,6 +24,7 @@ from services.cli.processes import (
     wait_until_ready,
     wait_until_serving,
 )
+from services.cli.statement import Macros, read_macros
 from services.cli.terminal import (
     FAILED,
     FINE,
@@ -33,6 +34,7 @@ from services.cli.terminal import (
     new_app,
     say,
 )
+from services.runtime.macros import written
 
 app = new_app()
 
@@ -53,6 +55,7 @@ class Plan:
     query: str
     interfaces: tuple[str, ...]
     capture: bool = True
+    macros: str = ""  # as `--macros` takes them
 
 
 @app.command()
@@ -87,6 +90,7 @@ def up(
     no_capture: Annotated[
         bool, typer.Option("--no-capture", help="Only scheduler and query, as for imports.")
     ] = False,
+    macros: Macros = "",
     demo: Annotated[
         bool, typer.Option("--demo", help="Make and record some HTTP and DNS traffic on loopback.")
     ] = False,
@@ -105,6 +109,7 @@ def up(
         _address(query, QUERY, "--query-address"),
         tuple(interface or (["lo"] if demo else ["any"])),
         not no_capture,
+        written(read_macros(macros)) if macros else "",
     )
     processes = Processes()
     code = FAILED
@@ -165,7 +170,7 @@ def serve_until_stopped(processes: Processes) -> int:
 def start_services(plan: Plan, processes: Processes) -> None:
     """Start scheduler and query, and wait until they serve."""
     services = (("scheduler", plan.scheduler), ("query", plan.query))
-    data = ("--data", str(plan.data))
+    data = ["--data", str(plan.data), *(("--macros", plan.macros) if plan.macros else ())]
     for name, address in services:
         process = Process(name, ("--listen", address, *data), _log(plan, name))
         with step(f"Starting {name}"):

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from kfl import Filter
-from recordings import entry, schema
+from recordings import entry, merging, schema
 from services.query.engine import FilesGoneError, Session
 from services.query.plan import FILE, ROW, Plan, Source, Window
 
@@ -47,11 +46,17 @@ def rows(session: Session, plan: Plan) -> Iterator[pa.Table]:
 def of_plan(session: Session, plan: Plan, filter: Filter, window: Window) -> Iterator[pa.Table]:
     """Yield the entries that match, as tables of ENTRIES and `record`. Raises EngineError."""
     for table in rows(session, plan):
-        found = table.drop_columns([FILE, ROW])
-        if not plan.is_exact:
+        if plan.is_exact:
+            yield table.drop_columns([FILE, ROW])
+        else:
             with session.working():
-                found = _matching(_within(found, window), filter)
-        yield found
+                found = matching(table, filter, window)
+            yield found
+
+
+def matching(table: pa.Table, filter: Filter, window: Window) -> pa.Table:
+    """Return those of the rows of a plan that match, as ENTRIES and `record`."""
+    return _matching(_within(table.drop_columns([FILE, ROW]), window), filter)
 
 
 def of_few(sources: Sequence[Source], filter: Filter, window: Window) -> Iterator[pa.Table]:
@@ -144,8 +149,7 @@ class _Nanoseconds:
                 times = self._tails[name][self._column]
             else:
                 try:
-                    with pq.ParquetFile(Path(name)) as file:
-                        times = file.read(columns=[self._column])[self._column]
+                    times = merging.read_column(Path(name), self._column)
                 except OSError as error:
                     raise FilesGoneError("A file of the recording could not be read.") from error
             # Two octets a row are little enough to keep for all files of an answer.

@@ -29,7 +29,9 @@ class App:
         self._engine = Engine(
             catalog.data, memory_limit_bytes=settings.memory_limit, threads=settings.threads
         )
-        self._service = QueryService(catalog, self._engine, settings.deadline_seconds)
+        self._service = QueryService(
+            catalog, self._engine, settings.deadline_seconds, settings.macros
+        )
         try:
             self.server = serve(settings.listen, add_to(self._service))
         except OSError:

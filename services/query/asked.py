@@ -1,5 +1,6 @@
 """What a request asks, read and checked. Called by query_rpc; a wrong request ends here."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,10 +38,12 @@ class Asked:
         return tuple(dict.fromkeys(self.filter.recordings()))
 
 
-def read_statement(text: str, context: grpc.ServicerContext, catalog: Catalog) -> kfl.Filter:
+def read_statement(
+    text: str, context: grpc.ServicerContext, catalog: Catalog, macros: Mapping[str, str]
+) -> kfl.Filter:
     """Return the filter of a statement that can be asked of recordings, or abort."""
     try:
-        statement = kfl.compile(text)
+        statement = kfl.compile(text, macros)
         names = statement.recordings()
     except kfl.KflError as error:
         refuse_statement(context, error)
@@ -52,10 +55,13 @@ def read_statement(text: str, context: grpc.ServicerContext, catalog: Catalog) -
 
 
 def read_request(
-    request: query_pb2.QueryRequest, context: grpc.ServicerContext, catalog: Catalog
+    request: query_pb2.QueryRequest,
+    context: grpc.ServicerContext,
+    catalog: Catalog,
+    macros: Mapping[str, str],
 ) -> Asked:
-    """Return what a request asks, or abort."""
-    statement = read_statement(request.kfl, context, catalog)
+    """Return what a request asks, or abort. `macros` are operators' words of KFL."""
+    statement = read_statement(request.kfl, context, catalog, macros)
     if request.limit > MAX_LIMIT:
         refuse(context, "limit", f"A limit is at most {MAX_LIMIT}; 0 means no limit of its own.")
     if request.follow and request.descending:

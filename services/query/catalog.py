@@ -61,6 +61,7 @@ class Opened:
     def source(self, table: str, window: Window = ALWAYS) -> Source:
         """Return the files of a table that may have rows in the window, and the journal's rows."""
         files: list[Path] = []
+        times: list[tuple[int, int]] = []
         tails: list[tuple[str, pa.Table]] = []
         rows = 0
         for run in self.taken.runs:
@@ -69,13 +70,14 @@ class Opened:
                     segment.min_time_ns, segment.max_time_ns
                 ):
                     files.append(run.folder / segment.file)
+                    times.append((segment.min_time_ns, segment.max_time_ns))
                     rows += segment.rows
             tail = run.tail(table)
             if tail.num_rows:
                 # In the order of texts behind the run's files, before those of the next run.
                 tails.append((f"{run.folder}/~tail", tail))
                 rows += tail.num_rows
-        return Source(self.name, tuple(files), tuple(tails), rows)
+        return Source(self.name, tuple(files), tuple(tails), rows, tuple(times))
 
 
 class Catalog:

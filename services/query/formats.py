@@ -8,7 +8,7 @@ import pyarrow as pa
 from recorder.v1 import query_pb2
 
 from recordings import entry, schema
-from services.query import redact
+from recordings.redaction import Redactions
 from services.runtime.channel import MAX_MESSAGE_BYTES
 
 ARROW_BYTES = 256 << 10
@@ -29,7 +29,7 @@ class Formatter:
             query_pb2.ENTRY_FORMAT_ARROW: self._arrow,
         }
         self._make = makers.get(format, self._object)
-        self._redactions = redact.Redactions(redactions)
+        self._redactions = Redactions(redactions)
         self.left_out = 0
         """Entries that are larger than a message may be."""
 

@@ -197,6 +197,11 @@ class CaptureSettings(ServiceSettings):
     workers: int = Field(
         1, ge=1, le=64, description="Processes that share the packets of this node, by flow."
     )
+    bpf: str = Field(
+        "",
+        description="Capture what this filter keeps, in the language of pcap-filter(7), instead of "
+        "what the jobs need. Takes libpcap.",
+    )
     snaplen: int = Field(
         262_144, ge=64, le=262_144, description="Octets captured of each frame; the rest is lost."
     )
@@ -206,6 +211,14 @@ class CaptureSettings(ServiceSettings):
     packet_memory: Octets = Field(
         256 << 20, ge=1 << 20, description="Memory for packets whose stream has not matched yet."
     )
+    packet_disk: Octets = Field(
+        0,
+        description="Keep these packets in a file of this size instead; it reaches back longer.",
+    )
+    packet_folder: Path = Field(
+        Path("/var/tmp"),  # noqa: S108 - the file has no name
+        description="Folder on a disk of this node for that file.",
+    )
     ring_memory: Octets = Field(
         64 << 20,
         ge=1 << 20,
@@ -213,6 +226,14 @@ class CaptureSettings(ServiceSettings):
     )
     uplink_memory: Octets = Field(
         64 << 20, ge=1 << 20, description="Memory for batches that the scheduler has yet to store."
+    )
+    spool: Path | None = Field(
+        None,
+        description="Folder on this node for batches that the scheduler has yet to store, so that "
+        "an agent that ends forgets none; memory alone if not given.",
+    )
+    spool_limit: Octets = Field(
+        1 << 30, ge=64 << 20, description="Most octets of that folder; then the oldest go."
     )
     body_limit: Octets = Field(
         2 << 20,  # the most that a job can ask for, so that jobs decide

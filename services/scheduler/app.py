@@ -17,6 +17,7 @@ from services.runtime.logging import logger
 from services.runtime.process import run_until_signal
 from services.runtime.server import serve
 from services.runtime.settings import SchedulerSettings
+from services.scheduler.compactor import Compactor
 from services.scheduler.ingest_rpc import IngestService
 from services.scheduler.jobs_rpc import JobsService
 from services.scheduler.jobstore import JobStore
@@ -51,17 +52,24 @@ class Scheduler:
         stack.callback(os.close, _lock(settings.data))
         store = JobStore(settings.data)
         stack.callback(store.close)
-        writer = Writer(settings.data, Quota(settings.storage_limit), clock)
+        quota = Quota(settings.storage_limit)
+        writer = Writer(settings.data, quota, clock)
         lifecycle = Lifecycle(settings.data, store, writer, clock)
         writer.on_full = lifecycle.run_full
         stack.callback(writer.stop)
         writer.start()
         stack.callback(lifecycle.stop)
         lifecycle.start()
+        compactor = Compactor(writer, quota, clock)
+        writer.merger = compactor
+        stack.callback(compactor.stop)
+        compactor.start()  # behind the lifecycle, which says which runs are open
         ingest = IngestService(writer, lifecycle)
 
+        jobs = JobsService(lifecycle, settings.macros)
+
         def add_services(server: grpc.Server) -> list[str]:
-            jobs_pb2_grpc.add_JobsServiceServicer_to_server(JobsService(lifecycle), server)
+            jobs_pb2_grpc.add_JobsServiceServicer_to_server(jobs, server)
             ingest_pb2_grpc.add_IngestServiceServicer_to_server(ingest, server)
             return [
                 jobs_pb2.DESCRIPTOR.services_by_name["JobsService"].full_name,

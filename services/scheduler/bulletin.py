@@ -44,7 +44,7 @@ def assigned(jobs: Iterable[Job], now: datetime) -> Iterator[Assignment]:
 
 
 def _assignment(job: Job, number: int, start: datetime, stop: datetime) -> Assignment:
-    return Assignment(job.name, number, job.spec.kfl, start, stop, job.spec.body_limit)
+    return Assignment(job.name, number, job.spec.recorded_kfl, start, stop, job.spec.body_limit)
 
 
 class Bulletin:
@@ -97,6 +97,11 @@ class Bulletin:
             if import_job:
                 return self._revision, [item for item in imports if item.job == import_job]
             return self._revision, list(wire)
+
+    def is_assigned(self, job: str, run: int) -> bool:
+        """Whether agents, or an importer, are to record this run now or soon."""
+        with self._change:
+            return any((a.job, a.run) == (job, run) for found in self._lists for a in found)
 
     def wait_for_list(self, revision: int, timeout: float) -> int:
         """Wait until the list is another than that of `revision`, at most `timeout` seconds."""

@@ -9,7 +9,7 @@ acknowledgements and refusals the other, in any order.
 import ipaddress
 import re
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -57,6 +57,15 @@ class Delivery:
 
     batch: Batch
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """How many calls of a run have matched: on the agent, or on all other agents."""
+
+    job: str
+    run: int
+    calls: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +128,10 @@ class Session:
         self._pending: OrderedDict[int, _Pending] = OrderedDict()
         self._pending_bytes = 0
         self._assigned: tuple[Assignment, ...] | None = None
+        self._matched: Mapping[tuple[str, int], int] = {}
 
-    def receive(self, message: Hello | Delivery) -> Hello | Batch:
-        """Take the agent's next message and return who it is, or a batch that is to be stored.
+    def receive(self, message: Hello | Delivery | Matched) -> Hello | Batch | Matched:
+        """Take the agent's next message and return who it is, a batch to be stored, or a count.
 
         Raises ProtocolError.
         """
@@ -134,7 +144,11 @@ class Session:
             self.hello = message
             return message
         if self.hello is None:
-            raise ProtocolError("The first message of a session must be a hello, not a batch.")
+            what = "a batch" if isinstance(message, Delivery) else "a count"
+            raise ProtocolError(f"The first message of a session must be a hello, not {what}.")
+        if isinstance(message, Matched):
+            self._check_job(message.job, "A count")
+            return message
         self._check_batch(message)
         self._sequence = message.batch.sequence
         self._pending[message.batch.sequence] = _Pending(message)
@@ -164,6 +178,17 @@ class Session:
             return None
         self._assigned = found
         return Assignments(revision, found)
+
+    def matched(self, elsewhere: Mapping[tuple[str, int], int]) -> list[Matched]:
+        """Return the counts of all other agents that the agent does not know yet."""
+        assert self.hello is not None
+        only = self.hello.import_job
+        found = {key: calls for key, calls in elsewhere.items() if not only or key[0] == only}
+        news = [
+            Matched(*k, calls) for k, calls in found.items() if self._matched.get(k, 0) != calls
+        ]
+        self._matched = found
+        return news
 
     def settle(self, outcome: Outcome) -> list[Refusal | Acknowledgement | Finished]:
         """Take what became of a batch; return what follows, in this order.
@@ -206,14 +231,17 @@ class Session:
                 f"Batch {batch.sequence} came after batch {self._sequence}; an agent's batches "
                 f"count without holes, so {self._sequence + 1} was to come."
             )
+        self._check_job(batch.job, f"Batch {batch.sequence}")
+
+    def _check_job(self, job: str, what: str) -> None:
         try:
-            names.check(batch.job)
+            names.check(job)
         except ValueError as error:
-            raise ProtocolError(f"Batch {batch.sequence} names no job: {error}") from None
+            raise ProtocolError(f"{what} names no job: {error}") from None
         assert self.hello is not None
-        if self.hello.import_job and batch.job != self.hello.import_job:
+        if self.hello.import_job and job != self.hello.import_job:
             raise ProtocolError(
-                f"Batch {batch.sequence} is for job {batch.job}, but the hello said that this "
+                f"{what} is for job {job}, but the hello said that this "
                 f"session imports into {self.hello.import_job}."
             )
 

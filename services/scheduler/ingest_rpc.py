@@ -7,7 +7,7 @@ answers and new assignments come through a queue to the one that sends.
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -25,6 +25,7 @@ from services.scheduler.ingest import (
     Delivery,
     Finished,
     Hello,
+    Matched,
     ProtocolError,
     Refusal,
     Session,
@@ -39,7 +40,10 @@ MOST_SESSIONS: Final = 960
 MEMORY_BYTES: Final = 256 << 20
 """Octets of all agents' batches that wait for the disk; beyond, agents are read more slowly."""
 WATCH_SECONDS: Final = 1.0
-"""How often the watch for new assignments looks whether it is to end."""
+"""How often the watches for new assignments and counts look whether they are to end."""
+MATCHES_SECONDS: Final = 0.02
+"""Between two times that all agents hear the counts of others: longer makes a limit() less exact,
+shorter costs more when many agents match at once."""
 
 
 class Lifecycle(Protocol):
@@ -60,6 +64,15 @@ class Lifecycle(Protocol):
     def agent_finished(self, agent_id: str, job: str, run: int) -> None:
         """Note that an agent has nothing more for a run."""
 
+    def agent_matched(self, agent_id: str, job: str, run: int, calls: int) -> None:
+        """Note how many calls of a run with a limit() have matched on an agent."""
+
+    def matched_elsewhere(self, agent_id: str) -> Mapping[tuple[str, int], int]:
+        """Return how many calls have matched on all other agents, by job and run."""
+
+    def wait_for_matches(self, version: int, timeout: float) -> int:
+        """Wait until agents have told other counts, at most `timeout` seconds."""
+
 
 @dataclass(frozen=True, slots=True)
 class _End:
@@ -73,11 +86,15 @@ class _Changed:
     """The list of assignments may have changed."""
 
 
+class _Counted:
+    """Calls may have matched on other agents."""
+
+
 class _Cancelled:
     """The writer has stopped before it answered a batch."""
 
 
-_Event = _End | _Changed | _Cancelled | Hello | Outcome
+_Event = _End | _Changed | _Counted | _Cancelled | Hello | Outcome
 
 
 class IngestService(ingest_pb2_grpc.IngestServiceServicer):
@@ -93,7 +110,7 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
         self._lock = threading.Lock()
         self._conversations: set[_Conversation] = set()
         self._is_closed = False
-        self._watch: threading.Thread | None = None
+        self._watches: list[threading.Thread] = []
 
     def Connect(  # noqa: N802 - the name is the protocol's
         self,
@@ -112,11 +129,13 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
                     "served at once.",
                 )
             self._conversations.add(conversation)
-            if self._watch is None:
-                self._watch = threading.Thread(
-                    target=self._watch_assignments, name="ingest-watch", daemon=True
-                )
-                self._watch.start()
+            if not self._watches:
+                self._watches = [
+                    threading.Thread(target=watch, name="ingest-watch", daemon=True)
+                    for watch in (self._watch_assignments, self._watch_matches)
+                ]
+                for thread in self._watches:
+                    thread.start()
         try:
             yield from conversation.hold(request_iterator, context)
         finally:
@@ -131,8 +150,8 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
             conversations = list(self._conversations)
         for conversation in conversations:
             conversation.stop()
-        if self._watch:
-            self._watch.join()
+        for thread in self._watches:
+            thread.join()
 
     def _watch_assignments(self) -> None:
         revision, _ = self._lifecycle.assignments()
@@ -141,10 +160,22 @@ class IngestService(ingest_pb2_grpc.IngestServiceServicer):
             if latest == revision:
                 continue
             revision = latest
-            with self._lock:
-                conversations = list(self._conversations)
-            for conversation in conversations:
-                conversation.tell(_Changed())
+            self._tell_all(_Changed())
+
+    def _watch_matches(self) -> None:
+        version = self._lifecycle.wait_for_matches(-1, 0.0)
+        while not self._is_closed:
+            latest = self._lifecycle.wait_for_matches(version, WATCH_SECONDS)
+            if latest != version:
+                version = latest
+                self._tell_all(_Counted())
+                time.sleep(MATCHES_SECONDS)
+
+    def _tell_all(self, event: _Changed | _Counted) -> None:
+        with self._lock:
+            conversations = list(self._conversations)
+        for conversation in conversations:
+            conversation.tell(event)
 
     def _supersede(self, fresh: "_Conversation", agent_id: str) -> None:
         """End an older session of the same agent: its connection broke, and nobody noticed."""
@@ -253,10 +284,20 @@ class _Conversation:
         self._supersede(self, event.agent_id)
         self._lifecycle.agent_connected(event.agent_id, event.node, event.import_job)
         yield _response(self._session.welcome(self._writer.last_sequence(event.agent_id)))
+        # First, so that a run whose limit was reached elsewhere does not begin here.
+        yield from self._answer(_Counted())
         yield from self._answer(_Changed())
 
-    def _answer(self, event: _Changed | Hello | Outcome) -> Iterator[ingest_pb2.ConnectResponse]:
+    def _answer(
+        self, event: _Changed | _Counted | Hello | Outcome
+    ) -> Iterator[ingest_pb2.ConnectResponse]:
         if isinstance(event, Hello):
+            return
+        if isinstance(event, _Counted):
+            elsewhere = self._lifecycle.matched_elsewhere(self.agent_id)
+            with self._changed:
+                news = self._session.matched(elsewhere)
+            yield from map(_response, news)
             return
         if isinstance(event, _Changed):
             assert self._session.hello is not None
@@ -313,7 +354,7 @@ class _Conversation:
                 return False
         with self._changed:
             if self._is_over or self._is_stopping:
-                received: Hello | Batch | None = None
+                received: Hello | Batch | Matched | None = None
             else:
                 try:
                     received = self._session.receive(message)
@@ -323,6 +364,10 @@ class _Conversation:
                     raise
         if isinstance(received, Hello):
             self.tell(received)
+        elif isinstance(received, Matched):
+            assert self._session.hello is not None
+            agent_id = self._session.hello.agent_id
+            self._lifecycle.agent_matched(agent_id, received.job, received.run, received.calls)
         elif received is not None:
             self._submit(received, size)
         elif isinstance(message, Delivery):
@@ -379,7 +424,7 @@ class _Memory:
             self._changed.notify_all()
 
 
-def _message(request: ingest_pb2.ConnectRequest) -> Hello | Delivery:
+def _message(request: ingest_pb2.ConnectRequest) -> Hello | Delivery | Matched:
     """Return a message of the protocol; ProtocolError for one that is none."""
     kind = request.WhichOneof("message")
     if kind == "hello":
@@ -392,6 +437,8 @@ def _message(request: ingest_pb2.ConnectRequest) -> Hello | Delivery:
             software_version=hello.software_version,
             import_job=hello.import_job,
         )
+    if kind == "matched":
+        return Matched(request.matched.job, request.matched.run, request.matched.calls)
     if kind != "batch":
         raise ProtocolError("A message holds neither a hello nor a batch.")
     batch = request.batch
@@ -410,7 +457,7 @@ def _message(request: ingest_pb2.ConnectRequest) -> Hello | Delivery:
 
 
 def _response(
-    answer: Welcome | Assignments | Acknowledgement | Refusal,
+    answer: Welcome | Assignments | Acknowledgement | Refusal | Matched,
 ) -> ingest_pb2.ConnectResponse:
     response = ingest_pb2.ConnectResponse()
     if isinstance(answer, Welcome):
@@ -419,6 +466,10 @@ def _response(
         response.welcome.max_batch_bytes = answer.max_batch_bytes
     elif isinstance(answer, Acknowledgement):
         response.acknowledgement.sequence = answer.sequence
+    elif isinstance(answer, Matched):
+        response.matched.job = answer.job
+        response.matched.run = answer.run
+        response.matched.calls = answer.calls
     elif isinstance(answer, Refusal):
         response.refusal.sequence = answer.sequence
         response.refusal.reason = answer.reason

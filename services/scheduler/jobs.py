@@ -76,6 +76,12 @@ class Spec:
     expiration_minutes: int
     body_limit: int  # octets
     imported: bool
+    expanded_kfl: str = ""  # with operators' words put in; "" when there are none in it
+
+    @property
+    def recorded_kfl(self) -> str:
+        """What agents record by: what operators' words mean later does not change it."""
+        return self.expanded_kfl or self.kfl
 
     @property
     def duration(self) -> timedelta:

@@ -4,7 +4,8 @@ The only file of the scheduler that knows the messages of jobs.proto. A wrong re
 with every field that is wrong, and changes nothing.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import NoReturn
 
@@ -13,6 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from recorder.v1 import jobs_pb2, jobs_pb2_grpc
 
 import kfl
+from kfl.macros import expand
 from recordings import names
 from services.runtime import errors
 from services.runtime.errors import Violation
@@ -45,17 +47,22 @@ COUNTS_SECONDS = 1.0
 """How often a watcher learns of new counts of a run that records; states it learns at once."""
 
 
+NO_MACROS: Mapping[str, str] = {}
+
+
 class JobsService(jobs_pb2_grpc.JobsServiceServicer):
     """Answers for one Lifecycle."""
 
-    def __init__(self, lifecycle: Lifecycle) -> None:
+    def __init__(self, lifecycle: Lifecycle, macros: Mapping[str, str] = NO_MACROS) -> None:
+        """`macros` are operators' words of KFL."""
         self._lifecycle = lifecycle
+        self._macros = macros
 
     def CreateJob(  # noqa: N802 - gRPC's names
         self, request: jobs_pb2.CreateJobRequest, context: grpc.ServicerContext
     ) -> jobs_pb2.CreateJobResponse:
         """Add a job; with every default filled in, it is part of the answer."""
-        spec = read_spec(request.spec)
+        spec = read_spec(request.spec, self._macros)
         if not isinstance(spec, Spec):
             errors.invalid_argument(context, spec)
         try:
@@ -163,6 +170,7 @@ class JobsService(jobs_pb2_grpc.JobsServiceServicer):
             state=jobs_pb2.JobState.ValueType(job.state),
             reason=job.reason,
             create_time=_timestamp(job.create_time),
+            expanded_kfl=spec.expanded_kfl,
             runs=[_run_message(job, run) for run in job.runs],
         )
         for start in timetable.next_starts(job, self._lifecycle.now(), 1):
@@ -170,7 +178,9 @@ class JobsService(jobs_pb2_grpc.JobsServiceServicer):
         return message
 
 
-def read_spec(message: jobs_pb2.JobSpec) -> Spec | list[Violation]:
+def read_spec(
+    message: jobs_pb2.JobSpec, macros: Mapping[str, str] = NO_MACROS
+) -> Spec | list[Violation]:
     """Return what was asked for with its defaults, or all that is wrong with it."""
     wrong: list[Violation] = []
 
@@ -187,7 +197,7 @@ def read_spec(message: jobs_pb2.JobSpec) -> Spec | list[Violation]:
 
     text = message.kfl if message.kfl.strip() else DEFAULT_KFL
     check("name", lambda: names.check(message.name))
-    check("kfl", lambda: _check_filter(text))
+    check("kfl", lambda: _check_filter(text, macros))
     if message.start_time:
         check("start_time", lambda: timetable.parse_start(message.start_time))
     spec = Spec(
@@ -216,7 +226,10 @@ def read_spec(message: jobs_pb2.JobSpec) -> Spec | list[Violation]:
     if spec.imported and spec.daily_iterations != 1:
         sentence = "An imported job has one run; leave the number of days unset."
         wrong.append(Violation("spec.daily_iterations", sentence))
-    return wrong or spec
+    if wrong:
+        return wrong
+    expanded = expand(text, macros)
+    return spec if expanded == text else replace(spec, expanded_kfl=expanded)
 
 
 def _within(value: int, least: int, most: int, unit: str) -> None:
@@ -224,15 +237,15 @@ def _within(value: int, least: int, most: int, unit: str) -> None:
         raise ValueError(f"{value} is out of range: {least} to {most} {unit}.")
 
 
-def _check_filter(text: str) -> None:
+def _check_filter(text: str, macros: Mapping[str, str]) -> None:
     """Raise ValueError with all that is wrong with a job's filter."""
-    found = [diagnostic for diagnostic in kfl.check(text) if diagnostic.is_error]
+    found = [diagnostic for diagnostic in kfl.check(text, macros) if diagnostic.is_error]
     if found:
         sentences = (
             f"line {d.line}, column {d.column}: {d.message} {d.suggestion}".strip() for d in found
         )
         raise ValueError(" ".join(sentences))
-    if not kfl.compile(text).needs_live:
+    if not kfl.compile(expand(text, macros)).needs_live:  # as agents will
         raise ValueError(
             "This asks only what is recorded already, because of record(); a job records live "
             "traffic. Leave record() out, or ask the query service."

@@ -81,6 +81,7 @@ JOBS = sa.Table(
     sa.Column("change_time", _Time, nullable=False),
     sa.Column("first_start", _Time, nullable=False),
     sa.Column("planned", sa.Integer, nullable=False),
+    sa.Column("expanded_kfl", sa.String, nullable=False),
 )
 
 RUNS = sa.Table(

@@ -33,6 +33,7 @@ from services.scheduler.jobs import (
     with_run,
 )
 from services.scheduler.jobstore import WHOLE_JOB, JobStore, NameTakenError
+from services.scheduler.matches import Matches
 from services.scheduler.runs import KEPT_AFTER_EXPIRY, PREPARE_LEAD, Runs, spoken
 from services.scheduler.writer import Writer
 
@@ -68,7 +69,8 @@ class Lifecycle:
         self._removals_pending = False
         self._failing = False
         self._deliveries = Deliveries()
-        self._runs = Runs(writer, self._deliveries)
+        self._matches = Matches()
+        self._runs = Runs(writer, self._deliveries, self._matches)
         self._full: queue.SimpleQueue[tuple[str, int, str]] = queue.SimpleQueue()
         self._bulletin = Bulletin()
         self._wake = threading.Event()
@@ -232,6 +234,19 @@ class Lifecycle:
         if found is not None and found.is_recording:
             self._deliveries.finished(agent_id, job, run)
             self._wake.set()
+
+    def agent_matched(self, agent_id: str, job: str, run: int, calls: int) -> None:
+        """Note how many calls have matched on an agent, of a run with a limit()."""
+        if self._bulletin.is_assigned(job, run):
+            self._matches.told(agent_id, job, run, calls)
+
+    def matched_elsewhere(self, agent_id: str) -> dict[tuple[str, int], int]:
+        """Return how many calls have matched on all other agents, by job and run."""
+        return self._matches.elsewhere(agent_id)
+
+    def wait_for_matches(self, version: int, timeout: float) -> int:
+        """Wait until agents have told other counts than at `version`, at most `timeout` seconds."""
+        return self._matches.wait(version, timeout)
 
     def run_full(self, job: str, run: int, reason: str) -> None:
         """End a run and its job, because nothing more may be stored; reason is a sentence."""

@@ -80,10 +80,13 @@ class Quota:
         with self._lock:
             return self._used
 
-    def reserve(self, octets: int) -> bool:
-        """Reserve octets; False, and nothing is reserved, when the limit would be exceeded."""
+    def reserve(self, octets: int, spare: int = 0) -> bool:
+        """Reserve octets; False, and nothing is reserved, when the limit would be exceeded.
+
+        That many octets are to be left as `spare` for others.
+        """
         with self._lock:
-            if self.limit is not None and self._used + octets > self.limit:
+            if self.limit is not None and self._used + octets + spare > self.limit:
                 return False
             self._used += octets
             return True
@@ -102,3 +105,23 @@ class Quota:
         """Say that the limit was reached."""
         assert self.limit is not None
         return f"The storage limit of {spoken(self.limit)} for all recordings is reached."
+
+
+class Budget:
+    """Lets a file take what was reserved for it, and more only while the quota has it."""
+
+    def __init__(self, quota: Quota, octets: int) -> None:
+        """`octets` are reserved already."""
+        self._quota = quota
+        self._left = octets
+        self.extra = 0
+        """Octets reserved since."""
+
+    def allow(self, octets: int) -> None:
+        """Take octets; StorageFullError when there are no more."""
+        if octets > self._left:
+            if not self._quota.reserve(octets):
+                raise StorageFullError(self._quota.sentence())
+            self.extra += octets
+            self._left += octets
+        self._left -= octets

@@ -59,6 +59,10 @@ class Roller:
         """Turn a run's closed journals into segments; a failure is logged and the journal stays."""
         return self.do(lambda: self._roll(run))
 
+    def drop_retired(self, run: RunFiles, before_ns: int | None = None) -> "Future[None]":
+        """Remove segments that were merged before then (None: all); a failure is logged."""
+        return self.do(lambda: self._drop_retired(run, before_ns))
+
     def do(self, function: Callable[[], None]) -> "Future[None]":
         """Do something else, in its turn; the future has its exception."""
         future: Future[None] = Future()
@@ -84,6 +88,14 @@ class Roller:
                 future.set_exception(error)
             if is_idle:
                 self.on_idle()
+
+    def _drop_retired(self, run: RunFiles, before_ns: int | None) -> None:
+        try:
+            run.drop_retired(before_ns)
+        except (OSError, ValueError) as error:
+            self._log.error(
+                "merged segments not removed", job=run.job, run=run.run, error=str(error)
+            )
 
     def _roll(self, run: RunFiles) -> None:
         for tail in run.closed():

@@ -1,12 +1,13 @@
 """The files of one run and the octets that they may take. The writer calls it.
 
 Two threads work on a run: the writer's appends and rotates the journal; the roller's turns closed
-journals into segments and publishes them. What both look at is changed under `lock`.
+journals into segments and publishes them, and what the compactor has merged. What both look at is
+changed under `lock`.
 """
 
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -15,12 +16,12 @@ import pyarrow as pa
 
 from recordings import journal, layout, segments
 from recordings.journal import Encoded, Journal, JournalRecord
-from recordings.manifest import AgentMark, Manifest
+from recordings.manifest import AgentMark, Manifest, Retired
 from recordings.schema import LOSSES, TABLES
 from recordings.segments import Segment
 from services.runtime.logging import logger
 from services.scheduler.batches import NO_ROWS, Checked, Rows, count
-from services.scheduler.quota import Quota, StorageFullError, on_disk
+from services.scheduler.quota import Budget, Quota, StorageFullError, on_disk
 
 SELF: Final = ":scheduler"
 """The agent in records that the scheduler makes; no agent can have a colon in its name."""
@@ -77,10 +78,7 @@ class RunFiles:
         """What load() found of each agent: up to where it is settled, and numbers in journals."""
         self.nodes = set(manifest.nodes)
         self._quota = quota
-        self._manifest_bytes = len(manifest.encode())
-        self._segment_bytes = sum(segment.bytes for segment in manifest.segments)
-        self._segment_disk = sum(on_disk(segment.bytes) for segment in manifest.segments)
-        self._segment_files = len(manifest.segments)
+        self._measure(manifest, len(manifest.encode()))
         self._is_shelved = False
         self._next = manifest.journal
         self._held = 0
@@ -89,7 +87,7 @@ class RunFiles:
     def create(cls, folder: Path, quota: Quota, manifest: Manifest) -> "RunFiles":
         """Make the folder and manifest of a new run; StorageFullError, or another OSError."""
         run = cls(folder, quota, manifest)
-        run._reserve(run._needed())
+        run._reserve()
         try:
             folder.mkdir(parents=True, exist_ok=True)
             manifest.save(folder)
@@ -113,10 +111,10 @@ class RunFiles:
         for number in numbers:
             journal.read(layout.journal(folder, number), limit=1)  # raises for a later version
         run = cls(folder, quota, manifest)
-        run._sweep({segment.file for segment in manifest.segments})
+        run._sweep({*(s.file for s in manifest.segments), *(r.file for r in manifest.retired)})
         for number in layout.journals(folder):
             run._take_up(number, journal.scan(layout.journal(folder, number)))
-        run._next = max([manifest.journal, *(number + 1 for number in numbers)])
+        run._next = max([manifest.journal, *(tail.number + 1 for tail in run.tails)])
         run._held = run._needed()
         quota.adopt(run._held)
         return run
@@ -128,7 +126,7 @@ class RunFiles:
         extra = batch.segment_bytes
         if agent not in self.last:
             extra += NEW_AGENT_BYTES
-        self._reserve(self._needed(batch.record.size, extra, self.journal is None) - self._held)
+        self._reserve(batch.record.size, extra, is_new=self.journal is None)
         self._append(batch.record, settled, batch.rows, extra, now)
         self.last[agent] = batch.sequence
         self.nodes.add(node)
@@ -194,7 +192,7 @@ class RunFiles:
         batches = _by_table(scan.records)
         batches["losses"] += [*self.owed, *_damage_rows(path, scan, batches, time_ns)]
         owed = len(self.owed)
-        budget = _Budget(self._quota, tail.segment_bytes + JOURNAL_OVERHEAD_BYTES)
+        budget = Budget(self._quota, tail.segment_bytes + JOURNAL_OVERHEAD_BYTES)
         written: list[Segment] = []
         try:
             for table, rows in batches.items():
@@ -211,17 +209,56 @@ class RunFiles:
             raise
         with self.lock:
             self.manifest = fresh
-            self._manifest_bytes = size
-            self._segment_bytes += sum(segment.bytes for segment in written)
-            self._segment_disk += sum(on_disk(segment.bytes) for segment in written)
-            self._segment_files += len(written)
+            self._measure(fresh, size)
             self.tails.remove(tail)
             del self.owed[:owed]
         path.unlink(missing_ok=True)
         with self.lock:
-            needed = self._needed()
-            self._quota.release(self._held + budget.extra - needed)
-            self._held = needed
+            self._settle(budget.extra)
+
+    def publish_merged(
+        self, old: Sequence[Segment], merged: Segment, reserved: int, time_ns: int
+    ) -> None:
+        """Publish a segment that has the rows of `old`, which readers may need for a while yet.
+
+        `reserved` are its octets in the quota. Raises OSError and ValueError, and changes nothing
+        then.
+        """
+        if self.is_deleted:
+            raise FileNotFoundError(f"{self.folder} was deleted")
+        current = self.whole()
+        gone = {segment.file for segment in old}
+        kept = [segment for segment in current.segments if segment.file not in gone]
+        if len(kept) + len(old) != len(current.segments):
+            raise ValueError(f"{self.folder} does not list what was merged any more")
+        # In the order of arrival; only the order within a table has a meaning.
+        kept.insert(current.segments.index(old[0]), merged)
+        retired = (Retired(segment.file, segment.bytes, time_ns) for segment in old)
+        self._publish(
+            replace(current, segments=tuple(kept), retired=(*current.retired, *retired)), reserved
+        )
+
+    def drop_retired(self, before_ns: int | None = None) -> None:
+        """Remove segments that were merged before then (None: all). Raises OSError."""
+        if self.is_deleted:
+            return
+        kept = tuple(r for r in self.manifest.retired if not _is_before(r, before_ns))
+        for gone in set(self.manifest.retired) - set(kept):
+            (self.folder / gone.file).unlink(missing_ok=True)
+        # What is gone is not counted any more, also when the manifest cannot be written now.
+        fresh = replace(self.whole(), retired=kept)
+        with self.lock:
+            self.manifest = replace(self.manifest, retired=kept)
+            self._measure(fresh, self._manifest_bytes)
+            self._settle(0)
+        self._publish(fresh, 0)
+
+    def _publish(self, fresh: Manifest, reserved: int) -> None:
+        size = fresh.save(self.folder)
+        with self.lock:
+            self.manifest = replace(fresh, segments=()) if self._is_shelved else fresh
+            self._measure(fresh, size)
+            self._settle(reserved)
 
     def _after(
         self,
@@ -264,7 +301,8 @@ class RunFiles:
         """Take the list of segments up again. Raises OSError, ManifestError."""
         with self.lock:
             if self._is_shelved:
-                self.manifest = Manifest.load(self.folder)
+                loaded = Manifest.load(self.folder)
+                self.manifest = replace(loaded, retired=self.manifest.retired)
                 self._is_shelved = False
             self.is_open = True
 
@@ -275,6 +313,22 @@ class RunFiles:
             self._held = 0
 
     # ---- any thread
+
+    @property
+    def segments(self) -> int:
+        """How many segments there are, those that were merged away included."""
+        return self._listed_files
+
+    def has_retired(self, before_ns: int | None = None) -> bool:
+        """Tell whether there is something for drop_retired()."""
+        return any(_is_before(gone, before_ns) for gone in self.manifest.retired)
+
+    def whole(self) -> Manifest:
+        """Return the manifest with all segments. Raises OSError, ManifestError."""
+        with self.lock:
+            if not self._is_shelved:
+                return self.manifest
+            return replace(Manifest.load(self.folder), retired=self.manifest.retired)
 
     def rows(self) -> Rows:
         """Return how much is stored, journals included."""
@@ -304,8 +358,8 @@ class RunFiles:
     def _needed(self, more: int = 0, bound: int = 0, is_new: bool = False) -> int:
         """Return what the run may take on disk, with a record more or without."""
         octets = 0 if self.full else HEADROOM_BYTES
-        octets += 2 * on_disk(1) + on_disk(FOLDER_ENTRY_BYTES * self._segment_files)
-        octets += 2 * on_disk(self._manifest_bytes) + self._segment_disk
+        octets += 2 * on_disk(1) + on_disk(FOLDER_ENTRY_BYTES * self._listed_files)
+        octets += 2 * on_disk(self._manifest_bytes) + self._listed_disk
         for tail in self.tails:
             octets += on_disk(tail.size) + tail.segment_bytes + JOURNAL_OVERHEAD_BYTES
         if is_new:
@@ -315,11 +369,30 @@ class RunFiles:
             octets += on_disk(size + more) - on_disk(size) + bound
         return octets
 
-    def _reserve(self, octets: int) -> None:
-        if octets > 0:
-            if not self._quota.reserve(octets):
-                raise StorageFullError(self._quota.sentence())
-            self._held += octets
+    def _reserve(self, more: int = 0, bound: int = 0, *, is_new: bool = False) -> None:
+        with self.lock:
+            octets = self._needed(more, bound, is_new) - self._held
+            if octets > 0:
+                if not self._quota.reserve(octets):
+                    raise StorageFullError(self._quota.sentence())
+                self._held += octets
+
+    def _settle(self, reserved: int) -> None:
+        """Take over what was reserved for files that are there now; give back what is not needed.
+
+        Under `lock`.
+        """
+        needed = self._needed()
+        self._quota.release(self._held + reserved - needed)
+        self._held = needed
+
+    def _measure(self, manifest: Manifest, size: int) -> None:
+        """Learn what a manifest of `size` octets, and what it lists, take on disk."""
+        listed = [s.bytes for s in manifest.segments] + [r.bytes for r in manifest.retired]
+        self._manifest_bytes = size
+        self._segment_bytes = sum(segment.bytes for segment in manifest.segments)
+        self._listed_disk = sum(map(on_disk, listed))
+        self._listed_files = len(listed)
 
     # ---- after a crash
 
@@ -375,21 +448,8 @@ class RunFiles:
                 tail.segment_bytes += max(0, sum(b.nbytes for b in batches) - len(part.octets))
 
 
-class _Budget:
-    """Lets segments take what was reserved for them, and more only while the quota has it."""
-
-    def __init__(self, quota: Quota, octets: int) -> None:
-        self._quota = quota
-        self._left = octets
-        self.extra = 0
-
-    def allow(self, octets: int) -> None:
-        if octets > self._left:
-            if not self._quota.reserve(octets):
-                raise StorageFullError(self._quota.sentence())
-            self.extra += octets
-            self._left += octets
-        self._left -= octets
+def _is_before(gone: Retired, before_ns: int | None) -> bool:
+    return before_ns is None or gone.since_ns < before_ns
 
 
 def _by_table(records: Iterable[JournalRecord]) -> dict[str, list[pa.RecordBatch]]:

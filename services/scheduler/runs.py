@@ -19,6 +19,7 @@ from services.scheduler.jobs import (
     move_run,
     with_run,
 )
+from services.scheduler.matches import Matches
 from services.scheduler.quota import StorageFullError
 from services.scheduler.writer import RunTotals, Writer
 
@@ -35,9 +36,10 @@ _log = logger(__name__)
 class Runs:
     """The runs that are open on the writer, and what is known about each."""
 
-    def __init__(self, writer: Writer, deliveries: Deliveries) -> None:
+    def __init__(self, writer: Writer, deliveries: Deliveries, matches: Matches) -> None:
         self._writer = writer
         self._deliveries = deliveries
+        self._matches = matches
         self._open: set[tuple[str, int]] = set()  # take data: prepared, recording, or at their end
         self._resumed: dict[tuple[str, int], datetime] = {}  # runs that a restart interrupted
 
@@ -82,6 +84,8 @@ class Runs:
             self.forget(job.name, run.number)
             job = with_run(job, replace(run, end_time=min(run.end_time, now)))
             return move_run(job, run.number, JobState.FAILED, reason)
+        streams = self._writer.totals(job.name, run.number).streams
+        self._matches.resume(job.name, run.number, streams)
         return job
 
     def ending(self, job: Job, run: Run, now: datetime) -> tuple[JobState, str | None] | None:
@@ -148,6 +152,7 @@ class Runs:
         self._open.discard((name, number))
         self._resumed.pop((name, number), None)
         self._deliveries.forget(name, number)
+        self._matches.forget(name, number)
 
     def forget_job(self, name: str) -> None:
         """Drop what is known about all runs of a job that was deleted."""
@@ -164,7 +169,7 @@ class Runs:
 
     def _take_data(self, job: Job, number: int) -> None:
         if (job.name, number) not in self._open:
-            self._writer.open_run(job.name, number, job.spec.kfl)
+            self._writer.open_run(job.name, number, job.spec.recorded_kfl)
             self._open.add((job.name, number))
 
     def _with_counts(self, name: str, run: Run) -> Run:

@@ -70,6 +70,17 @@ class Clock(Protocol):
         """Return seconds that never go back."""
 
 
+class Merger(Protocol):
+    """What the writer knows of the compactor: it may hold octets that a run needs."""
+
+    @property
+    def is_merging(self) -> bool:
+        """Whether octets are reserved for a merge."""
+
+    def make_way(self) -> None:
+        """Give up the merge that is under way, and return when its octets are given back."""
+
+
 @dataclass(slots=True)
 class _Offer:
     """A checked batch on its way."""
@@ -101,6 +112,8 @@ class Writer:
         self.on_full = on_full
         """Called on the writer's thread when a run is ended for want of room: job, run, sentence.
         It must not wait for the writer."""
+        self.merger: Merger | None = None
+        """Who merges segments, if anyone does."""
         self._data = data
         self._root = layout.root(data)
         self._quota = quota
@@ -188,6 +201,15 @@ class Writer:
         """Remove all that one run of a job has stored. Raises OSError."""
         folder = layout.run(self._data, job, run)
         self._delete(folder, lambda key: key == (job, run))
+
+    def runs(self) -> list[RunFiles]:
+        """Return all runs on disk, for the compactor."""
+        return list(self._runs.values())
+
+    @property
+    def roller(self) -> Roller:
+        """The thread that publishes manifests."""
+        return self._roller
 
     def submit(self, agent_id: str, node: str, batch: Batch) -> "Future[Outcome]":
         """Offer a batch. The future is done once it is on disk, or refused; it never raises for
@@ -343,8 +365,13 @@ class Writer:
         return Refused(offer.sequence, run.full)
 
     def _make_room(self) -> bool:
-        """Turn journals into segments, if that is worth it; False when no room can come of it."""
+        """Let go of what was merged away, then turn journals into segments, if that is worth it.
+
+        False when no room can come of it.
+        """
         if self._roller.is_busy:
+            return True
+        if self._let_go():
             return True
         limit = self._quota.limit or 0
         candidates = [run for run in self._runs.values() if _can_shrink(run)]
@@ -355,8 +382,18 @@ class Writer:
             self._rotate(run)
         return True
 
+    def _let_go(self) -> "list[Future[None]]":
+        """Give up what compaction holds: an answer can be asked for again, traffic cannot."""
+        let_go = []
+        if self.merger and self.merger.is_merging:
+            let_go.append(self._roller.do(self.merger.make_way))
+        return let_go + [
+            self._roller.drop_retired(run) for run in self._runs.values() if run.has_retired()
+        ]
+
     def _roll_all(self) -> "list[Future[None]]":
-        return [self._rotate(run) for run in self._runs.values() if _can_shrink(run)]
+        shrinking = [self._rotate(run) for run in self._runs.values() if _can_shrink(run)]
+        return self._let_go() + shrinking
 
     def _unpark(self) -> None:
         """Try again what waited for room."""

@@ -7,7 +7,13 @@ import re
 import pytest
 import yaml
 
-from services.runtime.settings import CaptureSettings, QuerySettings, SchedulerSettings, octets
+from services.runtime.settings import (
+    CaptureSettings,
+    QuerySettings,
+    SchedulerSettings,
+    load,
+    octets,
+)
 from tests.chart.rendered import CHART, Object, environment, pod, render, tap, volume
 from tests.chart.rendered import octets as quantity
 
@@ -243,6 +249,8 @@ def test_values_that_do_nothing_are_accepted_and_named() -> None:
         (tap(resources={"hub": {"limits": {"cpu": "x"}}}), "/hub/limits/cpu", "does not match"),
         (tap(capture={"interfaces": []}), "/tap/capture/interfaces", "want 1"),
         (tap(capture={"interfaces": ["a,b"]}), "/tap/capture/interfaces/0", "does not match"),
+        (tap(customMacros={"a b": "dns"}), "/tap/customMacros", "'a b' not allowed"),
+        (tap(customMacros={"a": 1}), "/tap/customMacros/a", "want string"),
         (tap(labels={"a": 1}), "/tap/labels/a", "want string"),
         (tap(tolerations={"hub": {}}), "/tap/tolerations/hub", "want array"),
         ({"logLevel": "loud"}, "/logLevel", "'warning'"),
@@ -285,3 +293,27 @@ def test_a_size_out_of_range_is_refused_with_a_sentence(values: Object, sentence
     with pytest.raises(helm_python.HelmError) as refused:
         render(values)
     assert sentence in str(refused.value)
+
+
+# Operators' words
+
+
+def macros_of(values: Object | None = None) -> list[dict[str, str]]:
+    """What scheduler and query service make of their environment, as the kubelet gives it."""
+    containers = render(values or {}).containers
+    assert "RECORDER_MACROS" not in environment(containers["capture"])
+    return [
+        load(
+            model, {"macros": environment(containers[name])["RECORDER_MACROS"].replace("$$", "$")}
+        ).macros
+        for name, model in (("scheduler", SchedulerSettings), ("query", QuerySettings))
+    ]
+
+
+def test_words_reach_scheduler_and_query() -> None:
+    https = {"https": "tls and (http or http2)"}
+    assert macros_of() == [https, https]
+    mine = {"odd": 'path == r"^/a&b<(c|d)$" or url.contains("$(RECORDER_DATA) \'x\'")'}
+    both = https | mine
+    assert macros_of(tap(customMacros=mine)) == [both, both]
+    assert macros_of(tap(customMacros={"https": None})) == [{}, {}]

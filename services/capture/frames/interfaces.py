@@ -20,7 +20,7 @@ from services.capture.frames.afpacket import (
     Counts,
     Instruction,
 )
-from services.capture.frames.batch import FRAME, CaptureError, FrameBatch, FrameSource, Loss
+from services.capture.frames.batch import FRAME, CaptureError, FrameBatch, Loss
 from services.capture.frames.walk import LARGEST_FRAME
 from services.runtime.logging import logger
 
@@ -154,7 +154,7 @@ def open_interfaces(
     *,
     snaplen: int = LARGEST_FRAME,
     fanout_group: int | None = None,
-) -> FrameSource:
+) -> AfPacket | Interfaces:
     """Capture from these interfaces, or those that these wildcards fit; "any" is all of them.
 
     ring_memory: octets of each ring, rounded down to whole blocks. snaplen: octets kept of a frame.

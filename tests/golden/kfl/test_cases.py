@@ -1,5 +1,6 @@
-"""Every case of cases.yaml, in each of the ways that a filter runs."""
+"""Every case of the YAML files here, in each of the ways that a filter runs."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,20 @@ import pytest
 import yaml
 
 import kfl
+from kfl.functions import FUNCTIONS, METHODS
 from recordings import entry as entry_json
 from recordings.schema import ENTRIES
 
-GROUPS = yaml.safe_load(Path(__file__).with_name("cases.yaml").read_text("utf-8"))
+GROUPS = [
+    (name == "cases.yaml", group)
+    for name in ("cases.yaml", "language.yaml")
+    for group in yaml.safe_load(Path(__file__).with_name(name).read_text("utf-8"))
+]
+"""Entries and filters as people have them; and the language, with odd values."""
 
 CASES = [
-    pytest.param(group["entry"], text, verdict, id=f"{group['name']}: {text}")
-    for group in GROUPS
+    pytest.param(group["entry"], text, verdict, is_usual, id=f"{group['name']}: {text}")
+    for is_usual, group in GROUPS
     for verdict, key in ((True, "matches"), (False, "differs"))
     for text in group[key].splitlines()
 ]
@@ -126,19 +133,58 @@ def duck():
 
 
 def test_there_are_enough_cases():
-    assert len(CASES) > 300
+    assert len(CASES) > 1500
+
+
+# What a function or an operator looks like; each is asked for in at least eight cases.
+FORMS = {
+    **{name: rf"\b{name}\(" for name in (*FUNCTIONS, *METHODS)},
+    **{word: rf"(^|[ (!]){word}($|[ )])" for word in ("and", "or", "not", "in", "nil")},
+    **{sign: rf"[^=!<>]{re.escape(sign)}[^=]" for sign in ("==", "!=", "<", "<=", ">", ">=")},
+    **{sign: rf" {re.escape(sign)} " for sign in ("+", "-", "*", "/", "%", "?")},
+    **{
+        "!": r"!\w",
+        "&&": "&&",
+        "[0]": r"\w\[\d",
+        ".*": r"\.\*",
+        "..": r"\w\.\.\w",
+        "-x": r"-[a-z(]",
+    },
+    **{"r": r"\br[\"']", "[list]": r"(^|[ (])\[", "true": "true", "false": "false"},
+}
+FEW = {
+    "now": 4,
+    "seconds": 3,
+    "minutes": 3,
+    "weeks": 3,
+    "limit": 7,
+    "redact": 7,
+    "days": 7,
+    "hours": 7,
+    "months": 3,
+    "years": 3,
+    "!": 3,
+    "&&": 3,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_construct_has_cases(form):
+    found = [case for case in CASES if re.search(FORMS[form], case.values[1])]
+    assert len(found) >= FEW.get(form, 8)
+    assert {case.values[2] for case in found} == {True, False} or form in FEW
 
 
 @pytest.mark.parametrize(
-    "entry", [pytest.param(group["entry"], id=group["name"]) for group in GROUPS]
+    "entry", [pytest.param(group["entry"], id=group["name"]) for _, group in GROUPS]
 )
 def test_the_store_gives_the_entry_back(entry):
     """So that a verdict about a row is one about the entry of the case."""
     assert entry_json.objects(stored(entry)) == [complete(entry)]
 
 
-@pytest.mark.parametrize(("entry", "text", "verdict"), CASES)
-def test_case(entry, text, verdict, duck):
+@pytest.mark.parametrize(("entry", "text", "verdict", "is_usual"), CASES)
+def test_case(entry, text, verdict, is_usual, duck):
     compiled = kfl.compile(text)
     whole = complete(entry)
     assert compiled.matches(whole) is verdict
@@ -176,6 +222,6 @@ INEXACT = (
 )
 
 
-@pytest.mark.parametrize("text", sorted({case.values[1] for case in CASES}))
+@pytest.mark.parametrize("text", sorted({case.values[1] for case in CASES if case.values[3]}))
 def test_most_filters_are_exact_in_sql(text):
     assert kfl.compile(text).sql().exact or any(part in text for part in INEXACT)

@@ -10,6 +10,9 @@ import pytest
 from services.capture.frames.afpacket import AfPacket
 from services.capture.frames.batch import CaptureError
 from services.capture.frames.interfaces import open_interfaces
+from services.capture.kernelfilter import Filterable
+from services.capture.worker import open_source
+from services.runtime.settings import CaptureSettings
 from tests.integration.capture.veth import frames_until, ip
 
 pytestmark = pytest.mark.root
@@ -115,3 +118,20 @@ def test_sockets_of_a_group_share_the_flows_and_lose_none(namespace):
     assert not set(ports[0]) & set(ports[1])
     assert ports[0]
     assert ports[1]
+
+
+def test_a_filter_of_the_operator_holds_whatever_the_jobs_need(namespace):
+    settings = CaptureSettings(interface=["lo"], bpf="udp port 9999")
+    source = open_source(settings)
+    assert not isinstance(source, Filterable)
+    for port in (9998, 9999):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"to %d" % port, ("127.0.0.1", port))
+    found = frames_until(source, lambda frames: any(b"to 9999" in frame for frame in frames))
+    assert [frame[-7:] for frame, _, _ in found if b"to " in frame] == [b"to 9999"]
+    source.close()
+
+
+def test_a_wrong_filter_of_the_operator_ends_the_agent_with_the_reason(namespace):
+    with pytest.raises(CaptureError, match="the capture filter 'prot 80' is not right"):
+        open_source(CaptureSettings(interface=["lo"], bpf="prot 80"))

@@ -18,10 +18,13 @@ ROOT = Path(__file__).parents[3]
 ROUNDS = 8
 
 
-def run_and_kill(data, size, seconds):
+def run_and_kill(data, size, seconds, *options):
     """Let a writer run, kill it, and return the lines that it wrote until then."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.integration.scheduler.writing_process", data, str(size)],
+        [
+            *(sys.executable, "-m", "tests.integration.scheduler.writing_process"),
+            *(data, str(size), *options),
+        ],
         stdout=subprocess.PIPE,
         cwd=ROOT,
         text=True,

@@ -1,296 +1,24 @@
 """What holds for every filter: text and tree, reference and SQL, columns that never contradict."""
 
-import json
-
 import duckdb
 import hypothesis.strategies as st
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 import kfl
+from kfl import ast, core, functions
 from kfl.parse import parse
 from kfl.show import show
 from recordings import entry as entry_json
-from recordings.schema import ENTRIES
+from tests.property.kfl.filters import compiled, filters, trees
+from tests.property.kfl.rows import columns_of, rows, table_of
 
 SLOW = settings(
     max_examples=50,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
-
-# ------------------------------------------------------------------------------ filters
-
-SELECTORS = r"""
-request response request.method method status_code response.status request.path path
-request.body request.pathSegments request.pathSegments[0] request.pathSegments.* request.headers
-request.headers.Host request.headers["x-a"] response.headers["set-cookie"] request.headers.*
-response.headers["SET-COOKIE"][0] request.cookies request.cookies.b request.cookies.* request.*
-response.cookies.b request.queryString.a request.query.b request.queryString query_string.a[0]
-request..name response..a request.key request.key.* request.questions.*.name request.key..name
-request.payload.a.b request.body.json().a request.body.json().a.b.* request.body.xml().a.c
-src.ip dst.ip src.port dst.port src.name src.pod src.pod.namespace src.service.metadata.name
-src.labels src.labels.app src.labels["x~y"] src.* src..name src node.name node protocol.name
-proto.abbr protocol timestamp startTime elapsedTime elapsed_time requestSize responseSize id
-index stream transport tls error error.type error.msg record namespaces pods dns_questions
-dns_answers dns_request redis_key amqp_method dns_total_size flow_local_bps flow_state
-request.bodyEncoding response.bodyTruncated request["odd\"k"] request.key["q\""]
-request.key["*"] request.key["0"] request.key[0] request.key.a.*..name request.questions.*.*
-request.key.*["q\""] request.key.*[0] request.url.a request.headers..name request.queryString..a
-http_version request.status
-""".split()  # noqa: SIM905, a list would be a page long
-
-TEXTS = [
-    *(
-        "a",
-        "b",
-        "GET",
-        "/api/v1",
-        "x=1",
-        "80",
-        "80.0",
-        "-3",
-        "é",
-        "",
-        "A",
-        "tls",
-        "1e3",
-        "0",
-        "007",
-    ),
-    *("true", "nil", "18446744073709551615", "9007199254740993", " 1", "1_0", "0x10", "٣", "b\nc"),
-]
-
-NUMBERS = [
-    *(0, 1, -1, 80, 200, 500, 2**53 + 1, 2**53, 2**63, 2**64 - 1, -(2**63), 10**30),
-    *(0.0, 80.0, 1.5, -2.5, 1e20, 1e-7, 9007199254740992.0),
-]
-
-texts = st.sampled_from(TEXTS).map(lambda text: json.dumps(text))
-numbers = st.sampled_from([repr(number) for number in NUMBERS])
-words = st.sampled_from(["true", "false", "nil"])
-patterns = st.sampled_from(['r"^a"', 'r"[0-9]+"', 'r"."', 'r"e"', 'r"^$"', r'r"\."'])
-scalars = st.one_of(texts, numbers, words)
-
-
-def listed(items):
-    return st.lists(items, max_size=3).map(lambda found: f"[{', '.join(found)}]")
-
-
-constants = st.one_of(scalars, patterns, listed(st.one_of(scalars, patterns)))
-plain = st.one_of(scalars, listed(st.one_of(scalars, listed(scalars))))
-selectors = st.sampled_from(SELECTORS)
-word_tests = st.sampled_from(
-    [
-        "http",
-        "http2",
-        "grpc",
-        "gql",
-        "ws",
-        "dns",
-        "tls",
-        "tcp",
-        "udp",
-        "conn",
-        "udp_flow",
-        "limit(3)",
-        'record("a")',
-        'redact("request.body")',
-    ]
-)
-
-
-def fmt(form, *parts):
-    return st.tuples(*parts).map(lambda found: form.format(*found))
-
-
-def deeper_values(inner):
-    condition = fmt("{} == {}", inner, constants)
-    return st.one_of(
-        fmt("size({})", inner),
-        fmt("({} {} {})", inner, st.sampled_from("+-*/%"), st.one_of(inner, numbers)),
-        fmt("({} ? {} : {})", condition, inner, st.one_of(inner, scalars)),
-        fmt('map_get({}, "a", {})', inner, st.one_of(scalars, inner)),
-        fmt("[{}, {}]", inner, scalars),
-        fmt("({})", condition),
-    )
-
-
-values = st.recursive(selectors, deeper_values, max_leaves=3)
-
-comparisons = st.one_of(
-    values,
-    word_tests,
-    fmt("{} {} {}", values, st.sampled_from(["==", "!="]), constants),
-    fmt("{} {} {}", values, st.sampled_from(["<", "<=", ">", ">="]), plain),
-    fmt("{} {} {}", constants, st.sampled_from(["==", "!="]), values),
-    fmt("{} {} {}", values, st.sampled_from(["==", "!=", "<", ">="]), values),
-    fmt("{} in {}", values, listed(st.one_of(scalars, patterns))),
-    fmt("{} in {}", plain, values),
-    fmt("{} in {}", values, values),
-    fmt("{}.{}({})", values, st.sampled_from(["startsWith", "endsWith", "contains"]), texts),
-    fmt("{}.contains({})", values, values),
-    fmt("{}.matches({})", values, st.sampled_from(['"^a"', '"[0-9]"', '""'])),
-)
-
-
-def deeper_conditions(inner):
-    return st.one_of(
-        fmt("({} and {})", inner, inner),
-        fmt("({} or {})", inner, inner),
-        fmt("not ({})", inner),
-        fmt("({} ? {} : {})", inner, inner, inner),
-    )
-
-
-filters = st.recursive(comparisons, deeper_conditions, max_leaves=4)
-
-
-def compiled(text):
-    """The filter, or None for what check refuses, such as a constant division by zero."""
-    try:
-        return kfl.compile(text)
-    except kfl.KflError:
-        return None
-
-
-# ------------------------------------------------------------------------------ rows
-
-json_values = st.recursive(
-    st.one_of(
-        st.sampled_from(TEXTS),
-        st.sampled_from(NUMBERS[:10] + NUMBERS[12:]),
-        st.booleans(),
-        st.none(),
-    ),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3),
-        st.dictionaries(
-            st.sampled_from(["name", "a", "b", "x y", 'q"', "*", "0", "A", "é", "/", "~", ""]),
-            inner,
-            max_size=3,
-        ),
-    ),
-    max_leaves=6,
-)
-
-headers = st.lists(
-    st.fixed_dictionaries(
-        {
-            "name": st.sampled_from(
-                ["Host", "host", "X-A", "Cookie", "cookie", "Set-Cookie", "name"]
-            ),
-            "value": st.sampled_from(
-                ["a", "b=1; c=2", "b=3; Path=/", "80", "", "=x; b= 5 ;;b", "é=\u00a0z "]
-            ),
-        }
-    ),
-    max_size=4,
-)
-
-URLS = [
-    "/api/v1?a=1&b=2",
-    "/?a=%20x&a=y",
-    "/",
-    "/x?b=%ff&a=1",
-    "/?a=+&=1&c&a=1&a=%zz",
-    "/a?n=b?c",
-    "/?%61",
-]
-BODIES = ['{"a":{"b":[1,"x"]}}', '<a b="1"><c>x</c></a>', "", "a", "80", "eyJhIjoxfQ=="]
-
-
-def null_or(*choices):
-    return st.one_of(st.none(), st.sampled_from(choices))
-
-
-@st.composite
-def messages(draw, side, protocol):
-    row = {}
-    if draw(st.booleans()):
-        own = {
-            "request": {"method": ["GET", "a"], "url": URLS, "path": ["/api/v1", "/", "", "a/b"]},
-            "response": {"status": [200, 500, 404, 80], "status_text": ["OK", "a"]},
-        }[side]
-        common = {"http_version": ["HTTP/1.1"], "body": BODIES, "body_size": [0, 80]}
-        flags = {"body_base64": [True, False], "body_truncated": [True, False]}
-        for key, choices in {**own, **common, **flags}.items():
-            row[f"{side}_{key}"] = draw(null_or(*choices))
-        row[f"{side}_headers"] = draw(st.one_of(st.none(), headers))
-    keys = ["questions", "answers", "name", "key", "value", "payload", 'odd"k', "state", "bytes"]
-    if protocol == "amqp":  # what has a column of its own may be in the JSON text when it is null
-        keys += ["method", "url", "path", "status", "headers", "cookies", "queryString", "body"]
-    rest = draw(st.dictionaries(st.sampled_from(keys), json_values, max_size=3))
-    rest = {key: value for key, value in rest.items() if row.get(f"{side}_{key}") is None}
-    text = json.dumps(rest)
-    row[side] = draw(st.sampled_from([None, text, text, text, "damaged", "[1]"]))
-    return row
-
-
-@st.composite
-def rows(draw):
-    protocol = draw(
-        st.sampled_from(["http", "http", "http", "ws", "dns", "redis", "amqp", "tcp", "udp"])
-    )
-    row = {
-        "start_time": draw(st.integers(1, 2 * 10**18)),
-        "index": draw(st.integers(0, 5)),
-        "stream": "ab",
-        "node_name": "n1",
-        "node_ip": "10.0.0.1",
-        "protocol_name": protocol,
-        "protocol_version": draw(st.sampled_from(["1.1", "2.0", ""])),
-        "protocol_abbr": draw(st.sampled_from(["HTTP", "HTTP/2", "gRPC", "GQL", protocol.upper()])),
-        "transport": draw(st.sampled_from(["tcp", "udp"])),
-        "tls": draw(st.booleans()),
-        "elapsed_us": draw(null_or(0, 999, 1000, 500_000)),
-        "request_size": draw(null_or(0, 10, 100)),
-        "response_size": draw(null_or(0, 10, 200)),
-        "error_type": draw(null_or("gap", "timeout")),
-        "error_msg": draw(null_or("a", "")),
-        "record": draw(null_or("a", "b")),
-    }
-    for side in ("src", "dst"):
-        row[f"{side}_ip"] = draw(null_or("10.0.0.1", "10.0.0.2"))
-        row[f"{side}_port"] = draw(null_or(0, 80, 443))
-        for key in ("name", "namespace", "pod", "service", "dns"):
-            row[f"{side}_{key}"] = draw(null_or("a", "b", "", "80"))
-        labels = ['{"app":"a","x~y":"b"}', "{}", "damaged", "[1]", '{"app":5}']
-        row[f"{side}_labels"] = draw(null_or(*labels))
-    for side in ("request", "response"):
-        row.update(draw(messages(side, protocol)))
-    return row
-
-
-SCHEMA = ENTRIES.append(pa.field("record", pa.string()))
-
-
-def table_of(found):
-    whole = [{name: row.get(name) for name in SCHEMA.names} for row in found]
-    return pa.Table.from_pylist(whole, schema=SCHEMA)
-
-
-def columns_of(found):
-    """Hot columns: texts as objects, numbers with -1 for null."""
-    columns = {}
-    for field in ENTRIES:
-        given_values = [row.get(field.name) for row in found]
-        if pa.types.is_string(field.type) and field.name not in ("request", "response"):
-            columns[field.name] = np.array(
-                ["" if value is None else value for value in given_values], object
-            )
-        elif pa.types.is_boolean(field.type):
-            columns[field.name] = np.array([bool(value) for value in given_values])
-        elif pa.types.is_integer(field.type):
-            columns[field.name] = np.array(
-                [-1 if value is None else value for value in given_values], np.int64
-            )
-    return columns
-
-
-# ------------------------------------------------------------------------------ properties
 
 
 @pytest.fixture(scope="module")
@@ -307,6 +35,44 @@ def duck():
 def test_a_tree_is_what_its_own_text_says(text):
     tree = parse(text).tree
     assert parse(show(tree)).tree == tree
+
+
+@settings(max_examples=300, deadline=None)
+@given(trees)
+def test_every_tree_has_a_text(tree):
+    again = parse(show(tree)).tree
+    assert parse(show(again)).tree == again
+
+
+def _asts(node):
+    yield node
+    for child in ast.children(node):
+        yield from _asts(child)
+
+
+def test_the_generators_make_every_construct():
+    seen = set()
+
+    @settings(max_examples=1500, database=None, derandomize=True, deadline=None)
+    @given(filters)
+    def look(text):
+        for node in _asts(parse(text).tree):
+            seen.add(type(node).__name__)
+            seen.update([f"{node.name}()"] if isinstance(node, ast.Call) else [])
+            seen.update([node.operator] if isinstance(node, ast.Binary | ast.Logic) else [])
+            seen.update(type(s).__name__ for s in getattr(node, "steps", ()))
+        chosen = compiled(text)
+        if chosen is not None:
+            below = core.walk(chosen._meaning.tree)
+            seen.update(f"core.{type(node).__name__}" for node in below)
+
+    look()
+    kinds = {kind.__name__ for kind in ast.Node.__args__}
+    cores = {f"core.{kind.__name__}" for kind in core.Core.__args__}
+    calls = {f"{name}()" for name in [*functions.FUNCTIONS, *functions.METHODS]}
+    signs = {"==", "!=", "<", "<=", ">", ">=", "in", "+", "-", "*", "/", "%", "and", "or"}
+    steps = {"Key", "Index", "Each", "Deep"}
+    assert not (kinds | cores | calls | signs | steps) - seen
 
 
 @SLOW

@@ -1,6 +1,7 @@
 """Frames of conversations that a test spells out, as a capture would show them."""
 
 import ipaddress
+import itertools
 import struct
 
 import numpy as np
@@ -25,6 +26,29 @@ def ipv6(source, destination, protocol, payload, extensions=b""):
     header = struct.pack("!IHBB", 6 << 28, len(extensions) + len(payload), protocol, 64)
     packed = ipaddress.ip_address(source).packed + ipaddress.ip_address(destination).packed
     return header + packed + extensions + payload
+
+
+def fragments(packet, cuts, identification=1):
+    """The packet (no extension headers) in fragments that begin at the octets `cuts` and at 0.
+
+    Cuts are multiples of 8; pairs of (begin, end) may be given instead, to have them overlap.
+    """
+    is_6 = packet[0] >> 4 == 6
+    head, payload = packet[: 40 if is_6 else 20], packet[40 if is_6 else 20 :]
+    if not cuts or isinstance(cuts[0], int):
+        edges = [0, *cuts, len(payload)]
+        cuts = list(itertools.pairwise(edges))
+    found = []
+    for begin, end in cuts:
+        more = end < len(payload)
+        if is_6:
+            extra = struct.pack("!BBHI", head[6], 0, begin | more, identification)
+            size = struct.pack("!HB", 8 + end - begin, 44)
+            found.append(head[:4] + size + head[7:] + extra + payload[begin:end])
+        else:
+            size = struct.pack("!HHH", 20 + end - begin, identification, more << 13 | begin // 8)
+            found.append(head[:2] + size + head[8:] + payload[begin:end])
+    return found
 
 
 def tcp(source_port, destination_port, sequence, acknowledgement, flags, payload=b""):

@@ -44,6 +44,7 @@ class Ingest(ingest_pb2_grpc.IngestServiceServicer):
     silent: bool = False
     assignments: list[ingest_pb2.Assignment] = field(default_factory=list)
     hellos: list[ingest_pb2.Hello] = field(default_factory=list)
+    matched: list[ingest_pb2.Matched] = field(default_factory=list)
     wrongs: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -82,6 +83,9 @@ class Ingest(ingest_pb2_grpc.IngestServiceServicer):
         )
         count = 0
         for request in requests:
+            if request.HasField("matched"):
+                self.matched.append(request.matched)
+                continue
             batch = request.batch
             count += 1
             if request.ByteSize() > self.max_batch_bytes:

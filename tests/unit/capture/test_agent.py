@@ -19,7 +19,7 @@ from services.capture.frames import open_capture
 from services.capture.frames.batch import FrameBatch, Loss
 from services.capture.uplink import Uplink
 from services.runtime.clock import MovedClock
-from tests.unit.capture import ingest_server
+from tests.unit.capture import conversation, ingest_server
 from tests.unit.capture.ingest_server import Ingest
 from tests.unit.capture.traffic import START_NS, Conversation, Wire, write_pcap
 
@@ -283,6 +283,33 @@ def test_packets_that_had_left_the_store_become_a_loss(rig: SimpleNamespace) -> 
     assert START_NS < loss["start_time"] < loss["end_time"] <= START_NS + 4000
 
 
+def test_fragments_of_a_stream_that_matches_arrive_before_and_after_the_match(
+    rig: SimpleNamespace,
+) -> None:
+    wire, talk = Wire(), Conversation(40001)
+
+    def in_fragments(packets: list[Any], number: int) -> list[bytes]:
+        octets = bytes(packets[0])
+        parts = conversation.fragments(octets[14:], [24, 48], number)
+        return [octets[:14] + part for part in parts]
+
+    opening, requests = talk.opening(), talk.request("/a") + talk.request("/b")
+    before, after = in_fragments(talk.response(500), 1), in_fragments(talk.response(200), 2)
+    rig.assign(assignment("fails", "response.status == 500"))
+    rig.run(
+        Steps(
+            wire.batch([*opening, *requests, *before[:2]]),
+            wire.batch([before[2], after[2]]),
+            wire.batch(after[:2]),
+        )
+    )
+    frames = [row["frame"] for row in rig.rows("fails", "packets")]
+    expected = [bytes(frame) for frame in (*opening, *requests)] + before + after
+    assert Counter(frames) == Counter(expected)
+    assert len(packets_of(rig, "fails")) == 1
+    assert rig.rows("fails", "losses") == []
+
+
 def test_losses_of_the_source_reach_every_run_that_is_on(rig: SimpleNamespace) -> None:
     wire, talk = Wire(), Conversation(40001)
     source = Steps(wire.batch(talk.opening()), lambda: source.lost.append(lost), wire.batch([]))
@@ -357,3 +384,93 @@ def test_a_replay_that_nobody_wants_can_be_stopped(rig: SimpleNamespace, tmp_pat
     timer.join()
     assert agent.progress.frames == 0
     assert rig.stored() == []
+
+
+HEAD = b"GET /%s?token=s3cret HTTP/1.1\r\nHost: shop\r\nAuthorization: s3cret\r\n\r\n"
+REDACTS = (
+    'redact("request.headers.Authorization", "request.query.token", "response.body.json().key")'
+)
+
+
+def secret_call(talk: Conversation, path: bytes, status: int) -> list[Any]:
+    return talk.raw(HEAD % path) + talk.response(status, b'{"key": "s3cret", "n": 1}')
+
+
+def all_octets(rig: SimpleNamespace, job: str) -> bytes:
+    return b"".join(
+        str(outbox.decode(part[1]).to_batches()).encode() + part[1]
+        for batch in rig.stored()
+        for part in batch.parts
+        if batch.job == job
+    )
+
+
+def test_what_a_job_redacts_never_leaves_the_node(rig: SimpleNamespace) -> None:
+    wire, talk = Wire(), Conversation(40001)
+    parts = [
+        talk.opening() + secret_call(talk, b"earlier", 200),
+        secret_call(talk, b"match", 500),
+        secret_call(talk, b"later", 200) + talk.closing(),
+    ]
+    rig.assign(assignment("hides", f"response.status == 500 and {REDACTS}"))
+    rig.assign(assignment("shows", 'response.status == 500 and request.query.token == "s3cret"'))
+    rig.run(Steps(*(wire.batch(part) for part in parts)))
+    assert b"s3cret" not in all_octets(rig, "hides")
+    assert all_octets(rig, "shows").count(b"s3cret") > 6
+    for job, secret in (("hides", "[REDACTED]"), ("shows", "s3cret")):
+        assert paths(rig, job) == ["/earlier", "/match", "/later"]
+        for row in rig.rows(job, "entries"):
+            assert row["request_headers"][1] == {"name": "Authorization", "value": secret}
+            assert row["request_url"].endswith(f"?token={secret}")
+            assert row["response_body"] == f'{{"key": "{secret}", "n": 1}}'
+
+
+def test_packets_of_a_job_that_redacts_are_cut_behind_their_headers(rig: SimpleNamespace) -> None:
+    wire, talk = Wire(), Conversation(40001)
+    opening = talk.opening()
+    first, second = secret_call(talk, b"a", 500), secret_call(talk, b"b", 500)
+    closing = talk.closing()
+    rig.assign(assignment("hides", f"http and {REDACTS}"))
+    rig.run(Steps(wire.batch(opening + first), lambda: rig.move(1), wire.batch(second + closing)))
+    rows = rig.rows("hides", "packets")
+    frames = [bytes(frame) for frame in [*opening, *first, *second, *closing]]
+    assert [row["original_length"] for row in rows] == [len(frame) for frame in frames]
+    assert [row["frame"] for row in rows] == [frame[: 14 + 20 + 20] for frame in frames]
+    losses = rig.rows("hides", "losses")
+    assert {loss["kind"] for loss in losses} == {"redacted"}
+    assert 1 <= len(losses) <= 2, "as soon as there is one, and the rest at the end"
+    assert sum(loss["packets"] for loss in losses) == 4
+    assert sum(loss["bytes"] for loss in losses) == sum(len(frame) - 54 for frame in first + second)
+    assert losses[0]["detail"].startswith("the job's filter has redact()")
+
+
+def test_packets_and_streams_do_not_show_addresses_that_are_redacted(rig: SimpleNamespace) -> None:
+    wire, talk = Wire(), Conversation(40001)
+    rig.assign(assignment("hides", 'http and redact("src.ip", "src.port")'))
+    rig.run(Steps(wire.batch(talk.opening() + talk.call("/a", 200))))
+    assert [row["frame"] for row in rig.rows("hides", "packets")] == [b""] * 5
+    (stream,) = rig.rows("hides", "streams")
+    assert (stream["client_ip"], stream["client_port"]) == ("[REDACTED]", 0)
+    (entry,) = rig.rows("hides", "entries")
+    assert (entry["src_ip"], entry["src_port"]) == ("[REDACTED]", None)
+
+
+def test_a_body_is_redacted_before_it_is_cut(rig: SimpleNamespace) -> None:
+    wire, talk = Wire(), Conversation(40001)
+    rig.assign(assignment("long", "http", body_limit=100))
+    kfl = 'http and redact("response.body.json().key")'
+    rig.assign(assignment("short", kfl, body_limit=22))
+    body = b'{"key": "s3cret", "n": 1}'
+    rig.run(Steps(wire.batch(talk.opening() + talk.call("/a", 200, body))))
+    (entry,) = rig.rows("short", "entries")
+    assert entry["response_body"] == '{"key": "[REDACTED]", '
+    assert entry["response_body_truncated"]
+
+
+def test_a_body_that_was_cut_in_the_capture_is_redacted_as_a_whole(rig: SimpleNamespace) -> None:
+    wire, talk = Wire(), Conversation(40001)
+    rig.assign(assignment("job", 'http and redact("response.body.json().key")', body_limit=14))
+    body = b'{"key": "s3cret", "n": 1}'
+    rig.run(Steps(wire.batch(talk.opening() + talk.call("/a", 200, body))))
+    (entry,) = rig.rows("job", "entries")
+    assert (entry["response_body"], entry["response_body_truncated"]) == ("[REDACTED]", True)

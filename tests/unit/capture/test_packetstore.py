@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from recordings import schema
 from services.capture import packetring
-from services.capture.frames.batch import FRAME, FrameBatch
+from services.capture.frames.batch import FRAME, CaptureError, FrameBatch
 from services.capture.packetstore import PacketStore, choose, follow, packets_table
 
 CELL = packetring.CELL_SIZE
@@ -224,3 +224,23 @@ def test_an_empty_table_has_the_schema():
     table = packets_table(choose(batch, np.zeros(0, np.int64), np.arange(0)), ids, "node-1")
     assert table.schema == schema.PACKETS
     assert len(table) == 0
+
+
+def test_a_store_on_disk_keeps_the_same_as_one_in_memory(tmp_path):
+    kept = []
+    for folder in (None, tmp_path):
+        store = PacketStore(100 * CELL, 4, folder)
+        for number in range(40):
+            store.put(
+                batch_of([bytes([number]) * (number * 3)], number), np.array([number % 3 + 1])
+            )
+        kept.append((frames_of(store, 1, 2, 3), store.losses(1), store.stored_packets))
+    assert kept[0] == kept[1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_without_room_is_told_at_once(tmp_path):
+    with pytest.raises(CaptureError, match=r"cannot keep packets in a file of .* MiB in"):
+        PacketStore(1 << 50, 4, tmp_path)
+    with pytest.raises(CaptureError, match="No such file or directory"):
+        PacketStore(10_000, 4, tmp_path / "missing")

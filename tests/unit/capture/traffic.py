@@ -31,6 +31,10 @@ class Conversation:
         self._next[1] += 1
         return [syn, answer, self._frame(0, "A")]
 
+    def raw(self, octets: bytes) -> list[Packet]:
+        """A request, octet for octet."""
+        return [self._data(0, octets)]
+
     def request(self, path: str, method: str = "GET") -> list[Packet]:
         return [self._data(0, f"{method} {path} HTTP/1.1\r\nHost: shop\r\n\r\n".encode())]
 

@@ -37,6 +37,32 @@ def test_match_redacts(monkeypatch, capsys):
     assert json.loads(out)["request"] == {"method": "GET", "body": "[REDACTED]"}
 
 
+def test_match_redacts_what_is_inside_of_texts(monkeypatch, capsys):
+    """In any JSON, also where an entry would have something else."""
+    text = (
+        'redact("request.body.json().user.password", "request.query.t", "response.body.xml().a.b")'
+    )
+    request = {"body": '{"user": {"password": "s3cret"}, "n":1}', "url": "/a?t=s3cret&u=1"}
+    request["queryString"] = {"t": ["s3cret", 1], "u": "1"}
+    entries = [
+        {"request": request, "response": {"body": "<a><b>s3cret</b></a>"}},
+        {"request": "text", "response": [1]},
+        {"request": {"body": {"user": 1}, "headers": [], "cookies": 3, "url": 4}, "response": None},
+    ]
+    stdin = "\n".join(json.dumps(entry) for entry in entries).encode()
+    code, out, _ = match(monkeypatch, capsys, text, stdin)
+    assert code == 0
+    assert "s3cret" not in out
+    first, *others = [json.loads(line) for line in out.splitlines()]
+    assert others == entries[1:]
+    assert first["request"] == {
+        "body": '{"user": {"password": "[REDACTED]"}, "n":1}',
+        "url": "/a?t=[REDACTED]&u=1",
+        "queryString": {"t": ["[REDACTED]", "[REDACTED]"], "u": "1"},
+    }
+    assert first["response"] == {"body": "<a><b>[REDACTED]</b></a>"}
+
+
 @pytest.mark.parametrize(
     ("stdin", "says"),
     [
@@ -84,3 +110,45 @@ def test_explain(capsys):
     out = capsys.readouterr().out
     assert "response.status" in out
     assert "500" in out
+
+
+MACROS = ["--macros", '{"https": "tls and (http or http2)"}']
+
+
+def test_words_of_operators_are_known(monkeypatch, capsys, tmp_path):
+    assert run(["kfl", "check", "https and status_code == 500", *MACROS]) == 0
+    assert run(["kfl", "explain", "dns or https", *MACROS]) == 0
+    assert "http2" in capsys.readouterr().out
+    secure = HTTP.replace("{", '{"tls": true, ', 1)
+    monkeypatch.setenv("RECORDER_MACROS", MACROS[1])
+    stdin = f"{HTTP}\n{secure}\n".encode()
+    assert match(monkeypatch, capsys, "https", stdin) == (0, f"{secure}\n", "")
+
+
+def test_what_is_wrong_with_words_of_operators_is_said_with_code_2(capsys):
+    assert run(["kfl", "check", "http", "--macros", '{"dns": "udp", "a": "nope"}']) == 2
+    err = capsys.readouterr().err
+    assert "--macros: The word `dns` exists already." in err
+
+
+def test_complete_shows_what_can_come_next(capsys):
+    assert run(["kfl", "complete", "response.stat"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["INSERT", "KIND", "TYPE", "HELP"]
+    assert lines[3].split()[:3] == ["status", "field", "number"]
+
+
+def test_complete_for_programs(capsys):
+    text = 'record("d") and http'
+    arguments = ["--caret", "9", "--recording", "demo", "--output", "json"]
+    assert run(["kfl", "complete", text, *arguments]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["start"], found["end"]) == (7, 10)
+    assert found["candidates"] == [
+        {"insert": '"demo"', "kind": "recording", "type": "text", "help": "a recording"}
+    ]
+
+
+def test_complete_refuses_a_caret_behind_the_end(capsys):
+    assert run(["kfl", "complete", "http", "--caret", "5"]) == 2
+    assert "behind the end: 4 characters" in capsys.readouterr().err

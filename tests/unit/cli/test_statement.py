@@ -39,4 +39,30 @@ def test_a_wrong_statement_ends_the_command_with_2():
     assert caught.value.exit_code == 2
     assert "^" in str(caught.value)
     assert statement.compiled("http").matches({"protocol": {"name": "http"}})
-    assert statement.errors("http") == ""
+    assert statement.errors("http", "") == ""
+
+
+def test_what_a_service_tells_is_shown_where_it_is():
+    word = "In the word `odd`, line 1, column 3: `nope` is not a word."
+    told = f"line 1, column 1: {word} line 2, column 3: `htps` is no word. Did you mean https?"
+    shown = statement.errors("odd and\n  htps", told)
+    assert [line.strip() for line in shown.split("\n")] == [
+        "odd and",
+        "^",
+        f"line 1, column 1: {word}",
+        "htps",
+        "^",
+        "line 2, column 3: `htps` is no word. Did you mean https?",
+    ]
+    assert statement.errors("nope", "There is no recording of that name.") == ""
+
+
+def test_words_of_operators_are_known_here_too(tmp_path):
+    file = tmp_path / "words.json"
+    file.write_text('{"https": "tls and http"}')
+    for given in (str(file), file.read_text()):
+        entry = {"protocol": {"name": "http"}, "tls": True}
+        assert statement.compiled("https", given).matches(entry)
+    with pytest.raises(CommandError, match="--macros: The word `dns` exists already") as caught:
+        statement.compiled("https", '{"dns": "udp"}')
+    assert caught.value.exit_code == 2

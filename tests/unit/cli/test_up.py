@@ -57,6 +57,31 @@ def test_services_answer_until_a_signal_ends_them_in_order(tmp_path, addresses, 
     assert err.splitlines() == ["Stopping query …", "Stopping scheduler …"]
 
 
+def test_words_of_operators_reach_the_services(tmp_path, addresses):
+    words = '{"https": "tls and (http or http2)"}'
+    process = start(tmp_path, "--no-capture", *addresses, "--macros", words)
+    read_until(process.stderr, "Serving")
+    command = [*UP[:-1], "jobs", "create", "mine", "--kfl", "https", "--output", "json"]
+    created = subprocess.run(
+        [*command, *addresses[:2]], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert json.loads(created.stdout)["expanded_kfl"] == "tls and (http or http2)"
+    ask = [*UP[:-1], "ask", 'record("mine") and htps', *addresses[2:]]
+    refused = subprocess.run(ask, capture_output=True, text=True, check=False, timeout=60)
+    assert refused.returncode == 2
+    assert "https" in refused.stderr
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def test_wrong_words_of_operators_end_it_before_anything_starts(tmp_path, addresses):
+    process = start(tmp_path, "--no-capture", *addresses, "--macros", '{"http": "dns"}')
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert err == "--macros: The word `http` exists already. Choose another name.\n"
+
+
 def test_when_one_dies_the_rest_ends_too(tmp_path, addresses):
     import os
 

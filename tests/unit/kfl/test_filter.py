@@ -170,3 +170,9 @@ def test_nearest_names_come_first():
     assert kfl.nearest("nightli", ["nightly", "daily", "weekly"])[0] == "nightly"
     assert kfl.nearest("NIGHTLY", ["nightly"]) == ["nightly"]
     assert kfl.nearest("zzz", ["nightly"]) == []
+
+
+def test_a_doubtful_path_is_redacted_all_the_same():
+    found = kfl.compile('redact("request.keys", "request.heders")')
+    assert found.redactions == ("request.keys", "request.heders")
+    assert len(found.warnings) == 2

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 
 import kfl
@@ -9,6 +11,8 @@ WORDS = {
     "secret": "request.body",
     "slow": "elapsed_time > 1000 or elapsedTime > 1",
 }
+
+ENTRIES = list(itertools.product(("http", "dns", ""), (True, False), (200, 500), (1, 5000)))
 
 
 def test_good_words_have_no_problems():
@@ -45,7 +49,9 @@ def test_all_that_is_wrong_is_said(wrong, sentences):
         ("http  and dns", "http  and dns"),  # as it was written
         ("https", "tls and (http or http2)"),
         ("not https", "not (tls and (http or http2))"),
-        ("dns or failed", "dns or (tls and (http or http2)) and status_code >= 500"),
+        ("dns or failed", "dns or (tls and (http or http2) and status_code >= 500)"),
+        ("dns or slow", "dns or elapsed_time > 1000 or elapsedTime > 1"),
+        ("udp and (tcp and dns)", "udp and (tcp and dns)"),
         ("slow and dns", "(elapsed_time > 1000 or elapsedTime > 1) and dns"),
         ('redact("secret", "request.path")', 'redact("request.body", "request.path")'),
         ('secret.contains("x")', 'request.body.contains("x")'),
@@ -64,7 +70,10 @@ def test_words_are_put_in(text, expanded):
 def test_the_meaning_stays(word, text):
     text = text.format(word)
     with_words, without = kfl.compile(text, WORDS), kfl.compile(macros.expand(text, WORDS))
-    assert with_words.sql() == without.sql()
+    for name, tls, status, elapsed in ENTRIES:
+        entry = {"protocol": {"name": name}, "tls": tls, "response": {"status": status}}
+        entry |= {"elapsedTimeUs": elapsed, "request": {"body": name}}
+        assert with_words.matches(entry) is without.matches(entry)
 
 
 def test_what_is_too_large_with_its_words_is_refused():
@@ -73,3 +82,11 @@ def test_what_is_too_large_with_its_words_is_refused():
         macros.expand(" or ".join(["wide"] * 3), wide)
     with pytest.raises(kfl.KflError, match="too large"):
         macros.expand(" or ".join(["wide"] * 30), wide)
+
+
+def test_explanations_show_what_words_stand_for():
+    assert "status_code >= 500" in macros.explain("dns or failed", WORDS)
+    wide = {"wide": " or ".join([f"dst.port == {n}" for n in range(500)])}
+    assert "wide" in macros.explain(" or ".join(["wide"] * 3), wide)
+    with pytest.raises(kfl.KflError):
+        macros.explain("nope", WORDS)

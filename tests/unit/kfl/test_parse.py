@@ -8,7 +8,7 @@ from kfl.show import show
 @pytest.mark.parametrize(
     ("text", "same"),
     [
-        ("a || b && c", "a or b and c"),
+        ("a || b && c", "a or (b and c)"),
         ("(a || b) && c", "(a or b) and c"),
         ("!a", "not a"),
         ("! !a", "not not a"),

@@ -100,7 +100,7 @@ def test_check_shows_all_problems_in_order():
 @pytest.mark.parametrize(
     ("text", "part"),
     [
-        ("http and dns or tls", "beside each other"),
+        ("http and grpc or tls", "beside each other"),
         ("not http == true", "binds tighter"),
         ("record == 'a'", "does not choose which recordings"),
         ("timestamp > now() - hours(1)", "an hour from now"),

@@ -82,6 +82,9 @@ def error_of(text):
         ('request.headers."User-Agent"', 17, "", '["User-Agent"]'),
         ("request.pathSegments[-1]", 22, "`-1`", "from 0"),
         ("request.pathSegments[*]", 22, "`[*]`", "`.*`"),
+        ("request.größe == 1", 8, "`.größe`", '["größe"]'),
+        ("request.ключ == 1", 8, "`.ключ`", '["ключ"]'),
+        ("request.path == größe", 17, "`größe`", '"größe"'),
         ("request.pathSegments.0", 22, "`.0`", "[0]"),
         # SQL.
         ('path LIKE "%/api/%"', 6, "`LIKE`", 'path.contains("/api/")'),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -200,8 +201,10 @@ def serve_queries(disk: Disk, engine: Engine) -> Iterator[Serve]:
     """Serve the disk over gRPC on loopback; returns a stub."""
     ends: list[Callable[[], object]] = []
 
-    def start(deadline_seconds: float = 30.0) -> query_pb2_grpc.QueryServiceStub:
-        service = QueryService(disk.catalog(), engine, deadline_seconds)
+    def start(
+        deadline_seconds: float = 30.0, macros: Mapping[str, str] = MappingProxyType({})
+    ) -> query_pb2_grpc.QueryServiceStub:
+        service = QueryService(disk.catalog(), engine, deadline_seconds, macros)
         server = serve("127.0.0.1:0", add_to(service))
         channel: grpc.Channel = open_channel(server.address)
         ends.extend([channel.close, service.close, lambda: server.stop(5.0)])

@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from recorder.v1 import query_pb2
 
 from recordings import schema
-from services.query import asked, query_rpc
+from services.query import asked, base, query_rpc
 from services.runtime.errors import read_violations
 
 JSON = query_pb2.ENTRY_FORMAT_JSON
@@ -417,9 +417,9 @@ def test_a_question_over_its_time_is_ended_with_a_sentence(two: Any, serve_queri
 def test_questions_beyond_the_number_that_there_is_room_for_are_refused(
     disk: Any, serve_queries: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(query_rpc, "MAX_CONCURRENT", 1)
+    monkeypatch.setattr(base, "MAX_CONCURRENT", 1)
     monkeypatch.setattr(query_rpc, "MAX_FOLLOWERS", 1)
-    monkeypatch.setattr(query_rpc, "QUEUE_SECONDS", 0.05)
+    monkeypatch.setattr(base, "QUEUE_SECONDS", 0.05)
     stub = serve_queries()
     disk.run("big").append(
         entries=[{"index": i, "response_body": "x" * 5000} for i in range(5_000)]
@@ -479,6 +479,17 @@ def test_check_says_what_is_wrong_and_where(two: Any, stub: Any) -> None:
     assert not found.ok
     assert (found.diagnostics[-1].line, found.diagnostics[-1].column) == (2, 9)
     assert '"slow-cart"' in found.diagnostics[-1].message
+
+
+def test_words_of_operators_are_known(two: Any, serve_queries: Any) -> None:
+    stub = serve_queries(
+        macros={"failed": "http and status_code >= 500", "shop": 'record("checkout-500s")'}
+    )
+    assert ask(stub, "shop and failed").values("response", "status") == [503, 500, 500]
+    assert stub.Check(query_pb2.CheckRequest(kfl="shop and failed")).recordings == ["checkout-500s"]
+    assert "Did you mean failed" in refusal(stub, "shop and faild").details()
+    found = stub.Check(query_pb2.CheckRequest(kfl="http and\n  failed.status"))
+    assert (found.diagnostics[0].line, found.diagnostics[0].column) == (2, 3)
 
 
 def test_recordings_are_listed_with_what_they_hold(two: Any, stub: Any) -> None:

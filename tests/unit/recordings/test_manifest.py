@@ -1,9 +1,11 @@
+import hashlib
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
-from recordings.manifest import AgentMark, Manifest, ManifestError
+from recordings.manifest import AgentMark, Manifest, ManifestError, Retired
 from recordings.segments import Segment
 
 SEGMENT = Segment("entries", "entries-00000001.parquet", 10, 2000, 1, 2**62, "ab" * 32)
@@ -17,6 +19,7 @@ MANIFEST = Manifest(
     nodes=("node-1", "node-2"),
     counts={"entries": 10, "streams": 0, "packets": 0, "losses": 0},
     lost_packets=4,
+    retired=(Retired("entries-00000002.parquet", 20, 1),),
 )
 
 
@@ -40,14 +43,38 @@ def test_a_failed_save_leaves_the_old_one(tmp_path, monkeypatch):
 
 
 def changed(**fields):
-    return {**json.loads(MANIFEST.encode()), **fields}
+    """A manifest of the first format, which had no checksum and nothing that was retired."""
+    found = {**json.loads(MANIFEST.encode()), "format": 1}
+    del found["sha256"]
+    return {**found, **fields}
+
+
+def test_a_manifest_of_the_first_format_is_loaded(tmp_path):
+    (tmp_path / "manifest.json").write_text(json.dumps(changed(retired=[])))
+    assert Manifest.load(tmp_path) == replace(MANIFEST, retired=())
+
+
+def test_no_octet_of_a_manifest_can_change_unseen(tmp_path):
+    octets = MANIFEST.encode()
+    for place in range(len(octets)):
+        for bit in (1, 0x20):
+            damaged = bytearray(octets)
+            damaged[place] ^= bit
+            with pytest.raises(ManifestError):
+                Manifest.parse(bytes(damaged), tmp_path)
+
+
+def test_the_checksum_can_be_computed_without_this_program():
+    octets = MANIFEST.encode()
+    digest = json.loads(octets)["sha256"].encode()
+    assert hashlib.sha256(octets.replace(digest, b"0" * 64)).hexdigest().encode() == digest
 
 
 @pytest.mark.parametrize(
     ("found", "why"),
     [
         ([], "it is not an object"),
-        (changed(format=2), "its format is version 2, and only versions up to 1 are known"),
+        (changed(format=3), "its format is version 3, and only versions up to 2 are known"),
         (changed(schema=99), "its schema is version 99"),
         (changed(job="../x"), "cannot name a recording"),
         (changed(run="1"), "run is not an integer"),
@@ -65,6 +92,9 @@ def changed(**fields):
             "cannot be the file of a segment of 'packets'",
         ),
         ({"format": 1}, "it has no 'schema'"),
+        ({"format": 2, "schema": 1}, "it has no 'sha256'"),
+        (changed(sha256="1" * 64), "it was damaged, or changed by hand"),
+        (changed(retired=[{"file": "../a"}]), "'../a' cannot be the file of a segment"),
     ],
 )
 def test_a_damaged_manifest_is_refused_with_a_sentence(tmp_path, found, why):

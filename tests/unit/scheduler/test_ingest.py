@@ -10,6 +10,7 @@ from services.scheduler.ingest import (
     Delivery,
     Finished,
     Hello,
+    Matched,
     ProtocolError,
     Refusal,
     Session,
@@ -134,3 +135,32 @@ def test_an_import_delivers_to_its_own_job_only():
     session.receive(delivery(1, job="capture"))
     with pytest.raises(ProtocolError, match="imports into capture"):
         session.receive(delivery(2, job="checkout"))
+
+
+def test_counts_of_other_agents_are_told_when_they_change():
+    session = Session()
+    session.receive(HELLO)
+    assert session.receive(Matched("checkout", 1, 3)) == Matched("checkout", 1, 3)
+    assert session.matched({("checkout", 1): 0}) == []
+    assert session.matched({("checkout", 1): 4, ("b", 2): 1}) == [
+        Matched("checkout", 1, 4),
+        Matched("b", 2, 1),
+    ]
+    assert session.matched({("checkout", 1): 5, ("b", 2): 1}) == [Matched("checkout", 1, 5)]
+
+
+def test_an_importer_hears_of_its_own_job_alone():
+    session = Session()
+    session.receive(replace(HELLO, import_job="mine"))
+    assert session.matched({("checkout", 1): 4, ("mine", 1): 1}) == [Matched("mine", 1, 1)]
+    with pytest.raises(ProtocolError, match="A count is for job checkout"):
+        session.receive(Matched("checkout", 1, 3))
+
+
+def test_a_count_of_no_job_or_before_the_hello_is_refused():
+    with pytest.raises(ProtocolError, match="must be a hello, not a count"):
+        Session().receive(Matched("checkout", 1, 3))
+    session = Session()
+    session.receive(HELLO)
+    with pytest.raises(ProtocolError, match="A count names no job"):
+        session.receive(Matched("../up", 1, 3))

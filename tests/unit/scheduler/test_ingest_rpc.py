@@ -13,6 +13,7 @@ from services.runtime.server import serve
 from services.scheduler import ingest_rpc
 from services.scheduler.bulletin import Assignment
 from services.scheduler.ingest_rpc import IngestService
+from services.scheduler.matches import Matches
 from services.scheduler.quota import Quota
 from services.scheduler.writer import Writer
 from tests.unit.scheduler.stored import packets, stored
@@ -28,6 +29,7 @@ class Jobs:
         self._revision = 1
         self._assignments = []
         self.heard = []
+        self.matches = Matches()
 
     def assign(self, *jobs):
         with self._changed:
@@ -55,6 +57,15 @@ class Jobs:
 
     def agent_finished(self, agent_id, job, run):
         self.heard.append(("finished", agent_id, job, run))
+
+    def agent_matched(self, agent_id, job, run, calls):
+        self.matches.told(agent_id, job, run, calls)
+
+    def matched_elsewhere(self, agent_id):
+        return self.matches.elsewhere(agent_id)
+
+    def wait_for_matches(self, version, timeout):
+        return self.matches.wait(version, timeout)
 
 
 class Agent:

@@ -16,10 +16,14 @@ from services.scheduler.jobs_rpc import JobsService
 SECOND, MINUTE, HOUR = (timedelta(**{unit: 1}) for unit in ("seconds", "minutes", "hours"))
 
 
+MACROS = {"https": "tls and (http or http2)", "mine": 'record("mine")'}
+
+
 @pytest.fixture
 def stub(world):
     def add(server):
-        jobs_pb2_grpc.add_JobsServiceServicer_to_server(JobsService(world.lifecycle), server)
+        service = JobsService(world.lifecycle, MACROS)
+        jobs_pb2_grpc.add_JobsServiceServicer_to_server(service, server)
         return [jobs_pb2.DESCRIPTOR.services_by_name["JobsService"].full_name]
 
     server = serve("127.0.0.1:0", add)
@@ -275,3 +279,24 @@ def test_a_full_storage_is_told_and_nothing_is_kept(stub, world):
     assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert "storage limit of 64 MiB" in error.details()
     assert world.lifecycle.jobs() == []
+
+
+def test_a_job_keeps_what_words_of_operators_meant_when_it_was_created(stub, world):
+    job = create(stub, kfl="https and  status_code >= 500")
+    assert job.spec.kfl == "https and  status_code >= 500"  # as it was written
+    assert job.expanded_kfl == "tls and (http or http2) and status_code >= 500"
+    assert create(stub, name="plain", start_time="23:59", kfl="http  or dns").expanded_kfl == ""
+    world.move(2 * SECOND)
+    assert [a.kfl for a in world.lifecycle.assignments()[1]] == [job.expanded_kfl]
+    world.restart()  # perhaps with other words
+    assert [a.kfl for a in world.lifecycle.assignments()[1]] == [job.expanded_kfl]
+
+
+def test_what_is_wrong_with_words_of_operators_is_said(stub):
+    (wrong,) = violations(stub, kfl="htps")
+    assert "Did you mean" in wrong.description
+    assert "https" in wrong.description
+    (wrong,) = violations(stub, kfl="mine and http")
+    assert "what is recorded already" in wrong.description
+    (wrong,) = violations(stub, kfl=" or ".join(["https"] * 1200))
+    assert "With the words of operators put in" in wrong.description

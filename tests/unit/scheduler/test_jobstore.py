@@ -204,6 +204,19 @@ def test_the_migrations_make_the_tables_that_the_program_uses(store):
         assert compare_metadata(MigrationContext.configure(connection), jobstore.METADATA) == []
 
 
+def test_jobs_of_the_first_version_are_kept(data, store):
+    store.add(job())
+    store.close()
+    with sqlite3.connect(data / "jobs.sqlite") as other:
+        other.execute("ALTER TABLE jobs DROP COLUMN expanded_kfl")
+        other.execute("UPDATE alembic_version SET version_num = '0001'")
+    other.close()
+    again = JobStore(data)
+    assert again.jobs() == [job()]
+    assert again.jobs()[0].spec.recorded_kfl == job().spec.kfl
+    again.close()
+
+
 def test_a_later_version_of_the_file_is_refused_with_a_sentence(data, store):
     store.close()
     with sqlite3.connect(data / "jobs.sqlite") as other:

@@ -493,3 +493,14 @@ def test_the_thread_moves_jobs_when_the_clock_moves(world):
     world.clock.move(DAY)
     while world.lifecycle.jobs():
         version = world.lifecycle.wait_for_jobs(version, 5)
+
+
+def test_counts_of_runs_that_are_not_recorded_are_nobodys(world):
+    world.create()
+    world.move(timedelta(seconds=2))
+    for job, run in (("checkout", 1), ("checkout", 2), ("other", 1)):
+        world.lifecycle.agent_matched("a", job, run, 3)
+    assert world.lifecycle.matched_elsewhere("b") == {("checkout", 1): 3}
+    world.lifecycle.stop_job("checkout", 0)
+    world.move(timedelta(minutes=1))
+    assert world.lifecycle.matched_elsewhere("b") == {}

@@ -129,6 +129,12 @@ priorityClassName: {{ . | quote }}
   value: {{ .Values.tap.drainSeconds | quote }}
 {{- end -}}
 
+{{/* Operators' words. A dollar would begin one of the kubelet's own variables. */}}
+{{- define "recorder.macros" -}}
+- name: RECORDER_MACROS
+  value: {{ .Values.tap.customMacros | toJson | replace "$" "$$" | quote }}
+{{- end -}}
+
 {{/* Probes of a server. Readiness asks the service; it is a call as any other, so a service that has
      as many as it takes is not ready, and must not be restarted for that: liveness only connects. */}}
 {{- define "recorder.probes" -}}
@@ -155,7 +161,7 @@ livenessProbe:
 
 {{/* Keys under tap that were given and do nothing, as "tap.x, tap.y". */}}
 {{- define "recorder.ignored" -}}
-{{- $known := list "docker" "storageLimit" "persistentStorage" "storageClass" "resources" "probes" "drainSeconds" "capture" "query" "labels" "annotations" "nodeSelectorTerms" "tolerations" "priorityClass" -}}
+{{- $known := list "docker" "storageLimit" "persistentStorage" "storageClass" "resources" "probes" "drainSeconds" "capture" "query" "customMacros" "labels" "annotations" "nodeSelectorTerms" "tolerations" "priorityClass" -}}
 {{- $ignored := list -}}
 {{- range $key, $_ := .Values.tap -}}
 {{- if not (has $key $known) -}}{{- $ignored = append $ignored (printf "tap.%s" $key) -}}{{- end -}}

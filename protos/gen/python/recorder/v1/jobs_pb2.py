@@ -25,45 +25,45 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16recorder/v1/jobs.proto\x12\x0brecorder.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x02\n\x07JobSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03kfl\x18\x02 \x01(\t\x12\x12\n\nstart_time\x18\x03 \x01(\t\x12\x1d\n\x10\x64\x61ily_iterations\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x1d\n\x10\x64uration_minutes\x18\x05 \x01(\rH\x01\x88\x01\x01\x12\x1f\n\x12\x65xpiration_minutes\x18\x06 \x01(\rH\x02\x88\x01\x01\x12\x17\n\nbody_limit\x18\x07 \x01(\rH\x03\x88\x01\x01\x12\x10\n\x08imported\x18\x08 \x01(\x08\x42\x13\n\x11_daily_iterationsB\x13\n\x11_duration_minutesB\x15\n\x13_expiration_minutesB\r\n\x0b_body_limit\"\xe5\x01\n\x03Job\x12\"\n\x04spec\x18\x01 \x01(\x0b\x32\x14.recorder.v1.JobSpec\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.recorder.v1.JobState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fnext_start_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x04runs\x18\x06 \x03(\x0b\x32\x10.recorder.v1.Run\"\xc1\x02\n\x03Run\x12\x0e\n\x06number\x18\x01 \x01(\r\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.recorder.v1.JobState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x65ntries\x18\x07 \x01(\x04\x12\x0f\n\x07streams\x18\x08 \x01(\x04\x12\x0f\n\x07packets\x18\t \x01(\x04\x12\r\n\x05\x62ytes\x18\n \x01(\x04\x12\x14\n\x0clost_packets\x18\x0b \x01(\x04\x12\r\n\x05nodes\x18\x0c \x03(\t\"6\n\x10\x43reateJobRequest\x12\"\n\x04spec\x18\x01 \x01(\x0b\x32\x14.recorder.v1.JobSpec\"2\n\x11\x43reateJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.recorder.v1.Job\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"/\n\x0eGetJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.recorder.v1.Job\"\x11\n\x0fListJobsRequest\"2\n\x10ListJobsResponse\x12\x1e\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.recorder.v1.Job\"\x12\n\x10WatchJobsRequest\"C\n\x11WatchJobsResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.recorder.v1.Job\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x08\"\x1e\n\x0eStopJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"0\n\x0fStopJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.recorder.v1.Job\" \n\x10\x44\x65leteJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x13\n\x11\x44\x65leteJobResponse*\xea\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13JOB_STATE_SCHEDULED\x10\x01\x12\x17\n\x13JOB_STATE_RECORDING\x10\x02\x12\x15\n\x11JOB_STATE_WAITING\x10\x03\x12\x17\n\x13JOB_STATE_COMPLETED\x10\x04\x12\x15\n\x11JOB_STATE_STOPPED\x10\x05\x12\x1d\n\x19JOB_STATE_STORAGE_LIMITED\x10\x06\x12\x14\n\x10JOB_STATE_FAILED\x10\x07\x12\x15\n\x11JOB_STATE_EXPIRED\x10\x08\x32\xc5\x03\n\x0bJobsService\x12J\n\tCreateJob\x12\x1d.recorder.v1.CreateJobRequest\x1a\x1e.recorder.v1.CreateJobResponse\x12\x41\n\x06GetJob\x12\x1a.recorder.v1.GetJobRequest\x1a\x1b.recorder.v1.GetJobResponse\x12G\n\x08ListJobs\x12\x1c.recorder.v1.ListJobsRequest\x1a\x1d.recorder.v1.ListJobsResponse\x12L\n\tWatchJobs\x12\x1d.recorder.v1.WatchJobsRequest\x1a\x1e.recorder.v1.WatchJobsResponse0\x01\x12\x44\n\x07StopJob\x12\x1b.recorder.v1.StopJobRequest\x1a\x1c.recorder.v1.StopJobResponse\x12J\n\tDeleteJob\x12\x1d.recorder.v1.DeleteJobRequest\x1a\x1e.recorder.v1.DeleteJobResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16recorder/v1/jobs.proto\x12\x0brecorder.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x02\n\x07JobSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03kfl\x18\x02 \x01(\t\x12\x12\n\nstart_time\x18\x03 \x01(\t\x12\x1d\n\x10\x64\x61ily_iterations\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x1d\n\x10\x64uration_minutes\x18\x05 \x01(\rH\x01\x88\x01\x01\x12\x1f\n\x12\x65xpiration_minutes\x18\x06 \x01(\rH\x02\x88\x01\x01\x12\x17\n\nbody_limit\x18\x07 \x01(\rH\x03\x88\x01\x01\x12\x10\n\x08imported\x18\x08 \x01(\x08\x42\x13\n\x11_daily_iterationsB\x13\n\x11_duration_minutesB\x15\n\x13_expiration_minutesB\r\n\x0b_body_limit\"\xfb\x01\n\x03Job\x12\"\n\x04spec\x18\x01 \x01(\x0b\x32\x14.recorder.v1.JobSpec\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.recorder.v1.JobState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0fnext_start_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x04runs\x18\x06 \x03(\x0b\x32\x10.recorder.v1.Run\x12\x14\n\x0c\x65xpanded_kfl\x18\x07 \x01(\t\"\xc1\x02\n\x03Run\x12\x0e\n\x06number\x18\x01 \x01(\r\x12$\n\x05state\x18\x02 \x01(\x0e\x32\x15.recorder.v1.JobState\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x65ntries\x18\x07 \x01(\x04\x12\x0f\n\x07streams\x18\x08 \x01(\x04\x12\x0f\n\x07packets\x18\t \x01(\x04\x12\r\n\x05\x62ytes\x18\n \x01(\x04\x12\x14\n\x0clost_packets\x18\x0b \x01(\x04\x12\r\n\x05nodes\x18\x0c \x03(\t\"6\n\x10\x43reateJobRequest\x12\"\n\x04spec\x18\x01 \x01(\x0b\x32\x14.recorder.v1.JobSpec\"2\n\x11\x43reateJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.recorder.v1.Job\"\x1d\n\rGetJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"/\n\x0eGetJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.recorder.v1.Job\"\x11\n\x0fListJobsRequest\"2\n\x10ListJobsResponse\x12\x1e\n\x04jobs\x18\x01 \x03(\x0b\x32\x10.recorder.v1.Job\"\x12\n\x10WatchJobsRequest\"C\n\x11WatchJobsResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.recorder.v1.Job\x12\x0f\n\x07\x64\x65leted\x18\x02 \x01(\x08\"\x1e\n\x0eStopJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"0\n\x0fStopJobResponse\x12\x1d\n\x03job\x18\x01 \x01(\x0b\x32\x10.recorder.v1.Job\" \n\x10\x44\x65leteJobRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x13\n\x11\x44\x65leteJobResponse*\xea\x01\n\x08JobState\x12\x19\n\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13JOB_STATE_SCHEDULED\x10\x01\x12\x17\n\x13JOB_STATE_RECORDING\x10\x02\x12\x15\n\x11JOB_STATE_WAITING\x10\x03\x12\x17\n\x13JOB_STATE_COMPLETED\x10\x04\x12\x15\n\x11JOB_STATE_STOPPED\x10\x05\x12\x1d\n\x19JOB_STATE_STORAGE_LIMITED\x10\x06\x12\x14\n\x10JOB_STATE_FAILED\x10\x07\x12\x15\n\x11JOB_STATE_EXPIRED\x10\x08\x32\xc5\x03\n\x0bJobsService\x12J\n\tCreateJob\x12\x1d.recorder.v1.CreateJobRequest\x1a\x1e.recorder.v1.CreateJobResponse\x12\x41\n\x06GetJob\x12\x1a.recorder.v1.GetJobRequest\x1a\x1b.recorder.v1.GetJobResponse\x12G\n\x08ListJobs\x12\x1c.recorder.v1.ListJobsRequest\x1a\x1d.recorder.v1.ListJobsResponse\x12L\n\tWatchJobs\x12\x1d.recorder.v1.WatchJobsRequest\x1a\x1e.recorder.v1.WatchJobsResponse0\x01\x12\x44\n\x07StopJob\x12\x1b.recorder.v1.StopJobRequest\x1a\x1c.recorder.v1.StopJobResponse\x12J\n\tDeleteJob\x12\x1d.recorder.v1.DeleteJobRequest\x1a\x1e.recorder.v1.DeleteJobResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'recorder.v1.jobs_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_JOBSTATE']._serialized_start=1391
-  _globals['_JOBSTATE']._serialized_end=1625
+  _globals['_JOBSTATE']._serialized_start=1413
+  _globals['_JOBSTATE']._serialized_end=1647
   _globals['_JOBSPEC']._serialized_start=73
   _globals['_JOBSPEC']._serialized_end=347
   _globals['_JOB']._serialized_start=350
-  _globals['_JOB']._serialized_end=579
-  _globals['_RUN']._serialized_start=582
-  _globals['_RUN']._serialized_end=903
-  _globals['_CREATEJOBREQUEST']._serialized_start=905
-  _globals['_CREATEJOBREQUEST']._serialized_end=959
-  _globals['_CREATEJOBRESPONSE']._serialized_start=961
-  _globals['_CREATEJOBRESPONSE']._serialized_end=1011
-  _globals['_GETJOBREQUEST']._serialized_start=1013
-  _globals['_GETJOBREQUEST']._serialized_end=1042
-  _globals['_GETJOBRESPONSE']._serialized_start=1044
-  _globals['_GETJOBRESPONSE']._serialized_end=1091
-  _globals['_LISTJOBSREQUEST']._serialized_start=1093
-  _globals['_LISTJOBSREQUEST']._serialized_end=1110
-  _globals['_LISTJOBSRESPONSE']._serialized_start=1112
-  _globals['_LISTJOBSRESPONSE']._serialized_end=1162
-  _globals['_WATCHJOBSREQUEST']._serialized_start=1164
-  _globals['_WATCHJOBSREQUEST']._serialized_end=1182
-  _globals['_WATCHJOBSRESPONSE']._serialized_start=1184
-  _globals['_WATCHJOBSRESPONSE']._serialized_end=1251
-  _globals['_STOPJOBREQUEST']._serialized_start=1253
-  _globals['_STOPJOBREQUEST']._serialized_end=1283
-  _globals['_STOPJOBRESPONSE']._serialized_start=1285
-  _globals['_STOPJOBRESPONSE']._serialized_end=1333
-  _globals['_DELETEJOBREQUEST']._serialized_start=1335
-  _globals['_DELETEJOBREQUEST']._serialized_end=1367
-  _globals['_DELETEJOBRESPONSE']._serialized_start=1369
-  _globals['_DELETEJOBRESPONSE']._serialized_end=1388
-  _globals['_JOBSSERVICE']._serialized_start=1628
-  _globals['_JOBSSERVICE']._serialized_end=2081
+  _globals['_JOB']._serialized_end=601
+  _globals['_RUN']._serialized_start=604
+  _globals['_RUN']._serialized_end=925
+  _globals['_CREATEJOBREQUEST']._serialized_start=927
+  _globals['_CREATEJOBREQUEST']._serialized_end=981
+  _globals['_CREATEJOBRESPONSE']._serialized_start=983
+  _globals['_CREATEJOBRESPONSE']._serialized_end=1033
+  _globals['_GETJOBREQUEST']._serialized_start=1035
+  _globals['_GETJOBREQUEST']._serialized_end=1064
+  _globals['_GETJOBRESPONSE']._serialized_start=1066
+  _globals['_GETJOBRESPONSE']._serialized_end=1113
+  _globals['_LISTJOBSREQUEST']._serialized_start=1115
+  _globals['_LISTJOBSREQUEST']._serialized_end=1132
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1134
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1184
+  _globals['_WATCHJOBSREQUEST']._serialized_start=1186
+  _globals['_WATCHJOBSREQUEST']._serialized_end=1204
+  _globals['_WATCHJOBSRESPONSE']._serialized_start=1206
+  _globals['_WATCHJOBSRESPONSE']._serialized_end=1273
+  _globals['_STOPJOBREQUEST']._serialized_start=1275
+  _globals['_STOPJOBREQUEST']._serialized_end=1305
+  _globals['_STOPJOBRESPONSE']._serialized_start=1307
+  _globals['_STOPJOBRESPONSE']._serialized_end=1355
+  _globals['_DELETEJOBREQUEST']._serialized_start=1357
+  _globals['_DELETEJOBREQUEST']._serialized_end=1389
+  _globals['_DELETEJOBRESPONSE']._serialized_start=1391
+  _globals['_DELETEJOBRESPONSE']._serialized_end=1410
+  _globals['_JOBSSERVICE']._serialized_start=1650
+  _globals['_JOBSSERVICE']._serialized_end=2103
 # @@protoc_insertion_point(module_scope)

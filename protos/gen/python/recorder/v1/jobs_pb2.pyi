@@ -145,10 +145,15 @@ class Job(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     NEXT_START_TIME_FIELD_NUMBER: _builtins.int
     RUNS_FIELD_NUMBER: _builtins.int
+    EXPANDED_KFL_FIELD_NUMBER: _builtins.int
     state: Global___JobState.ValueType
     """Where the job stands now."""
     reason: _builtins.str
     """Why it is in this state, as a sentence; empty when there is nothing to add."""
+    expanded_kfl: _builtins.str
+    """The statement as agents run it: with operators' words put in, as they were when the job was
+    created. Empty when there are none in it.
+    """
     @_builtins.property
     def spec(self) -> Global___JobSpec:
         """What was asked for, with every default filled in."""
@@ -174,10 +179,11 @@ class Job(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         next_start_time: _timestamp_pb2.Timestamp | None = ...,
         runs: _abc.Iterable[Global___Run] | None = ...,
+        expanded_kfl: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "next_start_time", b"next_start_time", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "next_start_time", b"next_start_time", "reason", b"reason", "runs", b"runs", "spec", b"spec", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expanded_kfl", b"expanded_kfl", "next_start_time", b"next_start_time", "reason", b"reason", "runs", b"runs", "spec", b"spec", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,97 @@
+"""What the kernel keeps of the traffic while jobs run: their coarse form as a program for a socket.
+
+`agent` tells which statements it records, and this attaches one program for all of them. A program
+may keep too much, never too little: it leaves out only what no entry of these jobs can be made of.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection, Sequence
+from typing import Protocol, runtime_checkable
+
+import kfl
+from kfl import coarse
+from kfl.packets import Packets, Resolver
+from services.capture.bpf import Program, programs
+from services.capture.frames.afpacket import Instruction
+from services.capture.frames.batch import CaptureError
+from services.runtime.logging import logger
+
+_log = logger(__name__)
+
+
+@runtime_checkable
+class Filterable(Protocol):
+    """A source of frames that the kernel can filter."""
+
+    def attach(self, program: Sequence[Instruction] | None) -> None:
+        """Replace the program, without a gap; None keeps everything. Raises CaptureError."""
+
+
+def no_names(test: coarse.Peer) -> None:
+    """The resolver of an agent that knows no names: it cannot tell."""
+    del test
+
+
+class KernelFilter:
+    """The program on one source, and what it is made of."""
+
+    def __init__(self, source: Filterable, resolver: Resolver = no_names) -> None:
+        self._source = source
+        self._resolver = resolver
+        self._statements: frozenset[str] | None = None
+        self._attached: coarse.Coarse | None = None
+        self.packets = Packets(coarse.EVERYTHING, None)
+        """What the statements need; `dissectors` are the protocols that their entries can be of."""
+
+    def follow(self, statements: Collection[str]) -> None:
+        """Keep what these KFL statements need, together; without any, nothing.
+
+        Call it often: it does something only when they are others than before. Raises CaptureError
+        when the kernel takes no program at all.
+        """
+        if statements == self._statements:
+            return
+        self._statements = frozenset(statements)
+        needed = map(_needed, sorted(self._statements))
+        self.packets = Packets.union(each for each in needed if each is not None)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Resolve names anew: call it when addresses of names have changed. Raises as follow()."""
+        tree = self.packets.resolved(self._resolver).tree
+        if tree != self._attached:
+            self._attach(tree)
+            self._attached = tree
+
+    def _attach(self, tree: coarse.Coarse) -> None:
+        """Attach the most exact program that the kernel takes."""
+        for program in programs(tree):
+            try:
+                self._source.attach(program.instructions)
+            except CaptureError as error:
+                _log.warning("the kernel takes no program of this size", reason=str(error))
+                continue
+            _tell(tree, program)
+            return
+        self._source.attach(None)
+
+
+def _tell(tree: coarse.Coarse, program: Program) -> None:
+    size = len(program.instructions)
+    _log.info("kernel filter", keeps=coarse.show(tree), instructions=size)
+    if program.left_out:
+        _log.warning(
+            "the kernel filter is coarser than the jobs, which would need too large a program",
+            without=program.left_out,
+        )
+
+
+@functools.lru_cache(1024)  # far more than runs at once; most of them stay when one begins
+def _needed(statement: str) -> Packets | None:
+    """What a statement needs; None when it cannot be compiled, and so will not be recorded."""
+    try:
+        return kfl.compile(statement).packets()
+    except kfl.KflError:
+        return None
