@@ -90,10 +90,10 @@ STREAMS = pa.schema(
         pa.field("first_time", TIMESTAMP, nullable=False),  # of its first packet seen
         pa.field("matched_time", TIMESTAMP, nullable=False),  # when an entry first matched
         pa.field("from_start", pa.bool_(), nullable=False),  # its first packet is in PACKETS
-        # Null where there is none. Older releases lack these two: see ADDED.
+        # Null where there is none. Older releases lack what follows: see ADDED.
         pa.field("vlan", pa.string()),  # its id, or two as in 100.5, the outer one first
         pa.field("tunnel", pa.string()),  # kind and id as in "vxlan 42", or kind
-        # Where the node translates addresses between client and server; null elsewhere:
+        # Where the node translates addresses between client and server:
         pa.field("called_ip", pa.string()),  # whom the client called: a service
         pa.field("called_port", pa.uint16()),
         pa.field("seen_ip", pa.string()),  # whom the server saw call
@@ -102,7 +102,7 @@ STREAMS = pa.schema(
 )
 """One row for each L4 stream, written when it first matches."""
 
-ADDED = frozenset({"vlan", "tunnel"})
+ADDED = frozenset({"vlan", "tunnel", "called_ip", "called_port", "seen_ip", "seen_port"})
 """Columns of STREAMS that files of older releases do not have."""
 
 PACKETS = pa.schema(

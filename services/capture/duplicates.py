@@ -32,8 +32,8 @@ from services.capture.flows import (
     root_of,
     stream_row,
 )
-from services.capture.frames.batch import FOR_ANOTHER
-from services.capture.frames.ringwalk import place_of
+from services.capture.frames.batch import UNDIRECTED
+from services.capture.frames.ringwalk import PACKET_OUTGOING
 from services.capture.headers import (
     COPY,
     DECODED,
@@ -56,6 +56,7 @@ WAYS = 4  # places in which one sighting may be; the oldest makes room
 MOST_PLACES = 8  # of one packet: bridges and tunnels of one node
 MOST_HOPS = 4  # that a node takes from a packet: two of its own, and those of a tunnel's inside
 SAMPLE_HEAD, SAMPLE_TAIL = 64, 16  # octets of the payload that go into the mark
+BOTH = 0b11  # directions, as FLOW's seen
 FEW_PACKETS = 4  # after which the root's own copies should have been seen
 LARGEST_INTERFACE = (1 << 28) - 1  # number; Linux counts up from 1
 UNTOLD = 1 << 28  # the interface of an old "any" capture (LINKTYPE_LINUX_SLL), which does not say
@@ -129,15 +130,18 @@ def mark_of(octets, packet, seed):
 
 
 @kernel
-def place_of_frame(octets, frame):
+def place_of(octets, frame):
     """Return where a frame was seen, as FRAME's interface; 0 when nobody knows."""
     start, end = frame.offset, frame.offset + np.int64(frame.captured_length)
     if frame.link_type == LINK_SLL2 and start + SLL2_HEADER_SIZE <= end:
         interface = read_u32(octets, start + SLL2_INTERFACE_OFFSET) & LARGEST_INTERFACE
-        return place_of(interface, read_u8(octets, start + SLL2_TYPE_OFFSET))
-    if frame.link_type == LINK_SLL and start + SLL_HEADER_SIZE <= end:
-        return place_of(UNTOLD, read_u16(octets, start))
-    return np.int64(frame.interface)
+        is_leaving = read_u8(octets, start + SLL2_TYPE_OFFSET) == PACKET_OUTGOING
+    elif frame.link_type == LINK_SLL and start + SLL_HEADER_SIZE <= end:
+        interface = UNTOLD
+        is_leaving = read_u16(octets, start) == PACKET_OUTGOING
+    else:
+        return np.int64(frame.interface)
+    return -interface if is_leaving else interface
 
 
 # Whether it was seen before --------------------------------------------------------------------
@@ -152,7 +156,7 @@ def is_new_place(sighting, packet, place):
     for index in range(sighting.place_count):
         if sighting.places[np.uint64(index)] == place:
             there += 1
-    if abs(place) & ~FOR_ANOTHER != UNTOLD:
+    if abs(place) != UNTOLD:
         return there == 0
     is_certain = packet.protocol == PROTOCOL_TCP or packet.identification != 0
     return there < (MOST_UNTOLD if is_certain else 1)
@@ -187,23 +191,25 @@ def has_same_end(flow, other):
 @kernel
 def is_translation(sighting, packet, place, flows):
     """Whether two packets with the same mark and different addresses can be one, that the node
-    translated on its way from the earlier place to the later one.
+    translated on its way: in and out again, or between a bridge and one of its ports.
 
-    Of UDP datagrams many are the same. One that comes in and leaves is told by that; on the short
-    way between a bridge and its port, one end must be the same.
+    Of UDP datagrams many are the same. One that comes in and leaves is told by that; on the way
+    from or to a bridge it keeps one end, and is an answer when it comes from there.
     """
-    hops = np.int64(sighting.hops) - np.int64(packet.hops)
+    first, hops = np.int64(sighting.places[0]), np.int64(sighting.hops) - np.int64(packet.hops)
     if packet.timestamp < sighting.timestamp or not 0 <= hops <= MOST_HOPS:
         return False
-    first = np.int64(sighting.places[0])
+    if (first | place) & UNDIRECTED and first > 0 and place > 0:
+        return False
     if first > 0 and place < 0:
         return not sighting.has_left
-    from_port = first > 0 and place > 0 and first & FOR_ANOTHER and not place & FOR_ANOTHER
-    to_port = first < 0 and place < 0
-    if not from_port and not to_port:
+    if first < 0 and place > 0:
         return False
+    if packet.protocol == PROTOCOL_TCP:
+        return True
     flow, other = flows.rows[np.uint64(packet.flow)], flows.rows[np.uint64(sighting.flow)]
-    return packet.protocol == PROTOCOL_TCP or has_same_end(flow, other)
+    is_answer = other.seen == BOTH and flow.seen != BOTH
+    return has_same_end(flow, other) and (is_answer or place < 0)
 
 
 @kernel
@@ -373,7 +379,7 @@ def mark_copies(s, frame_octets, frames, octets, packets, flows, streams):
     for row in range(len(packets)):
         packet = packets[np.uint64(row)]
         if packet.status == DECODED and packet.flow != NO_FLOW:
-            place = place_of_frame(frame_octets, frames[np.uint64(row)])
+            place = place_of(frame_octets, frames[np.uint64(row)])
             if place != 0:
                 mark_packet(s, place, octets, packets, row, flows, streams)
 

@@ -157,7 +157,7 @@ class Pipeline:
             self._reassemble(whole, part)
             self._take_datagrams(whole, part)
             if row < len(frames):
-                self._make_room(len(frames) - row, int(frames["timestamp"][row]))
+                self.make_room(len(frames) - row, int(frames["timestamp"][row]))
         state = self.fragments.state[0]
         if state.networks:
             note_networks(packets, self.streams)
@@ -337,7 +337,7 @@ class Pipeline:
             is_multicast(packets),
         )
 
-    def _make_room(self, packets: int, now: int) -> None:
+    def make_room(self, packets: int, now: int) -> None:
         """End flows of a full table, for some of the new ones that so many packets may bring."""
         wanted = max(1, min(len(self.flows.rows) // PART_EVICTED, packets))
         self._end_flows(reassembly.make_room, now, wanted)

@@ -7,7 +7,7 @@ are in the byte order of the machine, and aligned, so they are read through view
 
 import numpy as np
 
-from services.capture.frames.batch import FOR_ANOTHER
+from services.capture.frames.batch import UNDIRECTED
 from services.capture.frames.walk import touch_ahead, with_unused
 from services.capture.kernel import kernel, read_u8
 
@@ -22,7 +22,7 @@ ADDRESS_HARDWARE, ADDRESS_PACKET_TYPE = ADDRESS + 8, ADDRESS + 10
 PACKET_HEADER_SIZE = 68
 SMALLEST_SLOT = 96  # octets that a packet takes at least: headers, 16 for a link header, alignment
 
-PACKET_OTHERHOST, PACKET_OUTGOING = 3, 4
+PACKET_OUTGOING = 4
 ARPHRD_ETHER, ARPHRD_LOOPBACK = 1, 772
 ETHERTYPE_IPV4, ETHERTYPE_IPV6, ETHERTYPE_ARP = 0x0800, 0x86DD, 0x0806
 LINKTYPE_ETHERNET, LINKTYPE_RAW = 1, 101
@@ -39,14 +39,6 @@ COUNTS = 5
 def read_network_order_u16(octets, at):
     """Return the 16-bit integer that is in network order in every header."""
     return read_u8(octets, at) << 8 | read_u8(octets, at + 1)
-
-
-@kernel
-def place_of(interface, packet_type):
-    """Return what FRAME's interface is for the number of one, and linux/if_packet.h's type."""
-    if packet_type == PACKET_OUTGOING:
-        return -interface
-    return interface | FOR_ANOTHER if packet_type == PACKET_OTHERHOST else interface
 
 
 @kernel
@@ -89,12 +81,14 @@ def read_slot(octets, words, halves, at, block_end, tell, frame, counts):
     frame.vlan = 0
     if words[np.uint64(at + STATUS >> 2)] & STATUS_VLAN_VALID:
         frame.vlan = words[np.uint64(at + VLAN >> 2)] & 0xFFFF
-    frame.interface = 0
-    if tell != TELL_NOTHING:
-        frame.interface = words[np.uint64(at + ADDRESS_INTERFACE >> 2)]
-    if tell == TELL_PLACE:
-        packet_type = read_u8(octets, at + ADDRESS_PACKET_TYPE)
-        frame.interface = place_of(np.int64(frame.interface), packet_type)
+    interface = np.int64(words[np.uint64(at + ADDRESS_INTERFACE >> 2)])
+    if tell == TELL_NOTHING:
+        interface = 0
+    elif tell == TELL_NUMBER:
+        interface |= UNDIRECTED
+    elif read_u8(octets, at + ADDRESS_PACKET_TYPE) == PACKET_OUTGOING:
+        interface = -interface
+    frame.interface = interface
     return True
 
 

@@ -7,6 +7,7 @@ are full or when it meets something that it cannot decide; it then returns where
 
 import numpy as np
 
+from services.capture.frames.batch import UNDIRECTED
 from services.capture.kernel import (
     kernel,
     read_u8,
@@ -204,7 +205,7 @@ def read_packet_block(octets, position, size, big_endian, old, interfaces, frame
     frame.captured_length = captured_length
     frame.original_length = min(read_u32_in_order(octets, position + 24, big_endian), LARGEST_INT32)
     frame.link_type = interface.link_type
-    frame.interface = index + 1 if len(interfaces) > 1 else 0
+    frame.interface = index + 1 | UNDIRECTED if len(interfaces) > 1 else 0
     return ROWS_FULL
 
 
@@ -227,7 +228,7 @@ def read_simple_packet_block(octets, position, size, big_endian, interfaces, tim
     frame.captured_length = captured_length
     frame.original_length = min(original_length, LARGEST_INT32)
     frame.link_type = interface.link_type
-    frame.interface = 1 if len(interfaces) > 1 else 0
+    frame.interface = 1 | UNDIRECTED if len(interfaces) > 1 else 0
     return ROWS_FULL
 
 

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 
 from recordings import entry
+from services.capture.agent import new_engine_factory
 from services.capture.frames.interfaces import open_interfaces
 from services.capture.pipeline import Pipeline, PipelineOptions
+from services.capture.warmup import warm_up
 from tests.integration.capture.veth import ip, set_namespace
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
@@ -202,7 +204,8 @@ class Recorder:
     """What the pipeline makes of all frames of a source until it is quiet."""
 
     def __init__(self):
-        self.source = open_interfaces(["any"], 16 << 20)
+        warm_up(new_engine_factory("", "", 1 << 20)())  # before there is a ring that could overrun
+        self.source = open_interfaces(["any"], 64 << 20)
         self.pipeline = Pipeline(PipelineOptions(most_flows=4096, networks_apart=False))
         self.entries: list[dict] = []
         self.kept: list[bytes] = []
@@ -228,6 +231,7 @@ class Recorder:
 
     def end(self):
         self._take(self.pipeline.end())
+        assert self.source.losses() + self.pipeline.losses() == []
         self.source.close()
         return self
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from recordings import entry
-from services.capture.frames.batch import FOR_ANOTHER
+from services.capture.frames.batch import UNDIRECTED
 from services.capture.pipeline import Pipeline, PipelineOptions
 from tests.unit.capture import conversation as wire
 from tests.unit.capture.conversation import ACK, FIN, MILLISECOND, PSH, START, SYN
@@ -84,7 +84,7 @@ class Path:
         hops = 64 if self.keeps_hops else 63
         ins = VETHS.get(near[side][0], UPLINK), BRIDGE
         outs = BRIDGE, VETHS.get(far[side ^ 1][0], UPLINK)
-        for place in (ins[0] | FOR_ANOTHER, ins[1]):
+        for place in ins:
             self.on.show(place, self.packet(side, near, payload, flags, identification, 64))
         for place in outs:
             self.on.show(-place, self.packet(side, far, payload, flags, identification, hops))
@@ -192,7 +192,7 @@ def test_frames_of_one_interface_are_all_taken(pipeline, on):
 
 def test_a_packet_that_a_bridge_floods_is_one(pipeline, on):
     packet = wire.ipv4(POD, "224.0.0.251", 17, wire.udp(5353, 5353, QUERY), identification=7)
-    on.show(11 | FOR_ANOTHER, packet)
+    on.show(11, packet)
     for veth in range(20, 60):
         on.show(-veth, packet)
     taken(pipeline, on, is_end=False)
@@ -200,10 +200,9 @@ def test_a_packet_that_a_bridge_floods_is_one(pipeline, on):
 
 
 def cooked(place, packet, is_version_2):
-    kind = 4 if place < 0 else 3 if place & FOR_ANOTHER else 0
+    kind = 4 if place < 0 else 0
     if is_version_2:
-        interface = abs(place) & ~FOR_ANOTHER
-        return struct.pack("!HHIHBB8x", 0x0800, 0, interface, 1, kind, 6) + packet
+        return struct.pack("!HHIHBB8x", 0x0800, 0, abs(place), 1, kind, 6) + packet
     return struct.pack("!HHH8xH", kind, 1, 6, 0x0800) + packet
 
 
@@ -341,6 +340,35 @@ def test_what_the_capture_lost_of_one_address_it_has_from_the_other(pipeline, on
     assert paths(calls) == [f"/{number}" for number in range(30)]
 
 
+def answer_to_the_node(on, protocol, identification, payload):
+    """A process of the node calls a service on the same node, behind a bridge that translates.
+
+    The question leaves with the pod's address; the answer comes from the pod, and into the bridge
+    from the service.
+    """
+    build = wire.udp if protocol == 17 else wire.tcp
+    there = [] if protocol == 17 else [1001, 9001, PSH | ACK]
+    back = [] if protocol == 17 else [9001, 1001 + len(payload[0]), PSH | ACK]
+    options = {"identification": identification}
+    asked = wire.ipv4(NODE, SERVER, protocol, build(40777, 5300, *there, payload[0]), **options)
+    on.show(-BRIDGE, asked)
+    on.show(-VETHS[SERVER], asked)
+    answer = build(5300, 40777, *back, payload[1])
+    on.show(VETHS[SERVER], wire.ipv4(SERVER, NODE, protocol, answer, **options))
+    answer = build(53, 40777, *back, payload[1])
+    on.show(BRIDGE, wire.ipv4(VIP, NODE, protocol, answer, **options))
+
+
+def test_an_answer_that_a_bridge_translates_for_the_node_is_no_second_one(pipeline, on):
+    answer_to_the_node(on, 17, 0, (QUERY, ANSWER))
+    (call,) = taken(pipeline, on)
+    assert ends(call) == ((NODE, 40777), (SERVER, 5300))
+    answer_to_the_node(on, 6, 5, (GET % b"x", OK))
+    (call,) = taken(pipeline, on)
+    assert ends(call) == ((NODE, 40777), (SERVER, 5300))
+    assert view(pipeline) == (VIP, 53, None, None)
+
+
 # What must stay apart --------------------------------------------------------------------------
 
 
@@ -357,6 +385,14 @@ def test_the_same_datagram_of_two_pods_is_two(pipeline, on):
     on.places = [on.places[at] for at in order]
     streams = taken(pipeline, on)
     assert Counter(stream["request"]["packets"] for stream in streams) == {1: 2}
+
+
+def test_the_same_datagram_of_two_pods_to_the_node_is_two(pipeline, on):
+    for source in (POD, OTHER_POD):
+        datagram = wire.ipv4(source, NODE, 17, wire.udp(1111, 9125, b"x:1|c"), identification=0)
+        on.show(VETHS[source], datagram)
+        on.show(BRIDGE, datagram)
+    assert {ends(stream)[0] for stream in taken(pipeline, on)} == {(POD, 1111), (OTHER_POD, 1111)}
 
 
 def test_the_same_datagram_of_two_pods_to_a_service_stays_two(pipeline, on):
@@ -386,7 +422,7 @@ def test_connections_with_the_same_numbers_stay_apart(pipeline, on):
 def test_without_directions_nothing_is_taken_for_a_translation(pipeline, on):
     """As from interfaces with a ring each, which are not in the order of time."""
     Path(on, seen_as=(NODE, 61234)).open().call().close()
-    on.places = [abs(place) & ~FOR_ANOTHER for place in on.places]
+    on.places = [abs(place) | UNDIRECTED for place in on.places]
     calls = taken(pipeline, on)
     assert sorted(ends(call)[0] for call in calls) == [(NODE, 61234), (POD, 40000)]
 
@@ -438,7 +474,7 @@ def test_no_mutation_breaks_anything(pipeline):
             while chance.random() < 0.3:
                 frame[chance.integers(len(frame))] = chance.integers(256)
             frames.append((time, bytes(frame[: chance.integers(30, len(frame) + 1)])))
-        places = chance.choice([0, 1, 2, -1, -2, 3 | FOR_ANOTHER], len(frames))
+        places = chance.choice([0, 1, 2, -1, -2, 3 | UNDIRECTED], len(frames))
         order = chance.permutation(len(frames))
         pipeline.take(wire.batch([frames[at] for at in order], interfaces=places))
     pipeline.end()
