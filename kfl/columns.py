@@ -301,11 +301,13 @@ _TEXT_TESTS: dict[str, Callable[..., pa.BooleanArray]] = {
 def _plain_text_test(node: core.Core) -> ArrowTest | None:
     """Arrow's own test for `selector op text`: it says of two texts what `values` says."""
     match node:
-        case core.Compare(operator="==" | "!=" as operator, left=core.Select()) if isinstance(
-            node.right, core.Const
-        ) and isinstance(node.right.value, str):
+        case core.Compare(
+            operator="==" | "!=" as operator,
+            left=core.Select(),
+            right=core.Const(value=str(text)),
+        ):
             compare = pc.equal if operator == "==" else pc.not_equal
-            constant = pa.scalar(node.right.value, pa.string())
+            constant = pa.scalar(text, pa.string())
             return lambda texts: compare(texts, constant)
         case core.TextTest(
             kind="startsWith" | "endsWith" as kind,

@@ -121,6 +121,16 @@ def _scalar(value: str | bool) -> pa.Scalar:
     return pa.scalar(value, pa.bool_() if isinstance(value, bool) else pa.string())
 
 
+def nulls(type: pa.DataType, rows: int) -> pa.Array:
+    """A column of nulls; it may share its octets with others."""
+    return _nulls(type, 1 << rows.bit_length()).slice(0, rows)
+
+
+@functools.lru_cache(256)
+def _nulls(type: pa.DataType, rows: int) -> pa.Array:
+    return pa.nulls(rows, type)
+
+
 class Calls:
     """Calls of one protocol with their streams; good until the pipeline takes the next batch."""
 
@@ -220,7 +230,7 @@ class Calls:
             **self.calls.details(rows),
         }
         return pa.table(
-            [made[f.name] if f.name in made else pa.nulls(count, f.type) for f in ENTRIES],
+            [made[f.name] if f.name in made else nulls(f.type, count) for f in ENTRIES],
             schema=ENTRIES,
         )
 
