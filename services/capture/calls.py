@@ -17,7 +17,7 @@ from services.capture.flows import PROTOCOL_UDP, STREAM, Streams, number_entries
 
 if TYPE_CHECKING:
     from kfl import Filter
-    from kfl.batch import Batch, Column, Shared
+    from kfl.batch import Batch, Column, Mask, Shared
 
 
 HEXADECIMAL = np.frombuffer(b"".join(b"%02x" % octet for octet in range(256)), np.uint16)
@@ -264,16 +264,18 @@ def _peer(side: str, rows: np.ndarray, which: np.ndarray) -> dict[str, pa.Array]
 def matching_rows(
     chosen: Filter,
     batch: Batch,
-    asked: np.ndarray,
+    asked: Mask,
     objects: Callable[[np.ndarray], list[dict]],
 ) -> np.ndarray:
-    """Return the rows, of those that are asked about (bool), that a filter lets through.
+    """Return the rows, of those that are asked about, that a filter lets through.
 
     The columns decide where they can; for the other rows `objects` builds the entries, as JSON
     objects, and the filter looks at those.
     """
-    may, must = chosen.bounds(batch, len(asked), asked)
+    may, must = chosen.bounds(batch, batch.rows, asked)
     rows = np.flatnonzero(may & asked)
+    if len(rows) == 0:
+        return rows
     is_sure = must[rows]
     if is_sure.all():
         return rows
