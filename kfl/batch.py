@@ -27,6 +27,8 @@ rows have, with None for null."""
 Columns: TypeAlias = Mapping[str, Column]
 
 NULL_NUMBER = -1
+NONE = np.bool_(False)
+"""The mask of nulls where there are none."""
 
 LONG_TEXT = 256
 """Octets, on average, above which texts are bodies, of which few are equal."""
@@ -36,7 +38,7 @@ class Texts:
     """Texts of some rows."""
 
     def __init__(self, column: npt.NDArray[Any] | pa.StringArray) -> None:
-        self.is_null: Mask = np.bool_(False)
+        self.is_null: Mask = NONE
         self.column: pa.StringArray | None = None
         """Arrow's, with "" for null; None where objects were given, whose nulls may be empty."""
         if isinstance(column, np.ndarray):
@@ -62,10 +64,11 @@ class Texts:
     @cached_property
     def parsed(self) -> list[Any]:
         """The different texts, which are JSON, as objects; empty ones where they are damaged."""
-        return [*map(_parsed, self.distinct[0])]
+        return [*map(parsed, self.distinct[0])]
 
 
-def _parsed(text: str) -> dict[str, Any]:
+def parsed(text: str) -> dict[str, Any]:
+    """Return a JSON object; an empty one where the text is none."""
     try:
         found = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -116,7 +119,7 @@ class Batch:
             values = column.astype(np.int64, copy=False)
             found = (values if divisor == 1 else values // divisor), is_null
             if not is_null.any():
-                found = found[0], np.bool_(False)
+                found = found[0], NONE
             self._numbers[name, divisor] = found
         return found
 

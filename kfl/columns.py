@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kfl import core
-from kfl.batch import NULL_NUMBER, Batch, Bounds, Columns, Mask, NotGiven, Texts
+from kfl.batch import NONE, NULL_NUMBER, Batch, Bounds, Columns, Mask, NotGiven, Texts, parsed
 from kfl.match import SURE_INTEGER, Matcher
-from kfl.values import MISSING
+from kfl.values import MISSING, number
 from kfl.values import truth as constant_truth
 from kfl.words import HTTP_IN_COLUMNS, WORDS
 
@@ -188,6 +188,7 @@ class _Leaf:
         self.compare = _plain_comparison(node)
         self.text_test = None if self.is_of_message else _plain_text_test(node)
         self.part = None if self.is_of_message else _plain_part(node)
+        self.needle = _needle(node) if self.is_of_message else None
         test = Matcher().test(node) if self.is_of_message else _ValueMatcher().test(node)
         side = source.column
         self.test: Callable[[Any], bool] = (
@@ -301,11 +302,13 @@ _TEXT_TESTS: dict[str, Callable[..., pa.BooleanArray]] = {
 def _plain_text_test(node: core.Core) -> ArrowTest | None:
     """Arrow's own test for `selector op text`: it says of two texts what `values` says."""
     match node:
-        case core.Compare(operator="==" | "!=" as operator, left=core.Select()) if isinstance(
-            node.right, core.Const
-        ) and isinstance(node.right.value, str):
+        case core.Compare(
+            operator="==" | "!=" as operator,
+            left=core.Select(),
+            right=core.Const(value=str(text)),
+        ):
             compare = pc.equal if operator == "==" else pc.not_equal
-            constant = pa.scalar(node.right.value, pa.string())
+            constant = pa.scalar(text, pa.string())
             return lambda texts: compare(texts, constant)
         case core.TextTest(
             kind="startsWith" | "endsWith" as kind,
@@ -327,6 +330,20 @@ def _plain_part(node: core.Core) -> str | None:
     match node:
         case core.TextTest(kind="contains", text=core.Select(), part=core.Const(value=str(part))):
             return part
+    return None
+
+
+_ESCAPED = frozenset('"\\/')
+"""Printable ASCII that JSON may write in another way."""
+
+
+def _needle(node: core.Core) -> str | None:
+    """The text that JSON contains wherever `selector == text` holds for a value in it."""
+    match node:
+        case core.Compare(operator="==", left=core.Select(), right=core.Const(value=str(text))):
+            is_plain = text.isascii() and text.isprintable() and not _ESCAPED & set(text)
+            # "80" is also equal to 8e1.
+            return text if is_plain and number(text) is None else None
     return None
 
 
@@ -456,7 +473,7 @@ class _Run:
         return found
 
     def _with_nulls(self, leaf: _Leaf, verdicts: Mask, is_null: Mask, is_ambiguous: bool) -> Bounds:
-        if not is_null.any():
+        if is_null is NONE:
             return verdicts, verdicts
         null = leaf.if_null, leaf.if_empty if is_ambiguous else leaf.if_null
         may = np.where(is_null, any(null), verdicts)
@@ -483,6 +500,8 @@ class _Run:
             values, places = texts.distinct
             if leaf.part is not None:
                 found = [leaf.part in text for text in values]
+            elif leaf.needle is not None:
+                found = [leaf.needle in text and leaf.test(parsed(text)) for text in values]
             else:
                 found = [*map(leaf.test, texts.parsed if leaf.is_of_message else values)]
             verdicts = np.array(found, np.bool_)[places]

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from services.capture.assignments import ActiveRun, Assignments
 from services.capture.frames.batch import CaptureError, FrameBatch, FrameSource, Loss
 from services.capture.kernelfilter import Filterable, KernelFilter
-from services.capture.matching import Calls, Matcher, flag
+from services.capture.matching import Calls, Matcher, chosen_rows
 from services.capture.packetstore import Overwritten, Packets, PacketStore, choose, packets_table
 from services.capture.pipeline import MOST_FLOWS, Pipeline, PipelineOptions
 from services.capture.runbuffer import RunBuffer
@@ -291,11 +291,9 @@ class Agent:
         # Of streams that match only now, the store has this batch's packets too.
         before = [self._matcher.bits.of(streams) for _, streams in parts]
         self._keep(engine, calls, now)
-        for run in self._assignments.active:
-            for (frames, streams), bits in zip(parts, before, strict=True):
-                rows = np.flatnonzero(bits & flag(run.bit))
-                if len(rows):
-                    self._add_packets(engine, run, choose(frames, streams, rows), now)
+        for (frames, streams), bits in zip(parts, before, strict=True):
+            for run, rows in chosen_rows(bits, self._assignments.active):
+                self._add_packets(engine, run, choose(frames, streams, rows), now)
         self._lap("record")
 
     def _keep(self, engine: Engine, calls: Sequence[Calls], now: float) -> None:

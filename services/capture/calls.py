@@ -18,7 +18,7 @@ from services.capture.networks import tunnel_texts, vlan_texts
 
 if TYPE_CHECKING:
     from kfl import Filter
-    from kfl.batch import Batch, Column, Shared
+    from kfl.batch import Batch, Column, Mask, Shared
 
 
 HEXADECIMAL = np.frombuffer(b"".join(b"%02x" % octet for octet in range(256)), np.uint16)
@@ -136,6 +136,16 @@ def _scalar(value: str | bool) -> pa.Scalar:
     return pa.scalar(value, pa.bool_() if isinstance(value, bool) else pa.string())
 
 
+def nulls(type: pa.DataType, rows: int) -> pa.Array:
+    """A column of nulls; it may share its octets with others."""
+    return _nulls(type, 1 << rows.bit_length()).slice(0, rows)
+
+
+@functools.lru_cache(256)
+def _nulls(type: pa.DataType, rows: int) -> pa.Array:
+    return pa.nulls(rows, type)
+
+
 class Calls:
     """Calls of one protocol with their streams; good until the pipeline takes the next batch."""
 
@@ -235,7 +245,7 @@ class Calls:
             **self.calls.details(rows),
         }
         return pa.table(
-            [made[f.name] if f.name in made else pa.nulls(count, f.type) for f in ENTRIES],
+            [made[f.name] if f.name in made else nulls(f.type, count) for f in ENTRIES],
             schema=ENTRIES,
         )
 
@@ -269,16 +279,18 @@ def _peer(side: str, rows: np.ndarray, which: np.ndarray) -> dict[str, pa.Array]
 def matching_rows(
     chosen: Filter,
     batch: Batch,
-    asked: np.ndarray,
+    asked: Mask,
     objects: Callable[[np.ndarray], list[dict]],
 ) -> np.ndarray:
-    """Return the rows, of those that are asked about (bool), that a filter lets through.
+    """Return the rows, of those that are asked about, that a filter lets through.
 
     The columns decide where they can; for the other rows `objects` builds the entries, as JSON
     objects, and the filter looks at those.
     """
-    may, must = chosen.bounds(batch, len(asked), asked)
+    may, must = chosen.bounds(batch, batch.rows, asked)
     rows = np.flatnonzero(may & asked)
+    if len(rows) == 0:
+        return rows
     is_sure = must[rows]
     if is_sure.all():
         return rows

@@ -82,6 +82,6 @@ def _rows(calls: Calls, chosen: Filter | None) -> np.ndarray:
     return matching_rows(
         chosen,
         Batch(calls.columns(), len(calls)),
-        np.ones(len(calls), np.bool_),
+        np.bool_(True),
         lambda rows: objects(calls.entries(rows)),
     )

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from kfl.batch import Batch, Columns, Shared
+from kfl.batch import Batch, Columns, Mask, Shared
 from recordings.entry import objects
 from services.capture.assignments import ActiveRun
 from services.capture.calls import matching_rows
@@ -28,6 +28,7 @@ NO_STREAM = 0
 
 Numbers = npt.NDArray[np.int64]
 NO_NUMBERS: Numbers = np.empty(0, np.int64)
+NEW = np.bool_(True)
 
 _log = logger(__name__)
 
@@ -127,7 +128,7 @@ class Matcher:
                     entries.bits[rows] |= flag(run.bit)
         opened: list[tuple[ActiveRun, Numbers]] = []
         for run in runs:
-            numbers = np.unique(np.concatenate(found.get(run.bit, [NO_NUMBERS])))
+            numbers = np.unique(np.concatenate(found[run.bit])) if run.bit in found else NO_NUMBERS
             if len(numbers):
                 self.bits.add(numbers, run.bit)
                 opened.append((run, numbers))
@@ -150,7 +151,9 @@ class Matcher:
 
     def _matching_rows(self, entries: _Entries, run: ActiveRun) -> np.ndarray:
         """Return rows whose call matches the run and whose stream is not in it yet."""
-        is_new = (entries.bits & flag(run.bit)) == 0
+        is_new: Mask = NEW
+        if entries.runs >> run.bit & 1:
+            is_new = (entries.bits & flag(run.bit)) == 0
         if run.is_full or not is_new.any():
             return NO_NUMBERS
         try:
@@ -183,6 +186,8 @@ class _Entries:
         self.calls = calls
         self.bits = bits.of(calls.streams)
         """uint64: the runs that each call is in."""
+        self.runs = int(np.bitwise_or.reduce(self.bits))
+        """The runs that any of them was in before this batch."""
         self._built: pa.Table | None = None
         self._where = np.full(len(calls), -1, np.int64)  # row in `_built`
         self._objects: dict[int, dict[str, Any]] = {}

@@ -96,13 +96,16 @@ def test_filters_with_one_batch_share_what_is_made():
         ("request.questions.*.type == 'A'", "110"),
         ("request.opCode", "000"),
         ("request == nil", "001"),
+        ("request.id == '80'", "010"),
+        ("request.text == 'é'", "010"),
+        ("request.text == 'a/b' or request.text == 'c'", "100"),
         ("request.path == '/'", "000"),
     ],
 )
 def test_a_message_that_is_json_is_read_without_the_entry(text, must):
     asked = [
-        '{"questions":[{"name":"a.example","type":"A"}]}',
-        '{"questions":[{"name":"b.example","type":"A"}]}',
+        '{"questions":[{"name":"a.example","type":"A"}],"text":"a\\/b"}',
+        '{"questions":[{"name":"b.example","type":"A"}],"id":8e1,"text":"\\u00e9"}',
         None,
     ]
     columns = {"protocol_name": "dns", "request_path": None, "request": late(asked, [])}
