@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from kfl import ast, core
 from kfl.errors import Diagnostic
 from kfl.fields import NAMES
+from kfl.kinds import GONE, Kind
 from kfl.possible import (
-    GONE,
     ONLY_FALSE,
     ONLY_TRUE,
     Bare,
-    Kind,
     Possible,
     Truths,
     bounds_of,

@@ -14,8 +14,9 @@ from typing import Any
 from kfl import ast
 from kfl.errors import Diagnostic, KflError
 from kfl.foreign import foreign_dialect
-from kfl.slips import RESERVED as RESERVED
-from kfl.slips import brackets, error_at, place, slip_at
+from kfl.slips import slip_at
+from kfl.slips.written import RESERVED as RESERVED
+from kfl.slips.written import brackets, error_at, place
 
 MAX_LENGTH = 16_384
 """Characters of a filter. A person writes a few hundred; dashboards join many of them."""

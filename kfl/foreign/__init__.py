@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from kfl.errors import KflError
-from kfl.slips import blank, error_at
+from kfl.slips.written import blank, error_at
 
 _WIRESHARK_FIELD = re.compile(
     r"(?<![\w.\[])(?:(?:ip|ipv6|tcp|udp|eth|frame|icmp|icmpv6|arp|vlan|sll|data)\.(?:[a-z_]+)"

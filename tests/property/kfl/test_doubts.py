@@ -5,13 +5,13 @@ from hypothesis import HealthCheck, given, settings
 
 import kfl
 from kfl.fields import CATALOGUE
-from kfl.possible import MIXED
+from kfl.kinds import MIXED
 from kfl.words import WORDS
 from recordings import entry as entry_json
 from tests.property.kfl.filters import filters, fmt, numbers, patterns, texts
 from tests.property.kfl.rows import rows, table_of
 
-SETTINGS = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+SETTINGS = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
 IS_WORD = {name: kfl.compile(name).matches for name in WORDS}
 
