@@ -12,6 +12,7 @@ import pyarrow as pa
 from kfl.sql.pieces import Piece
 from recordings.snapshot import Snapshot
 from services.query import counts, figures
+from services.query.counts import MAX_CHARACTERS
 from services.query.engine import Session
 from services.query.figures import SUMS, Figures
 from services.query.matched import Column, Matched, Rows
@@ -83,11 +84,13 @@ def _of_selector(name: str, protocols: Protocols) -> Column:
     texts = selector.sql(protocols)
     piece = None
     if texts is not None and not texts.is_list:
-        piece = Piece(f"CAST({texts.value.text} AS VARCHAR)", texts.value.parameters)
+        text = f"left(CAST({texts.value.text} AS VARCHAR), {MAX_CHARACTERS})"
+        piece = Piece(text, texts.value.parameters)
 
     def of(_: pa.Table, rows: Rows) -> pa.Array:
         found = [selector.texts_of(row) for row in rows]
-        return pa.array([each[0] if len(each) == 1 else None for each in found], pa.string())
+        texts = [each[0][:MAX_CHARACTERS] if len(each) == 1 else None for each in found]
+        return pa.array(texts, pa.string())
 
     return Column(name, pa.string(), piece, of)
 

@@ -30,7 +30,7 @@ CONNECTIONS = 100
 MAX_CONNECTIONS = 10_000
 
 DIFFERENCES = 100
-MAX_DIFFERENCES = 5_000
+MAX_DIFFERENCES = 2_000
 
 MAX_THRESHOLD = 1000.0
 
@@ -78,7 +78,7 @@ class FiguresRpc(QueryBase):
                 buckets=[
                     query_pb2.Bucket(
                         start_time=messages.at_us(each.start_us),
-                        value=each.value,
+                        value=each.value and each.value[: counts.MAX_CHARACTERS],
                         figures=messages.figures(each.figures),
                     )
                     for each in buckets

@@ -32,7 +32,7 @@ def test_runs_are_told_apart_and_figures_are_what_counting_gives(mixed: Any) -> 
     asked = query_pb2.DiffRequest(
         before=side('record("mixed")', 1), after=side('record("mixed")', 2), threshold=1.01
     )
-    asked.limit = 5000
+    asked.limit = 2000
     found = mixed.stub.Diff(asked)
     apart = HOUR
     middle = min(e["start_ns"] for e in mixed.of("mixed")) + apart // 2

@@ -1198,7 +1198,7 @@ class TopValue(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     FIGURES_FIELD_NUMBER: _builtins.int
     value: _builtins.str
-    """The value as text."""
+    """The value as text; of long ones the first 256 characters."""
     @_builtins.property
     def figures(self) -> Global___Figures:
         """Their figures."""
@@ -1585,7 +1585,7 @@ class Difference(_message.Message):
     dimension: Global___Dimension.ValueType
     """What it is a value of."""
     value: _builtins.str
-    """The value."""
+    """The value; of long ones the first 256 characters."""
     before_rate: _builtins.float
     """Entries a second before."""
     after_rate: _builtins.float
