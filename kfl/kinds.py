@@ -29,12 +29,12 @@ MOST_STATUS = 999  # three digits (RFC 9110, 15)
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What values a node has where it is there: one number, one text, or true or false.
+    """What values a node has where it is there: one number, text, truth or map.
 
     A scalar is a number or a text.
     """
 
-    type: Literal["number", "text", "bool", "scalar"]
+    type: Literal["number", "text", "bool", "scalar", "map"]
     least: float = -math.inf
     most: float = math.inf
 
@@ -183,6 +183,8 @@ def _kind_of_path(steps: tuple[core.Step, ...], world: World, guard: str) -> Kin
         return Kind("number", 0, MOST_STATUS)
     if field.type == "number":
         return _RANGES.get(keys, _NUMBER)
-    if field.type == "bool":
-        return Kind("bool")
-    return Kind("text") if field.type == "text" else None
+    match field.type:
+        case "text" | "bool" | "map":
+            return Kind(field.type)
+        case _:
+            return None

@@ -32,7 +32,7 @@ def name(word: str, macros: Iterable[str]) -> str:
     if word.replace(".", "_") in NAMES:
         return f"Did you mean {word.replace('.', '_')}?"
     root, _, end = word.rpartition(".")
-    ends = [known for known in NAMES if known.endswith("." + end)]
+    ends = [end] if end in NAMES else [known for known in NAMES if known.endswith("." + end)]
     if ends and (not root or root in WORDS):
         return f"Did you mean {' or '.join(ends[:3])}?"
     hint = did_you_mean(word, [*NAMES, *WORDS, *macros])

@@ -123,6 +123,17 @@ def _check_deep(tree: ast.Node) -> None:
                 )
 
 
+def is_readable(text: str) -> bool:
+    """Whether the grammar takes a text for a filter, whatever its names."""
+    from lark.exceptions import UnexpectedInput
+
+    try:
+        _lark().parse(text)
+    except UnexpectedInput:
+        return False
+    return True
+
+
 def _is_blank(text: str) -> bool:
     return not re.sub(r"(#|//)[^\n]*", "", text).strip(" \t\r\n")
 

@@ -226,7 +226,10 @@ def _fulfilled(group: list[Bare], world: World) -> bool:
     kind = next((kind for kind in kinds if isinstance(kind, Kind)), None)
     if kind is None:
         return True
-    if any(is_in_scalar(bare) for bare in group):
+    if kind.type == "map":
+        if any(_is_of_scalars(bare.condition) for bare in group):
+            return False
+    elif any(is_in_it(bare) for bare in group):
         return False
     lists = [found for bare in group if (found := candidates(bare, kind)) is not None]
     if kind.type == "bool":
@@ -237,8 +240,15 @@ def _fulfilled(group: list[Bare], world: World) -> bool:
     return _interval(group, kind)
 
 
-def is_in_scalar(bare: Bare) -> bool:
-    """`"x" in y`, which is for lists and maps."""
+def _is_of_scalars(condition: core.Core) -> bool:
+    """A text test or an order, which are false of a map."""
+    if isinstance(condition, core.Compare):
+        return condition.operator not in ("==", "!=")
+    return isinstance(condition, core.TextTest | core.Search)
+
+
+def is_in_it(bare: Bare) -> bool:
+    """`"x" in y`, which asks for a list or a map."""
     condition = bare.condition
     return isinstance(condition, core.Within) and condition.container is bare.key
 
@@ -284,6 +294,8 @@ def _equal_to(value: Any, kind: Kind) -> list[Any] | None:
         return [None]
     if isinstance(value, bool):
         return [value] if kind.type == "bool" else []
+    if kind.type == "map":
+        return None if isinstance(value, tuple) else []
     if kind.type == "bool" and not isinstance(value, core.Pattern | tuple):
         return []
     if kind.type == "text" and isinstance(value, str):

@@ -24,7 +24,7 @@ def tree(text):
         ("response.status", "http", Kind("number", 0, 999)),
         ("response.status", "mysql", Kind("scalar")),
         ("response.status", "dns", GONE),
-        ("request.headers", "http", None),
+        ("request.headers", "http", Kind("map")),
         ("request.headers.Host", "http", None),
         ("request.headers.Host", "dns", GONE),
         ("request.anything", "dns", None),

@@ -14,6 +14,7 @@ from kfl.show import show
         ("redis.command", "Did you mean redis_command?"),
         ("status", "Did you mean response.status?"),
         ("http.status", "Did you mean response.status?"),
+        ("http.method", "Did you mean method?"),
         ("htpp", "Did you mean http"),
         ("mymacr", "Did you mean mymacro?"),
         ("dst.qqqqqqqqqqqq", "There are dst.ip"),
