@@ -1536,7 +1536,7 @@ class DiffResponse(_message.Message):
     threshold: _builtins.float
     """A rate or latency is different when it is so many times higher or lower."""
     least_entries: _builtins.int
-    """What has fewer entries on both sides is not said to have changed."""
+    """A rate is compared when one side has so many entries, a latency when both have."""
     before_seconds: _builtins.float
     """Seconds over which the rates before are taken: of the time that was asked for, or of each run
     from its first entry to its last.
