@@ -141,7 +141,7 @@ QUESTIONS = (
         "Diff",
         query_pb2.DiffRequest(before=SIDE, after=SIDE),
         f"SELECT path, status, peers, {SUMS} FROM ({DIMENSIONS} {SCAN})"
-        " GROUP BY GROUPING SETS ((path), (status), (peers)) ORDER BY 4 DESC LIMIT 100001",
+        " GROUP BY GROUPING SETS ((path), (status), (peers)) ORDER BY 4 DESC LIMIT 20001",
         times=2,
     ),
 )

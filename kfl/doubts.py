@@ -14,17 +14,16 @@ from dataclasses import dataclass
 from kfl import ast, core
 from kfl.errors import Diagnostic
 from kfl.fields import NAMES
+from kfl.kinds import GONE, Kind
 from kfl.possible import (
-    GONE,
     ONLY_FALSE,
     ONLY_TRUE,
     Bare,
-    Kind,
     Possible,
     Truths,
     bounds_of,
     candidates,
-    is_in_scalar,
+    is_in_it,
     orders_no_number,
 )
 from kfl.show import show, show_text
@@ -283,7 +282,9 @@ class _Doubts:
         if isinstance(condition, core.TextTest):
             part = condition.part
             kinds = self._kinds(bare)
-            texts = bool(kinds) and all(k is not None and k.type != "bool" for k in kinds)
+            texts = bool(kinds) and all(
+                k is not None and k.type in ("text", "number", "scalar") for k in kinds
+            )
             return texts and isinstance(part, core.Const) and part.value == ""
         kinds = self._kinds(bare)
         if isinstance(condition, core.Compare) and condition.operator == "!=":
@@ -357,6 +358,7 @@ _NOUNS = {
     "text": "a text",
     "bool": "true or false",
     "scalar": "a number or a text",
+    "map": "a map",
 }
 
 
@@ -373,7 +375,11 @@ def _names_one(node: core.Core) -> bool:
 def _unlike(bare: Bare, kind: Kind, shown: str) -> tuple[str, str]:
     """A value of this kind and the constant never fit."""
     noun = _NOUNS[kind.type]
-    if is_in_scalar(bare):
+    if kind.type == "map":
+        below = [name for name in NAMES if name.startswith(f"{shown}.")][:3]
+        right = " or ".join(below) or f'{shown}["key"]'
+        return f"`{shown}` is a map, which equals no text or number", f"Write {right}."
+    if is_in_it(bare):
         return f"`{shown}` is {noun}, and `in` looks into lists and maps", (
             f"For a part of a text, write {shown}.contains(...)."
         )

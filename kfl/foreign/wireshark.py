@@ -173,7 +173,11 @@ class _Reader:
 
     def _as_it_is(self, tokens: list[_Token]) -> Condition:
         """KFL among the rest."""
+        from kfl.parse import is_readable  # which asks us
+
         written = self._text[tokens[0].begin : tokens[-1].end]
+        if not is_readable(written):
+            raise _UnfitError("it is not right in KFL either")
         return ast.Name(written if len(tokens) == 1 else f"({written})")
 
     def _bare(self, name: str) -> Condition:

@@ -76,7 +76,8 @@ def test_the_generators_make_every_construct():
     assert not (kinds | cores | calls | signs | steps) - seen
 
 
-@SLOW
+@pytest.mark.timeout(300)
+@settings(SLOW, max_examples=25)
 @given(
     texts=st.lists(filters, min_size=6, max_size=6), found=st.lists(rows(), min_size=8, max_size=8)
 )

@@ -158,6 +158,15 @@ def test_what_is_no_field_is_refused_with_a_sentence(mixed: Any, field: str, say
     assert says in refused(lambda: mixed.stub.Top(asked))
 
 
+def test_long_values_are_told_apart_but_shown_cut(disk: Any, serve_queries: Any) -> None:
+    bodies = ["x" * 300 + end for end in "aab"]
+    disk.run("long").append(entries=[{"response_body": body} for body in bodies])
+    stub = serve_queries()
+    asked = query_pb2.TopRequest(question=question('record("long")'), field="response.body")
+    told = [(value.value, value.figures.entries) for value in stub.Top(asked).values]
+    assert told == [("x" * 256, 2), ("x" * 256, 1)]
+
+
 @pytest.mark.parametrize(
     "field",
     [

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from recorder.v1 import query_pb2
 
+from services.query import difference
 from tests.unit.query.generated import (
     HOUR,
     SECOND,
@@ -32,7 +33,7 @@ def test_runs_are_told_apart_and_figures_are_what_counting_gives(mixed: Any) -> 
     asked = query_pb2.DiffRequest(
         before=side('record("mixed")', 1), after=side('record("mixed")', 2), threshold=1.01
     )
-    asked.limit = 5000
+    asked.limit = 2000
     found = mixed.stub.Diff(asked)
     apart = HOUR
     middle = min(e["start_ns"] for e in mixed.of("mixed")) + apart // 2
@@ -108,6 +109,28 @@ def test_what_appeared_vanished_or_changed(releases: Any, stub: Any) -> None:
     )
     kinds = [list(d.changes) for d in stub.Diff(strict).differences]
     assert kinds == [[query_pb2.CHANGE_APPEARED], [query_pb2.CHANGE_VANISHED]]
+
+
+def test_what_is_too_rare_to_be_compared_has_not_appeared(
+    releases: Any, serve_queries: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each side the most frequent values are compared, with all that the other has of them."""
+    monkeypatch.setattr(difference, "MAX_VALUES", 5)
+    stub = serve_queries()
+    found = stub.Diff(
+        query_pb2.DiffRequest(before=side('record("old")'), after=side('record("new")'))
+    )
+    told = {d.value: list(d.changes) for d in found.differences if d.dimension == 1}
+    busy, slow = [query_pb2.CHANGE_RATE], [query_pb2.CHANGE_LATENCY]
+    assert told == {"GET /busy": busy, "GET /slow": slow}
+    assert [w for w in found.account.status.warnings if w.startswith("Only the 5 most frequent")]
+    whole = stub.Diff(
+        query_pb2.DiffRequest(
+            before=side('record("old") and request.path == "/gone"'), after=side('record("new")')
+        )
+    )
+    vanished = [d.value for d in whole.differences if query_pb2.CHANGE_VANISHED in d.changes]
+    assert vanished == ["GET /gone"]
 
 
 def test_rates_are_over_the_time_that_was_asked_for(releases: Any, stub: Any) -> None:
