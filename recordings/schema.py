@@ -141,6 +141,7 @@ LOSS_KINDS = {
     "uplink_overrun": "batches were dropped because the scheduler was away for too long",
     "capture_damage": "a capture file was cut or damaged",
     "agent_restart": "a capture agent stopped or started while the run was on",
+    "sampled": "streams that are not in the sample were not looked at",
     "redacted": "what packets carried was not stored, since values were to be hidden",
     "storage_limit": "the storage limit was reached",
     "storage_damage": "octets of the recording were damaged on the scheduler's disk",

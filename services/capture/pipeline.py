@@ -51,6 +51,7 @@ from services.capture.fragments import (
     with_room,
 )
 from services.capture.frames.batch import MOST_FRAMES, FrameBatch, Loss
+from services.capture.sampling import ALL_STREAMS, leave_out, left_out, new_sample
 from services.capture.timewheel import END_OF_TIME, SECOND
 
 DNS_PORTS = np.array([53, 5353, 5355])  # DNS; mDNS, RFC 6762; LLMNR, RFC 4795
@@ -84,6 +85,8 @@ class PipelineOptions:
     networks_apart: bool = True
     """Whether the same five-tuple in another VLAN or tunnel is another stream. Not on several
     interfaces, which show a packet with and without its tag."""
+    sample: float = ALL_STREAMS
+    """Percent of the streams that are looked at, see `sampling`."""
 
 
 def is_multicast(packets: np.ndarray) -> np.ndarray:
@@ -106,6 +109,8 @@ class Pipeline:
         self.sightings = new_sightings()
         self.fragments = new_fragments()
         self._rows_found = np.empty(MOST_FRAMES, np.int64)
+        self.sample_percent = options.sample
+        self.sample = new_sample(options.sample) if options.sample < ALL_STREAMS else None
         self.framer = new_framer(most_flows, options.body_limit)
         self._past = new_past(len(self.framer.messages))
         self.dns = Dns(DnsOptions())
@@ -143,6 +148,8 @@ class Pipeline:
             self._rows_found = np.empty(len(frames), np.int64)
         packets = self.packets[: len(frames)]
         whole = self._decode(octets, frames, packets)
+        if self.sample is not None:
+            leave_out(frames, packets, self._keys, self.fragments, self.sample)
         self.lap("decode")
         has_copies = is_needed(frames)
         row = 0
@@ -225,6 +232,10 @@ class Pipeline:
     def conflicts(self) -> int:
         """Segments so far that said something else than an earlier one with the same octets."""
         return int(self.reassembler.state["conflicts"][0])
+
+    def left_out(self) -> Loss | None:
+        """What is not in the sample, and came since the last call."""
+        return None if self.sample is None else left_out(self.sample, self.sample_percent)
 
     def losses(self) -> list[Loss]:
         """What was lost since the last call."""

@@ -68,12 +68,18 @@ def rig(tmp_path: Path) -> Iterator[SimpleNamespace]:
     clock = MovedClock(NOW)
     uplinks: list[Uplink] = []
 
-    def run(source: Any, packet_memory: int = 1 << 20, stop: Any = None, **options: Any) -> Agent:
+    def run(
+        source: Any,
+        packet_memory: int = 1 << 20,
+        stop: Any = None,
+        sample: float = 100,
+        **options: Any,
+    ) -> Agent:
         uplink = Uplink(f"127.0.0.1:{port}", "node-1", "10.0.0.7")
         uplinks.append(uplink)
         uplink.start()
         assert uplink.wait_for_assignments(0, SECONDS)
-        engine = new_engine_factory("node-1", "10.0.0.7", packet_memory)
+        engine = new_engine_factory("node-1", "10.0.0.7", packet_memory, sample=sample)
         agent = Agent(source, engine, uplink, "node-1", clock, **options)
         agent.run(stop or threading.Event())
         assert uplink.flush(SECONDS)
@@ -323,6 +329,36 @@ def test_losses_of_the_source_reach_every_run_that_is_on(rig: SimpleNamespace) -
         assert (loss["kind"], loss["packets"], loss["stream"]) == ("kernel_drop", 7, None)
         assert loss["detail"] == "the ring was full"
     assert rig.rows("later", "losses") == []
+
+
+def test_a_sample_has_whole_streams_and_the_recording_says_what_it_is(
+    rig: SimpleNamespace,
+) -> None:
+    wire, frames = Wire(), {}
+    for port in range(40_000, 40_040):
+        talk = Conversation(port)
+        frames[port] = talk.opening() + talk.call("/a", 200, b"x" * 100) + talk.closing()
+    in_turn = [each for packets in zip(*frames.values(), strict=True) for each in packets]
+    middle = len(in_turn) // 2
+    rig.assign(assignment("part", "http"))
+    agent = rig.run(
+        Steps(wire.batch(in_turn[:middle]), lambda: rig.move(1), wire.batch(in_turn[middle:])),
+        sample=30,
+    )
+    ports = {row["stream"]: row["client_port"] for row in rig.rows("part", "streams")}
+    assert 0 < len(ports) < len(frames)
+    for stream, port in ports.items():
+        sent = [row["frame"] for row in rig.rows("part", "packets") if row["stream"] == stream]
+        assert sent == [bytes(frame) for frame in frames[port]]
+    absent = [bytes(f) for port, all_ in frames.items() if port not in ports.values() for f in all_]
+    begin, left_out = rig.rows("part", "losses")
+    assert {begin["kind"], left_out["kind"]} == {"sampled"}
+    assert begin["detail"].startswith("30 percent of the streams are looked at")
+    assert (begin["start_time"], begin["end_time"]) == (START_NS, START_NS + 3600 * 10**9)
+    assert (begin["packets"], left_out["packets"]) == (0, len(absent))
+    assert left_out["bytes"] == sum(map(len, absent))
+    assert agent.progress.left_out_packets == len(absent)
+    assert agent.progress.left_out_octets == sum(map(len, absent))
 
 
 def test_an_agent_that_begins_during_a_run_says_so(rig: SimpleNamespace) -> None:

@@ -73,6 +73,16 @@ def test_only_what_the_filter_lets_through(capture, filter, wanted):
     assert paths(capture, filter) == wanted
 
 
+def test_a_sample_says_so(capture):
+    tables = dissect.tables(capture, None, 100, sample=1e-9)
+    with pytest.raises(StopIteration) as end:
+        next(tables)
+    (loss,) = end.value.value
+    assert (loss.kind, loss.packets) == ("sampled", 17)
+    counts, (same,) = dissect.count(capture, None, 100, sample=1e-9)
+    assert (counts, same) == ({}, loss)
+
+
 def test_counts_are_those_of_the_entries(capture):
     assert dissect.count(capture, None, 100) == ({"http": 4, "tcp": 1}, [])
     assert dissect.count(capture, kfl.compile("response.status == 500"), 100) == ({"http": 1}, [])
