@@ -50,7 +50,7 @@ from services.capture.fragments import (
     new_fragments,
     with_room,
 )
-from services.capture.frames.batch import MOST_FRAMES, FrameBatch, Loss
+from services.capture.frames.batch import LATEST_NS, MOST_FRAMES, FrameBatch, Loss
 from services.capture.sampling import ALL_STREAMS, leave_out, left_out, new_sample
 from services.capture.timewheel import END_OF_TIME, SECOND
 
@@ -141,8 +141,10 @@ class Pipeline:
         self.framer.totals["body_limit"] = octets
 
     def take(self, batch: FrameBatch) -> list[Calls]:
-        """Take a batch; return the calls that it completed, good until the next one."""
-        octets, frames = batch
+        """Take a batch; return the calls that it completed, good until the next one. One without
+        frames completes what has waited for too long by the time that it tells.
+        """
+        octets, frames, passed_ns = batch
         if len(frames) > len(self.packets):
             self.packets, self._keys = new_packets(len(frames)), new_keys(len(frames))
             self._rows_found = np.empty(len(frames), np.int64)
@@ -177,6 +179,8 @@ class Pipeline:
         if len(frames):
             # The latest of this batch, not of all: a clock that was set back must not end sweeping.
             self._now = int(frames["timestamp"].max())
+        elif passed_ns and not passed_ns <= self._now <= passed_ns + LATEST_NS:
+            self._now = passed_ns  # unless the last frame tells it better
         if abs(self._now - self._last_sweep) >= SECOND:
             self._last_sweep = self._now
             self._sweep(self._now)

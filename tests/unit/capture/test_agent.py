@@ -120,6 +120,16 @@ def paths(rig: SimpleNamespace, job: str) -> list[str]:
     return [row["request_path"] for row in rig.rows(job, "entries")]
 
 
+def wait_for_rows(rig: SimpleNamespace, job: str) -> list[dict[str, Any]]:
+    """Return the entries of a job, as soon as there are any."""
+    deadline = threading.Event()
+    for _ in range(int(SECONDS * 100)):
+        if rows := rig.rows(job, "entries"):
+            return list(rows)
+        deadline.wait(0.01)
+    return []
+
+
 def packets_of(rig: SimpleNamespace, job: str) -> Counter[str]:
     return Counter(row["stream"] for row in rig.rows(job, "packets"))
 
@@ -253,16 +263,30 @@ def test_rows_arrive_while_the_capture_goes_on(rig: SimpleNamespace) -> None:
         rig.move(1)
 
     def count() -> None:
-        deadline = threading.Event()
-        for _ in range(int(SECONDS * 100)):
-            if rig.rows("job", "entries"):
-                break
-            deadline.wait(0.01)
+        wait_for_rows(rig, "job")
         seen.extend(paths(rig, "job"))
 
     rig.assign(assignment("job", "http"))
     rig.run(Steps(wire.batch(talk.opening() + talk.call("/a", 200)), look, wire.batch([]), count))
     assert seen == ["/a"]
+
+
+def test_what_waits_in_vain_arrives_though_nothing_else_comes(rig: SimpleNamespace) -> None:
+    wire, nothing = Wire(), Wire().batch([])
+    question = conversation.udp(40000, 53, bytes.fromhex("12340100000100000000000001610000010001"))
+    frame = conversation.ethernet(conversation.ipv4("10.0.0.1", "10.0.0.2", 17, question))
+    rows: list[dict[str, Any]] = []
+    rig.assign(assignment("names", "dns"))
+    rig.run(
+        Steps(
+            wire.batch([frame]),
+            nothing._replace(passed_ns=START_NS + 11 * 10**9),
+            lambda: rig.move(1),
+            nothing,
+            lambda: rows.extend(wait_for_rows(rig, "names")),
+        )
+    )
+    assert [row["error_type"] for row in rows] == ["timeout"]
 
 
 def test_packets_that_had_left_the_store_become_a_loss(rig: SimpleNamespace) -> None:

@@ -153,7 +153,7 @@ def test_a_capture_larger_than_the_buffer_comes_whole_through_gzip(tmp_path):
     path.write_bytes(gzip.compress(pcap(*frames), 1))
     source = open_capture(path)
     index = 0
-    for octets, rows in source.batches():
+    for octets, rows, _ in source.batches():
         for row in rows:
             assert octets[row.offset :][: row.captured_length].tobytes() == frames[index]
             index += 1
@@ -222,7 +222,7 @@ def test_batches_are_bounded(tmp_path):
     path.write_bytes(pcap(*[b"x"] * (MOST_FRAMES + 10), *[bytes(200_000)] * 100))
     source = open_capture(path)
     sizes = []
-    for _, rows in source.batches():
+    for _, rows, _ in source.batches():
         sizes.append(len(rows))
         assert int(rows["captured_length"].sum()) <= MOST_OCTETS
     source.close()
