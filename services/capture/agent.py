@@ -153,7 +153,7 @@ class Agent:
         self._node = node
         self._clock = clock or SystemClock()
         self._replay = replay
-        self._kernel = KernelFilter(source) if isinstance(source, Filterable) else None
+        self._kernel = KernelFilter(source if isinstance(source, Filterable) else None)
         self._assignments = Assignments(ignore_times)
         self._engine: Engine | None = None
         self._matcher: Matcher | None = None
@@ -254,6 +254,7 @@ class Agent:
             self._engine.pipeline.lap = self._lap
             self._matcher = Matcher(self._engine.pipeline.most_streams)
             self._last_frame_ns = now_ns
+        self._engine.pipeline.dissectors = self._kernel.packets.dissectors
         for run in changes.started:
             self._matcher.begin(run)
             self._buffers[run.key] = RunBuffer(run, self._uplink, self._node)
@@ -268,8 +269,6 @@ class Agent:
 
     def _filter_in_kernel(self, now_ns: int) -> None:
         """Let the kernel keep what the runs need that are on, or soon will be."""
-        if self._kernel is None:
-            return
         statements = {run.assignment.kfl for run in self._assignments.active}
         for assignment in self._uplink.assignments:
             if assignment.start_ns - FILTER_AHEAD_NS <= now_ns < assignment.stop_ns:

@@ -13,12 +13,13 @@ import pyarrow as pa
 from services.capture import reassembly
 from services.capture.calls import Calls, Node, ProtocolCalls, stream_texts, streams_table
 from services.capture.decode import decode_frames, new_packets, note_networks
-from services.capture.dissectors.dns import Dns, DnsOptions
+from services.capture.dissectors.dns import Dns, DnsCalls, DnsOptions
 from services.capture.dissectors.dns.detect import find_datagrams
 from services.capture.dissectors.dns.tcp import DnsStreams
 from services.capture.dissectors.http1.entries import Http1Calls
 from services.capture.dissectors.http1.exchange import forget_overwritten
 from services.capture.dissectors.http1.framing import frame_segments
+from services.capture.dissectors.http1.midstream import begin_midstream
 from services.capture.dissectors.http1.past import new_past, recall, remember
 from services.capture.dissectors.http1.rows import NO_MESSAGE, new_framer
 from services.capture.dissectors.transport import unrecognised
@@ -111,6 +112,8 @@ class Pipeline:
         self._rows_found = np.empty(MOST_FRAMES, np.int64)
         self.sample_percent = options.sample
         self.sample = new_sample(options.sample) if options.sample < ALL_STREAMS else None
+        self._dissectors: frozenset[str] | None = None
+        self._has_http1 = self._has_dns = True
         self.framer = new_framer(most_flows, options.body_limit)
         self._past = new_past(len(self.framer.messages))
         self.dns = Dns(DnsOptions())
@@ -139,6 +142,32 @@ class Pipeline:
     @body_limit.setter
     def body_limit(self, octets: int) -> None:
         self.framer.totals["body_limit"] = octets
+
+    @property
+    def dissectors(self) -> frozenset[str] | None:
+        """Names of the protocols that are looked for, as entries have them; None for all, and for
+        streams in which none of them is. May be changed between batches: what a stream said before
+        then is not known, and what waits for an answer in a protocol that is no more looked for is
+        forgotten.
+        """
+        return self._dissectors
+
+    @dissectors.setter
+    def dissectors(self, names: frozenset[str] | None) -> None:
+        if names == self._dissectors:
+            return
+        self._dissectors = names
+        had_http1, had_dns = self._has_http1, self._has_dns
+        self._has_http1 = names is None or Http1Calls.protocol_name in names
+        self._has_dns = names is None or DnsCalls.protocol_name in names
+        directions = self.reassembler.directions
+        if self._has_http1 and not had_http1:
+            begin_midstream(self.framer, directions)
+        if self._has_dns != had_dns:
+            self.dns, self.dns_streams = Dns(DnsOptions()), DnsStreams()
+        if self._has_dns and not had_dns:
+            begun = (directions["hint"] == reassembly.DNS_HINT) & (directions["started"] != 0)
+            self.dns_streams.begin_midstream(np.flatnonzero(begun).tolist())
 
     def take(self, batch: FrameBatch) -> list[Calls]:
         """Take a batch; return the calls that it completed, good until the next one. One without
@@ -328,16 +357,20 @@ class Pipeline:
 
     def _take_segments(self, octets: np.ndarray, filled: int) -> None:
         held = self.reassembler.octets
-        row = 0
+        row = 0 if self._has_http1 else filled
         while row < filled:
             row, calls = frame_segments(self.framer, self.segments, row, filled, octets, held)
             if calls:
                 self._http1.append(self.framer.calls[:calls].copy())
+        if not self._has_dns:
+            return
         of_dns = np.flatnonzero(self.segments["hint"][:filled] == reassembly.DNS_HINT)
         if len(of_dns):
             self.dns_streams.take(self.segments[of_dns], octets, held, self.dns)
 
     def _take_datagrams(self, octets: np.ndarray, packets: np.ndarray) -> None:
+        if not self._has_dns:
+            return
         found = find_datagrams(octets, packets, DNS_PORTS, self._rows_found[: len(packets)])
         if found == 0:
             return
@@ -392,6 +425,8 @@ class Pipeline:
         if dns is not None and len(dns):
             found.append(dns)
         calls = [Calls(part, self.streams, self.node) for part in found]
-        rest = unrecognised(self._rows(ended)) if len(ended) else []
+        # Whether a stream has none of the protocols is known only when all were looked for.
+        wants_rest = self._dissectors is None and len(ended)
+        rest = unrecognised(self._rows(ended)) if wants_rest else []
         self._collected = calls + [Calls(part, self.streams, self.node) for part in rest]
         return self._collected

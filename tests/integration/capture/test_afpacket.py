@@ -69,7 +69,7 @@ for size in (0, 1, 2, 100, 1400):
     times: list[int] = []
     found: list[bytes] = []
     while len(found) < len(expected) and time.time_ns() < before_ns + 60 * 10**9:
-        octets, rows = next(batches)
+        octets, rows, _ = next(batches)
         times += rows["timestamp"].tolist()
         found += [octets[row.offset :][: row.captured_length].tobytes() for row in rows]
         assert (rows["link_type"] == 1).all()

@@ -289,6 +289,39 @@ def test_what_waits_in_vain_arrives_though_nothing_else_comes(rig: SimpleNamespa
     assert [row["error_type"] for row in rows] == ["timeout"]
 
 
+def test_only_protocols_that_some_job_needs_are_dissected(rig: SimpleNamespace) -> None:
+    wire, talk = Wire(), Conversation(40001)
+    silent = Conversation(40002)
+
+    def question(port: int) -> list[bytes]:
+        asked = conversation.udp(port, 53, bytes.fromhex("12340100000100000000000001610000010001"))
+        told = conversation.udp(53, port, bytes.fromhex("12348180000100000000000001610000010001"))
+        ends = "10.0.0.1", "10.0.0.2"
+        return [
+            conversation.ethernet(conversation.ipv4(*ends, 17, asked)),
+            conversation.ethernet(conversation.ipv4(*ends[::-1], 17, told)),
+        ]
+
+    rig.assign(assignment("names", "dns"))
+    rig.assign(assignment("fails", "http and response.status == 500", begin=10, end=20))
+    rig.assign(assignment("rest", "tcp and not http", begin=30, end=40))
+    agent = rig.run(
+        Steps(
+            wire.batch([*talk.opening(), *talk.call("/a", 500), *question(1001)]),
+            lambda: rig.move(10),
+            wire.batch([*talk.call("/b", 500), *question(1002)]),
+            lambda: rig.move(10),
+            wire.batch([*talk.call("/c", 500), *question(1003)]),
+            lambda: rig.move(10),
+            wire.batch([*silent.opening(), *silent.raw(b"\0\1\2"), *silent.closing()]),
+        )
+    )
+    assert len(rig.rows("names", "entries")) == 3
+    assert paths(rig, "fails") == ["/b"]
+    assert [row["protocol_name"] for row in rig.rows("rest", "entries")] == ["tcp"]
+    assert agent.progress.messages["http"] == 1
+
+
 def test_packets_that_had_left_the_store_become_a_loss(rig: SimpleNamespace) -> None:
     wire, talk, noise = Wire(), Conversation(40001), Conversation(40002)
     flood = noise.opening()
