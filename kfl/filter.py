@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from kfl.batch import Batch, Columns, Mask
     from kfl.columns import ColumnFilter
     from kfl.packets import Packets
     from kfl.prune import Prune
@@ -95,15 +96,19 @@ class Filter:
 
         return prune(self._meaning.tree)
 
-    def columns(self, columns: Mapping[str, np.ndarray], rows: int) -> npt.NDArray[np.bool_]:
+    def columns(self, columns: Columns | Batch, rows: int) -> npt.NDArray[np.bool_]:
         """Which rows may match: never no wrongly. Columns as in ARCHITECTURE.md."""
         return self.bounds(columns, rows)[0]
 
     def bounds(
-        self, columns: Mapping[str, np.ndarray], rows: int
+        self, columns: Columns | Batch, rows: int, asked: Mask | None = None
     ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-        """(rows that may match, rows that certainly do); what lies between needs its entry."""
-        return self._column_filter().bounds(columns, rows)
+        """(rows that may match, rows that certainly do); what lies between needs its entry.
+
+        `asked`: which rows matter; of others it says nothing. Filters that are given the same Batch
+        share what they find out.
+        """
+        return self._column_filter().bounds(columns, rows, asked)
 
     @property
     def is_exact(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kfl import ast, core, times
@@ -86,8 +87,8 @@ NO_ARGUMENTS = {name for name, (_, most) in _ARITY.items() if most == 0}
 
 
 @functools.lru_cache(maxsize=1024)
-def _compile_regex(pattern: str) -> Any:
-    """Raises ValueError with RE2's reason."""
+def compile_regex(pattern: str) -> Any:
+    """A regex by RE2, within MAX_REGEX_BYTES. Raises ValueError with RE2's reason."""
     import re2  # few filters need it
 
     options = re2.Options()
@@ -100,6 +101,14 @@ def _compile_regex(pattern: str) -> Any:
         if isinstance(reason, bytes):
             reason = reason.decode("utf-8", "replace")
         raise ValueError(reason) from None
+
+
+def by_branch(value: core.Core, build: Callable[[core.Core], core.Core]) -> core.Core:
+    """What is built of a value; of a choice, of both its values, since each may be of headers."""
+    if isinstance(value, core.IfElse):
+        yes, no = by_branch(value.yes, build), by_branch(value.no, build)
+        return core.IfElse(value.condition, yes, no)
+    return build(value)
 
 
 class Functions:
@@ -121,7 +130,7 @@ class Functions:
                 "Use x in [...] for many words.",
             )
         try:
-            return core.Const(core.Pattern(text, _compile_regex(text)))
+            return core.Const(core.Pattern(text, compile_regex(text)))
         except ValueError as reason:
             return self._resolver.error(
                 at, f"The regex is not valid: {reason}.", "Its syntax is RE2's."
@@ -142,7 +151,8 @@ class Functions:
         if name == "size":
             return core.Size(arguments[0])
         if name == "map_get":
-            return core.MapGet(arguments[0], arguments[1], arguments[2])
+            holder, key, default = arguments
+            return by_branch(holder, lambda map_: core.MapGet(map_, key, default))
         return self._time(node, arguments)
 
     def method(self, node: ast.Call) -> core.Core:

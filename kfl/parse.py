@@ -14,8 +14,9 @@ from typing import Any
 from kfl import ast
 from kfl.errors import Diagnostic, KflError
 from kfl.foreign import foreign_dialect
-from kfl.slips import RESERVED as RESERVED
-from kfl.slips import brackets, error_at, place, slip_at
+from kfl.slips import slip_at
+from kfl.slips.written import RESERVED as RESERVED
+from kfl.slips.written import brackets, error_at, place
 
 MAX_LENGTH = 16_384
 """Characters of a filter. A person writes a few hundred; dashboards join many of them."""
@@ -120,6 +121,17 @@ def _check_deep(tree: ast.Node) -> None:
                     node.at.column,
                     "Name the steps between them.",
                 )
+
+
+def is_readable(text: str) -> bool:
+    """Whether the grammar takes a text for a filter, whatever its names."""
+    from lark.exceptions import UnexpectedInput
+
+    try:
+        _lark().parse(text)
+    except UnexpectedInput:
+        return False
+    return True
 
 
 def _is_blank(text: str) -> bool:

@@ -90,14 +90,19 @@ STREAMS = pa.schema(
         pa.field("first_time", TIMESTAMP, nullable=False),  # of its first packet seen
         pa.field("matched_time", TIMESTAMP, nullable=False),  # when an entry first matched
         pa.field("from_start", pa.bool_(), nullable=False),  # its first packet is in PACKETS
-        # Null where there is none. Older releases lack these two: see ADDED.
+        # Null where there is none. Older releases lack what follows: see ADDED.
         pa.field("vlan", pa.string()),  # its id, or two as in 100.5, the outer one first
         pa.field("tunnel", pa.string()),  # kind and id as in "vxlan 42", or kind
+        # Where the node translates addresses between client and server:
+        pa.field("called_ip", pa.string()),  # whom the client called: a service
+        pa.field("called_port", pa.uint16()),
+        pa.field("seen_ip", pa.string()),  # whom the server saw call
+        pa.field("seen_port", pa.uint16()),
     ]
 )
 """One row for each L4 stream, written when it first matches."""
 
-ADDED = frozenset({"vlan", "tunnel"})
+ADDED = frozenset({"vlan", "tunnel", "called_ip", "called_port", "seen_ip", "seen_port"})
 """Columns of STREAMS that files of older releases do not have."""
 
 PACKETS = pa.schema(
@@ -130,9 +135,9 @@ LOSS_KINDS = {
     "kernel_drop": "the kernel dropped packets because the ring was full",
     "gap": "octets of a TCP stream were never seen",
     "store_overrun": "packets had left the packet store before their stream matched",
-    "table_overrun": "a stream was not followed because a table was full",
     "fragment": "fragments of packets never became whole packets",
     "unknown_link": "packets of a link layer that is not known here were not read",
+    "table_overrun": "streams were cut short or calls forgotten because a table was full",
     "uplink_overrun": "batches were dropped because the scheduler was away for too long",
     "capture_damage": "a capture file was cut or damaged",
     "agent_restart": "a capture agent stopped or started while the run was on",

@@ -17,9 +17,9 @@ import numpy.typing as npt
 from services.capture.assignments import ActiveRun, Assignments
 from services.capture.frames.batch import CaptureError, FrameBatch, FrameSource, Loss
 from services.capture.kernelfilter import Filterable, KernelFilter
-from services.capture.matching import Calls, Matcher, flag
+from services.capture.matching import Calls, Matcher, chosen_rows
 from services.capture.packetstore import Overwritten, Packets, PacketStore, choose, packets_table
-from services.capture.pipeline import Pipeline, PipelineOptions
+from services.capture.pipeline import MOST_FLOWS, Pipeline, PipelineOptions
 from services.capture.runbuffer import RunBuffer
 from services.capture.uplink import Uplink
 from services.runtime.clock import Clock, SystemClock
@@ -70,15 +70,18 @@ def new_engine_factory(
     packet_disk: int = 0,
     packet_folder: Path | None = None,
     networks_apart: bool = True,
+    most_flows: int = MOST_FLOWS,
 ) -> NewEngine:
     """Return what makes an engine whenever recording begins; sizes are in octets.
 
     packet_disk: keep that much of packets in a file in `packet_folder`, and none in memory.
-    networks_apart: as PipelineOptions has it.
+    networks_apart, most_flows: as PipelineOptions has them.
     """
 
     def new_engine() -> Engine:
-        options = PipelineOptions(node_name=node, node_ip=node_ip, networks_apart=networks_apart)
+        options = PipelineOptions(
+            node_name=node, node_ip=node_ip, networks_apart=networks_apart, most_flows=most_flows
+        )
         pipeline = Pipeline(options)
         return Engine(pipeline, new_store(pipeline.most_streams), most_body)
 
@@ -112,6 +115,7 @@ class Progress:
     lost_octets: Counter[str] = field(default_factory=Counter)
     cpu_seconds: dict[str, float] = field(default_factory=dict)
     """Of the capture thread, by stage of the work."""
+    copies: int = 0  # frames of packets that had been seen before, on another interface
     open_streams: int = 0  # now; so is what follows
     stored_packets: int = 0
     overwritten_packets: int = 0
@@ -274,7 +278,9 @@ class Agent:
     def _record(self, engine: Engine, batch: FrameBatch, now: float) -> None:
         pipeline = engine.pipeline
         pipeline.body_limit = min(self._assignments.body_limit, engine.most_body)
+        copies = pipeline.copies
         calls = pipeline.take(batch)
+        self.progress.copies += pipeline.copies - copies
         # Fragments of earlier batches, whose stream is only known now, come first.
         parts = [pipeline.late, (batch, np.ascontiguousarray(pipeline.packet_streams))]
         parts = [(frames, streams) for frames, streams in parts if len(streams)]
@@ -285,11 +291,9 @@ class Agent:
         # Of streams that match only now, the store has this batch's packets too.
         before = [self._matcher.bits.of(streams) for _, streams in parts]
         self._keep(engine, calls, now)
-        for run in self._assignments.active:
-            for (frames, streams), bits in zip(parts, before, strict=True):
-                rows = np.flatnonzero(bits & flag(run.bit))
-                if len(rows):
-                    self._add_packets(engine, run, choose(frames, streams, rows), now)
+        for (frames, streams), bits in zip(parts, before, strict=True):
+            for run, rows in chosen_rows(bits, self._assignments.active):
+                self._add_packets(engine, run, choose(frames, streams, rows), now)
         self._lap("record")
 
     def _keep(self, engine: Engine, calls: Sequence[Calls], now: float) -> None:

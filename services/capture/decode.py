@@ -7,7 +7,7 @@ a network and a transport header, which are read here; with tunnels and fragment
 
 import numpy as np
 
-from services.capture.flows import NO_FLOW, flow_of, stream_row
+from services.capture.flows import NO_FLOW, note_endpoints, stream_row
 from services.capture.fragments import note_network, note_unknown_link
 from services.capture.headers import (
     DECODED,
@@ -18,9 +18,13 @@ from services.capture.headers import (
     read_network,
     read_transport,
 )
-from services.capture.kernel import kernel
+from services.capture.kernel import kernel, read_u8
 from services.capture.layers import decode_layers, is_layered
 from services.capture.networks import NO_NETWORK, flow_key
+
+TOUCHED_AHEAD = 64
+"""Frames whose first octets are loaded together. Loading waits for memory, for many no longer than
+for one."""
 
 # fmt: off
 PACKET = np.dtype((np.record, [
@@ -32,11 +36,15 @@ PACKET = np.dtype((np.record, [
     ("captured_length", np.int32),   # octets of the frame
     ("missing", np.int32),           # octets of the payload that were not captured (snaplen)
     ("flow", np.int32),              # row in the flow table, or NO_FLOW
+    ("seen_flow", np.int32),         # that of its own addresses, if they were translated
     ("sequence", np.uint32),         # TCP; 0 for UDP
     ("acknowledgement", np.uint32),  # TCP; 0 for UDP
     ("source_port", np.uint16),
     ("destination_port", np.uint16),
-    ("protocol", np.uint8),          # PROTOCOL_TCP, PROTOCOL_UDP, or 0 when not decoded
+    ("identification", np.uint16),   # of IPv4, else 0
+    ("hops", np.uint8),              # that it may still go
+    ("header_length", np.uint8),     # octets of the transport header, right before the payload
+    ("protocol", np.uint8),          # PROTOCOL_TCP, PROTOCOL_UDP, or 0: not decoded, or a copy
     ("tcp_flags", np.uint8),
     ("direction", np.uint8),         # 0: from the flow's lower endpoint, 1: from its higher one
     ("status", np.uint8),
@@ -54,8 +62,8 @@ def fill_undecoded(packet, status):
 
 
 @kernel
-def decode_frame(octets, start, end, frame, row, packets, flows, streams, fragments):
-    """Fill packets[row] from the frame at octets[start:end], and count it in its flow."""
+def decode_frame(octets, start, end, frame, row, packets, keys, flows, fragments):
+    """Fill packets[row] from the frame at octets[start:end], and keys[row] with its flow's."""
     packet = packets[np.uint64(row)]
     packet.stream = 0
     ethertype, position, network = read_link(octets, start, end, frame.link_type, frame.vlan)
@@ -81,17 +89,35 @@ def decode_frame(octets, start, end, frame, row, packets, flows, streams, fragme
     packet.source_port = transport.source_port
     packet.destination_port = transport.destination_port
     packet.tcp_flags = transport.tcp_flags
-    flow_of(found, transport, packet, flow_key(network), flows, streams)
+    packet.identification = found.identification
+    packet.hops = found.hops
+    packet.header_length = transport.payload_offset - found.payload_offset
+    note_endpoints(found, transport, packet, flow_key(network), keys[np.uint64(row)], flows)
 
 
 @kernel
-def decode_frames(octets, frames, packets, flows, streams, fragments):
-    """Fill packets[i] from frames[i]. A frame that does not lie in `octets` is MALFORMED.
+def touch_ahead(octets, frames, row):
+    """Load an octet of each of the next frames, which waits for nothing; return them mixed."""
+    unused = np.int64(0)
+    for ahead in range(row, min(row + TOUCHED_AHEAD, len(frames))):
+        offset = frames[np.uint64(ahead)].offset
+        if 0 <= offset < len(octets):
+            unused ^= read_u8(octets, offset)
+    return unused
 
-    `fragments` is after begin_batch; when it has `completed`, the positions of these rows are in
-    its `work`, and move_frames brings the others there.
+
+@kernel
+def decode_frames(octets, frames, packets, keys, flows, fragments):
+    """Fill packets[i] from frames[i]; find_flows then finds their flows by keys[i].
+
+    A frame that does not lie in `octets` is MALFORMED. `fragments` is after begin_batch; when it
+    has `completed`, the positions of these rows are in its `work`, and move_frames brings the
+    others there.
     """
+    unused = np.int64(0)
     for row in range(len(frames)):
+        if row % TOUCHED_AHEAD == 0:
+            unused ^= touch_ahead(octets, frames, row)
         frame = frames[np.uint64(row)]
         packet = packets[np.uint64(row)]
         packet.timestamp = frame.timestamp
@@ -106,7 +132,8 @@ def decode_frames(octets, frames, packets, flows, streams, fragments):
             fill_undecoded(packet, UNSUPPORTED)
             note_unknown_link(fragments, frame)
         else:
-            decode_frame(octets, start, end, frame, row, packets, flows, streams, fragments)
+            decode_frame(octets, start, end, frame, row, packets, keys, flows, fragments)
+    return unused
 
 
 @kernel

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from services.capture.flows import END_OF_TIME, SECOND, mix
+from services.capture.flows import mix
 from services.capture.frames.batch import FRAME, MOST_FRAMES, MOST_OCTETS
 from services.capture.headers import (
     DECODED,
@@ -28,6 +28,7 @@ from services.capture.headers import (
     skip_ipv6_extensions,
 )
 from services.capture.kernel import cold_kernel, copy_octets, kernel
+from services.capture.timewheel import END_OF_TIME, SECOND
 
 FRAGMENT_TIMEOUT = 30 * SECOND  # ns; Linux's ipfrag_time
 COPIES_TIMEOUT = SECOND  # ns; "any" shows a fragment several times, the last after its datagram
@@ -326,6 +327,7 @@ def hold_frame(f, number, held, frame, row, captured_length):
     kept.original_length = frame.original_length
     kept.link_type = frame.link_type
     kept.vlan = frame.vlan
+    kept.interface = frame.interface
     holder.batch = f.state[0].batch
     holder.row = row
     datagram.frames += 1
@@ -350,6 +352,7 @@ def yield_frame(f, holder, row):
     late.original_length = kept.original_length
     late.link_type = kept.link_type
     late.vlan = kept.vlan
+    late.interface = kept.interface
     f.late_streams[np.uint64(total.late)] = row
     total.late += 1
     total.filled += kept.captured_length
@@ -396,7 +399,7 @@ def complete(f, number, found, is_ipv4, row, packets):
             return no_network(MALFORMED)
     return Network(
         DECODED, protocol, found.source_high, found.source_low, found.destination_high,
-        found.destination_low, position, end, 0, 0, 0, 0,
+        found.destination_low, position, end, 0, found.hops, 0, 0, 0,
     )  # fmt: skip
 
 

@@ -16,8 +16,11 @@ import numpy as np
 from services.capture.kernel import kernel, read_u8, read_u16, read_u32, read_u64
 from services.capture.networks import NO_NETWORK, with_vlan
 
-# Status of a packet.
+# Status of a packet. The last two are of decoded ones that came several times, see duplicates.
 DECODED, UNSUPPORTED, MALFORMED, FRAGMENT = 0, 1, 2, 3
+TRANSLATED = 4  # taken, but not kept: a copy of it has the addresses of its stream
+COPY = 5  # not taken, since it was seen before, nor kept
+KEPT_COPY = 6  # not taken, but kept instead of a TRANSLATED one
 
 LINK_NULL, LINK_ETHERNET, LINK_RAW, LINK_LOOP = 0, 1, 101, 108
 LINK_RAW_BSD, LINK_RAW_OPENBSD = 12, 14
@@ -73,8 +76,9 @@ class Network(NamedTuple):
     payload_offset: int
     payload_end: int  # of what was captured
     missing: int  # octets of the payload behind that
-    identification: int  # these three of a FRAGMENT, whose payload is a piece
-    fragment_offset: int  # octets
+    hops: int  # that the packet may still go: the time to live, or hop limit
+    identification: int  # of IPv4, or of a fragment
+    fragment_offset: int  # octets; this and the next of a FRAGMENT, whose payload is a piece
     more_fragments: int
 
 
@@ -170,7 +174,7 @@ def is_known_link(link_type):
 
 @kernel
 def no_network(status):
-    return Network(status, 0, NO_ADDRESS, NO_ADDRESS, NO_ADDRESS, NO_ADDRESS, 0, 0, 0, 0, 0, 0)
+    return Network(status, 0, NO_ADDRESS, NO_ADDRESS, NO_ADDRESS, NO_ADDRESS, 0, 0, 0, 0, 0, 0, 0)
 
 
 @kernel
@@ -200,6 +204,7 @@ def read_ipv4(octets, position, end):
         payload_offset,
         min(end, payload_end),
         max(0, payload_end - end),
+        read_u8(octets, position + 8),
         read_u16(octets, position + 4),
         (fragment & IPV4_OFFSET_MASK) * FRAGMENT_UNIT,
         fragment & IPV4_MORE,
@@ -262,6 +267,7 @@ def read_ipv6(octets, position, end):
         payload_offset,
         captured_end,
         max(0, payload_end - end),
+        read_u8(octets, position + 7),
         identification,
         fragment & IPV6_OFFSET_MASK,
         fragment & IPV6_MORE,

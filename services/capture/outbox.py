@@ -272,7 +272,7 @@ class Outbox:
             if batch.message_bytes > self.max_batch_bytes and batch.content.batches:
                 self._split_first()
                 continue
-            if not self._fits(batch.message_bytes):
+            if not self._fits(batch.message_bytes) or not self._may_load(batch):
                 return None
             self._waiting.popleft()
             loaded = self._loaded(batch)
@@ -349,6 +349,11 @@ class Outbox:
         """A window smaller than a batch must not stop everything: one may always be under way."""
         return not self._in_flight or self._in_flight_bytes + size_bytes <= self.window_bytes
 
+    def _may_load(self, batch: Waiting) -> bool:
+        """What the spool alone has waits for acknowledgements when memory is full."""
+        full = self.used_bytes + batch.message_bytes > self.memory_limit
+        return batch.is_in_memory or not self._in_flight or not full
+
     def _fly(
         self, request: ingest_pb2.ConnectRequest, source: deque[ingest_pb2.ConnectRequest] | None
     ) -> ingest_pb2.ConnectRequest | None:
@@ -402,7 +407,9 @@ class Outbox:
                 _log.warning("batches are kept in memory alone", reason=str(error))
             self.counters.unspooled += 1
             return batch
-        if self.used_bytes + batch.size_bytes <= self.memory_limit:
+        # Memory is for the first that are sent: those behind must not keep it from the ones before.
+        is_behind = bool(self._waiting) and not self._waiting[-1].is_in_memory
+        if not is_behind and self.used_bytes + batch.size_bytes <= self.memory_limit:
             return replace(batch, place=place)
         return replace(batch, place=place, parts=(), is_in_memory=False)
 

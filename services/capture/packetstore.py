@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from recordings import schema
 from services.capture import packetring
+from services.capture.columns import number_column
 from services.capture.frames.batch import FrameBatch
 from services.capture.ringfile import file_octets
 
@@ -188,11 +189,9 @@ def _record_batch(
     columns = {
         "stream": stream_ids(np.ascontiguousarray(rows["stream"])),
         "node_name": pa.repeat(pa.scalar(node, pa.string()), len(rows)),
-        "time": pa.array(np.ascontiguousarray(rows["timestamp"]), pa.int64()).cast(
-            schema.TIMESTAMP
-        ),
-        "link_type": pa.array(rows["link_type"].astype(np.uint16), pa.uint16()),
-        "original_length": pa.array(rows["original_length"].astype(np.uint32), pa.uint32()),
+        "time": number_column(rows["timestamp"], type=schema.TIMESTAMP),
+        "link_type": number_column(rows["link_type"].astype(np.uint16)),
+        "original_length": number_column(rows["original_length"].astype(np.uint32)),
         "frame": pa.Array.from_buffers(
             pa.binary(), len(rows), [None, pa.py_buffer(offsets), pa.py_buffer(frames)]
         ),

@@ -63,7 +63,7 @@ class RunBuffer:
                 table = self._redactions.apply_to_table(table)
             table = cut_bodies(table, self.run.assignment.body_limit)
         self._tables[name].append(table)
-        self._bytes += table.nbytes
+        self._bytes += table.get_total_buffer_size()
         self._since = now if self._since is None else self._since
 
     def redacted(self, packets: Packets) -> Packets:
@@ -113,11 +113,7 @@ class RunBuffer:
             self._cut, self._has_told_cut = None, True
         if told:
             self._tables["losses"].append(losses_table(self._node, told))
-        parts = [
-            (name, pa.concat_tables(tables).combine_chunks())
-            for name, tables in self._tables.items()
-            if tables
-        ]
+        parts = [(name, _joined(name, tables)) for name, tables in self._tables.items() if tables]
         if parts or final:
             self._uplink.send(*self.run.key, parts, final)
         for tables in self._tables.values():
@@ -126,6 +122,12 @@ class RunBuffer:
         self._sums.clear()
         self._bytes = 0
         self._since = None
+
+
+def _joined(name: str, tables: list[pa.Table]) -> pa.Table:
+    """Return tables as one; chunks of many columns cost more than to copy them, frames do not."""
+    table = pa.concat_tables(tables)
+    return table if name == "packets" else table.combine_chunks()
 
 
 def losses_table(node: str, losses: Sequence[Loss]) -> pa.Table:

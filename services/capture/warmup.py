@@ -62,6 +62,7 @@ def warm_up(engine: Engine) -> None:
         seen = np.union1d(seen, streams)
     _keep(engine, matcher, run, engine.pipeline.end())
     engine.pipeline.earlier(seen)
+    engine.pipeline.make_room(1, START_NS)
     engine.pipeline.losses()
 
 
@@ -79,6 +80,7 @@ def _batch(frames: list[bytes], start_ns: int) -> FrameBatch:
     rows["captured_length"] = rows["original_length"] = [len(frame) for frame in frames]
     rows["timestamp"] = start_ns + STEP_NS * np.arange(len(frames))
     rows["link_type"] = ETHERNET
+    rows["interface"] = 1  # as on "any"
     return FrameBatch(np.frombuffer(bytearray(b"".join(frames)), np.uint8), rows)
 
 

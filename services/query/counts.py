@@ -14,7 +14,7 @@ import pyarrow as pa
 from services.query import figures
 from services.query.engine import Question, Session
 from services.query.figures import SUMS, Figures
-from services.query.matched import MATCHED, Column, Matched, Rows
+from services.query.matched import Column, Matched, Rows
 from services.query.plan import Source, Window
 from services.query.selector import Protocols, Selector
 
@@ -31,6 +31,9 @@ MOST_CHOSEN = 120
 
 MAX_BUCKETS = 10_000
 """Buckets in one answer, over all values: a message has room for them."""
+
+MAX_CHARACTERS = 256
+"""Of a value that is told; it can be a body. Longer ones are told apart, but shown cut."""
 
 VALUE, KEY, PLACE = "value", "key", "place"
 
@@ -141,7 +144,7 @@ class Keyed:
     def then(self, found: Matched, sql: str, *values: object) -> Question:
         """Ask about rows with KEY, one for each text, and PLACE, 0 in one row of each entry."""
         texts = self._texts
-        if MATCHED in found.question.tables:
+        if found.is_table:
             keys = VALUE
         elif texts is not None and not texts.is_list:
             return Matched(
@@ -168,6 +171,22 @@ class Top:
     entries: int
 
 
+def frequent(session: Session, found: Matched, keyed: Keyed, limit: int) -> tuple[list[str], int]:
+    """Return the values that most entries have, as by_value() has them, and how many entries."""
+    grouped = keyed.then(
+        found,
+        f"SELECT CAST({KEY} AS VARCHAR) AS {KEY}, count(*) AS entries,"
+        f" count(*) FILTER (WHERE {PLACE} = 0) AS whole FROM {{}} GROUP BY {KEY}",
+    )
+    question = Matched(grouped).then(
+        f"SELECT {KEY}, (sum(whole) OVER ())::BIGINT AS total FROM {{}}"
+        f" ORDER BY entries DESC, {KEY} LIMIT {limit + 1}"
+    )
+    found_rows = list(rows(session, question))
+    values = [row[KEY] for row in found_rows if row[KEY] is not None]
+    return values[:limit], found_rows[0]["total"] if found_rows else 0
+
+
 def by_value(session: Session, found: Matched, keyed: Keyed, limit: int) -> Top:
     """Return the values that most entries have; among equals, the first in the order of texts."""
     grouped = keyed.then(
@@ -176,8 +195,10 @@ def by_value(session: Session, found: Matched, keyed: Keyed, limit: int) -> Top:
         f" count(*) FILTER (WHERE {PLACE} = 0) AS whole FROM {{}} GROUP BY {KEY}",
     )
     question = Matched(grouped).then(
-        f"SELECT *, count({KEY}) OVER () AS different, (sum(whole) OVER ())::BIGINT AS total"
-        f" FROM {{}} ORDER BY {KEY} IS NOT NULL, entries DESC, {KEY} LIMIT {limit + 1}"
+        f"SELECT * REPLACE (left({KEY}, {MAX_CHARACTERS}) AS {KEY}),"
+        f" count({KEY}) OVER () AS different, (sum(whole) OVER ())::BIGINT AS total"
+        f" FROM {{}} ORDER BY matched_rows.{KEY} IS NOT NULL, entries DESC, matched_rows.{KEY}"
+        f" LIMIT {limit + 1}"
     )
     found_rows = list(rows(session, question))
     without = found_rows[0]["entries"] if found_rows and found_rows[0][KEY] is None else 0

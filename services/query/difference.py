@@ -3,7 +3,7 @@
 # ruff: noqa: S608 - the only text put into SQL is names from the schema and from this room.
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 from kfl.sql.pieces import Piece
 from recordings.snapshot import Snapshot
 from services.query import counts, figures
+from services.query.counts import MAX_CHARACTERS
 from services.query.engine import Session
 from services.query.figures import SUMS, Figures
 from services.query.matched import Column, Matched, Rows
@@ -27,7 +28,7 @@ LEAST_ENTRIES = 10
 LEAST_SECONDS = 1.0
 """What rates are taken over at least: a recording of one entry has no duration."""
 
-MAX_VALUES = 100_000
+MAX_VALUES = 20_000
 """Values of a side that are compared, the most frequent first."""
 
 SELECTORS = {"path": 'request.method + " " + request.path', "status": "response.status"}
@@ -83,11 +84,13 @@ def _of_selector(name: str, protocols: Protocols) -> Column:
     texts = selector.sql(protocols)
     piece = None
     if texts is not None and not texts.is_list:
-        piece = Piece(f"CAST({texts.value.text} AS VARCHAR)", texts.value.parameters)
+        text = f"left(CAST({texts.value.text} AS VARCHAR), {MAX_CHARACTERS})"
+        piece = Piece(text, texts.value.parameters)
 
     def of(_: pa.Table, rows: Rows) -> pa.Array:
         found = [selector.texts_of(row) for row in rows]
-        return pa.array([each[0] if len(each) == 1 else None for each in found], pa.string())
+        texts = [each[0][:MAX_CHARACTERS] if len(each) == 1 else None for each in found]
+        return pa.array(texts, pa.string())
 
     return Column(name, pa.string(), piece, of)
 
@@ -113,22 +116,50 @@ def _end(peer: Mapping[str, Any]) -> str:
 
 def side(session: Session, found: Matched, seconds: float) -> Side:
     """Return what there is on one side, by a single pass."""
-    sets = ", ".join(f"({name})" for name in DIMENSIONS)
-    place = {1 << bit: name for bit, name in enumerate(reversed(DIMENSIONS))}
-    whole = sum(place)
-    names = ", ".join(DIMENSIONS)
-    question = found.then(
-        f"SELECT grouping({names}) AS grouped, {names}, {SUMS} FROM {{}}"
-        f" GROUP BY GROUPING SETS ({sets}) ORDER BY entries DESC, {names} LIMIT {MAX_VALUES + 1}"
-    )
+    question = found.then(f"{_GROUPED} ORDER BY entries DESC, {_NAMES} LIMIT {MAX_VALUES + 1}")
     rows = list(counts.rows(session, question))
-    by_value = {}
-    for row in rows[:MAX_VALUES]:
-        # grouping() has a bit for each column that the row is not grouped by.
-        name = place[whole - row["grouped"]]
+    return Side(_by_value(rows[:MAX_VALUES]), seconds, len(rows) <= MAX_VALUES)
+
+
+def completed(session: Session, found: Matched, one: Side, other: Side) -> Side:
+    """Return a side with what it has of the other's values beyond MAX_VALUES."""
+    missing = [key for key in other.figures if key not in one.figures]
+    if one.is_whole or not missing:
+        return one
+    wanted = pa.table(
+        [pa.array(column, pa.string()) for column in zip(*missing, strict=True)],
+        ["dimension", "value"],
+    )
+    chosen = " OR ".join(
+        f"{name} IN (SELECT value FROM wanted WHERE dimension = '{name}')" for name in DIMENSIONS
+    )
+    # All rows of a wanted value are in it; those of other values are not, and left out again.
+    narrow = Matched(found.then(f"SELECT * FROM {{}} WHERE {chosen}"))
+    question = narrow.then(_GROUPED)
+    question = replace(question, tables={**question.tables, "wanted": wanted})
+    more = _by_value(counts.rows(session, question))
+    figures_of_all = {**one.figures, **{key: more[key] for key in missing if key in more}}
+    return replace(one, figures=figures_of_all)
+
+
+_NAMES = ", ".join(DIMENSIONS)
+
+_GROUPED = (
+    f"SELECT grouping({_NAMES}) AS grouped, {_NAMES}, {SUMS} FROM {{}}"
+    f" GROUP BY GROUPING SETS ({', '.join(f'({name})' for name in DIMENSIONS)})"
+)
+
+
+def _by_value(rows: Iterable[dict[str, Any]]) -> dict[tuple[str, str], Figures]:
+    # grouping() has a bit for each column that the row is not grouped by.
+    every = 2 ** len(DIMENSIONS) - 1
+    names = {every - (1 << bit): name for bit, name in enumerate(reversed(DIMENSIONS))}
+    found = {}
+    for row in rows:
+        name = names[row["grouped"]]
         if row[name] is not None:
-            by_value[name, row[name]] = figures.read(row)
-    return Side(by_value, seconds, len(rows) <= MAX_VALUES)
+            found[name, row[name]] = figures.read(row)
+    return found
 
 
 def seconds(taken: Iterable[Snapshot], window: Window) -> float:

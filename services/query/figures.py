@@ -6,22 +6,37 @@ from typing import Any
 import pyarrow as pa
 
 import kfl
-from kfl.sql.pieces import Piece
+from kfl.sql.pieces import Piece, parameter, put
 from services.query.matched import Column, stored
 from services.query.selector import Protocols
 
 _ANY_PROTOCOL = "response.status >= 500 or error.type != nil"
 
-_BY_PROTOCOL = {"dns": 'response.code != "NOERROR"', "grpc": "response.grpcStatus != 0"}
-"""What failed in a protocol, by its word. gRPC runs over HTTP, whose status is 200 all the same."""
 
-FAILED = " or ".join(
-    [_ANY_PROTOCOL, *(f"{word} and {condition}" for word, condition in _BY_PROTOCOL.items())]
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What failed in a protocol: a key of its responses that is not what it is when all is well."""
+
+    word: str
+    protocol: str
+    """The protocol.name without which there is none of the word's entries."""
+    key: str
+    well: str
+    """In JSON, and in KFL."""
+
+    @property
+    def condition(self) -> str:
+        return f"response.{self.key} != {self.well}"
+
+
+_RULES = (
+    _Rule("dns", "dns", "code", '"NOERROR"'),
+    # It runs over HTTP, whose status is 200 all the same.
+    _Rule("grpc", "http", "grpcStatus", "0"),
 )
-"""KFL for the entries that are counted as errors."""
 
-_NAMES = {"dns": "dns", "grpc": "http"}
-"""The protocol.name without which there is none of a word's entries."""
+FAILED = " or ".join([_ANY_PROTOCOL, *(f"{rule.word} and {rule.condition}" for rule in _RULES)])
+"""KFL for the entries that are counted as errors."""
 
 QUANTILES = (0.5, 0.9, 0.99)
 
@@ -66,16 +81,27 @@ def failed(protocols: Protocols) -> Column:
 def _failed_in_sql(protocols: Protocols) -> Piece:
     """One condition after the other: a CASE asks no more of a row than it must, unlike an OR."""
     known = protocols()
-    parts = [("WHEN {} THEN TRUE", [_ANY_PROTOCOL])]
-    for word, condition in _BY_PROTOCOL.items():
-        if known is None or _NAMES[word] in known:
-            parts.append(("WHEN {} THEN {}", [word, condition]))
-    text, values = "", []
-    for template, statements in parts:
-        found = [kfl.compile(statement).sql(protocols=protocols) for statement in statements]
-        text += " " + template.format(*(f"({each.text})" for each in found))
-        values += [value for each in found for value in each.parameters]
-    return Piece(f"CASE{text} ELSE FALSE END", tuple(values))
+    piece = put("CASE WHEN {} THEN TRUE", _sql(_ANY_PROTOCOL, protocols))
+    for rule in _RULES:
+        if known is None or rule.protocol in known:
+            # Nearly all are as they should be, which one look tells.
+            piece = put(
+                "{} WHEN {} THEN"
+                " CASE coalesce(CAST(TRY(json_extract(response, {})) AS VARCHAR), {})"
+                " WHEN {} THEN FALSE ELSE {} END",
+                piece,
+                _sql(rule.word, protocols),
+                parameter(f"$.{rule.key}"),
+                parameter(rule.well),
+                parameter(rule.well),
+                _sql(rule.condition, protocols),
+            )
+    return put("{} ELSE FALSE END", piece)
+
+
+def _sql(statement: str, protocols: Protocols) -> Piece:
+    found = kfl.compile(statement).sql(protocols=protocols)
+    return Piece(found.text, tuple(found.parameters))
 
 
 def read(row: dict[str, Any]) -> Figures:

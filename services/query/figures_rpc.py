@@ -30,7 +30,7 @@ CONNECTIONS = 100
 MAX_CONNECTIONS = 10_000
 
 DIFFERENCES = 100
-MAX_DIFFERENCES = 5_000
+MAX_DIFFERENCES = 2_000
 
 MAX_THRESHOLD = 1000.0
 
@@ -69,17 +69,16 @@ class FiguresRpc(QueryBase):
                 one.notes += by.warnings
                 keyed = Keyed(by, one.protocols)
                 found = one.found([*columns, keyed.column()])
-                top = counts.by_value(one.session, found, keyed, series)
-                entries = top.entries
+                values, entries = counts.frequent(one.session, found, keyed, series)
                 buckets = counts.by_time_and_value(
-                    one.session, found, width_ms * 1000, keyed, [value for value, _ in top.values]
+                    one.session, found, width_ms * 1000, keyed, values
                 )
             return query_pb2.HistogramResponse(
                 bucket_ms=width_ms,
                 buckets=[
                     query_pb2.Bucket(
                         start_time=messages.at_us(each.start_us),
-                        value=each.value,
+                        value=each.value and each.value[: counts.MAX_CHARACTERS],
                         figures=messages.figures(each.figures),
                     )
                     for each in buckets
@@ -170,7 +169,7 @@ class FiguresRpc(QueryBase):
             )
         runs = (request.before.run, request.after.run)
         with work(self, context, asked, runs=runs) as both:
-            before, after = map(_side, both)
+            before, after = _sides(both)
             found = difference.differences(before, after, threshold)
             kept = difference.limited(found, limit)
             return query_pb2.DiffResponse(
@@ -209,16 +208,24 @@ def _width_ms(given: int, most: int, one: Work, context: grpc.ServicerContext) -
     return min(given, counts.BUCKETS_MS[-1])
 
 
-def _side(one: Work) -> Side:
-    columns = [*difference.columns(one.protocols), *figures.columns(one.protocols)]
-    seconds = difference.seconds([found.taken for found in one.opened], one.asked.window)
-    found = difference.side(one.session, one.found(columns), seconds)
-    if not found.is_whole:
-        one.notes.append(
-            f"Only the {difference.MAX_VALUES} most frequent paths, statuses and peers of "
-            f"{', '.join(found.name for found in one.opened)} are compared."
-        )
-    return found
+def _sides(both: list[Work]) -> tuple[Side, Side]:
+    found, sides = [], []
+    for one in both:
+        columns = [*difference.columns(one.protocols), *figures.columns(one.protocols)]
+        seconds = difference.seconds([each.taken for each in one.opened], one.asked.window)
+        found.append(one.found(columns))
+        sides.append(difference.side(one.session, found[-1], seconds))
+        if not sides[-1].is_whole:
+            one.notes.append(
+                f"Only the {difference.MAX_VALUES} most frequent paths, statuses and peers of "
+                f"{', '.join(each.name for each in one.opened)} are compared."
+            )
+    before, after = sides
+    session = both[0].session
+    return (
+        difference.completed(session, found[0], before, after),
+        difference.completed(session, found[1], after, before),
+    )
 
 
 def _difference(found: Difference, before: Side, after: Side) -> query_pb2.Difference:

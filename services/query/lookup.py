@@ -63,10 +63,9 @@ def cut_bodies(entry: Mapping[str, Any], limit: int) -> None:
         message = entry[side]
         body = (message or {}).get("body")
         if isinstance(body, str) and len(body) > limit:
-            if message.get("bodyEncoding") == "base64":
-                # Whole groups of four characters can be decoded.
-                limit = limit // 4 * 4
-            message["body"] = body[:limit]
+            # Whole groups of four characters can be decoded.
+            is_base64 = message.get("bodyEncoding") == "base64"
+            message["body"] = body[: limit // 4 * 4 if is_base64 else limit]
             message["bodyTruncated"] = True
 
 

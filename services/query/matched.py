@@ -24,7 +24,10 @@ from services.query.plan import Source, Window
 MAX_LOOKED_AT = 200_000
 """Entries that are looked at one by one for one question: some ten seconds of work."""
 
-MATCHED = "matched"
+MAX_HELD_BYTES = 256 << 20
+"""Octets of their columns that are held: a body can be such a column."""
+
+TABLE = "matched"
 
 Rows = Sequence[dict[str, Any]]
 
@@ -57,6 +60,8 @@ class Matched:
     """What was found: `question` is a SELECT of the columns, without order."""
 
     question: Question
+    is_table: bool = False
+    """The columns are of rows that were looked at, and not SQL's own."""
     notes: tuple[str, ...] = ()
 
     def then(self, sql: str, *values: object) -> Question:
@@ -135,20 +140,20 @@ def _looked_at(
             arrays = [column.of(found, objects) for column in columns]
             parts.append(pa.table(arrays, schema=kinds))
         room -= table.num_rows
-        if table.num_rows < rows.num_rows:
-            return _of(parts, _too_many(sources))
+        held = sum(part.nbytes for part in parts)
+        if table.num_rows < rows.num_rows or held > MAX_HELD_BYTES:
+            return _of(parts, _too_many(MAX_LOOKED_AT - room, sources))
     return _of(parts)
 
 
 def _of(parts: Sequence[pa.Table], *notes: str) -> Matched:
-    return Matched(
-        Question(f"SELECT * FROM {MATCHED}", [], {MATCHED: pa.concat_tables(parts)}), notes
-    )
+    question = Question(f"SELECT * FROM {TABLE}", [], {TABLE: pa.concat_tables(parts)})
+    return Matched(question, True, notes)
 
 
-def _too_many(sources: Sequence[Source]) -> str:
+def _too_many(looked_at: int, sources: Sequence[Source]) -> str:
     return (
-        f"Not all is counted: SQL cannot decide this statement alone, and {MAX_LOOKED_AT} entries "
+        f"Not all is counted: SQL cannot decide this statement alone, and {looked_at} entries "
         f"were looked at, of {sum(source.rows for source in sources)}. Ask for a shorter time, or "
         "add a condition on a field with a column."
     )

@@ -39,34 +39,31 @@ class Edge:
 
 def peer_columns() -> list[Column]:
     """Return the columns that by_peers() needs beside those of figures."""
+    return [each for side in ("src", "dst") for each in _peer_columns(side)]
+
+
+def _peer_columns(side: str) -> list[Column]:
+    """Return the name and its namespace, or the address and a NULL: few keys are quick keys."""
+    named = f"{side}_name <> ''"
+    who = f"CASE WHEN {named} THEN {side}_name ELSE coalesce({side}_ip, '') END"
+    namespace = f"CASE WHEN {named} THEN coalesce({side}_namespace, '') END"
+
+    def names(_: pa.Table, rows: Rows) -> pa.Array:
+        return pa.array([row[side]["name"] or row[side]["ip"] for row in rows], pa.string())
+
+    def namespaces(_: pa.Table, rows: Rows) -> pa.Array:
+        found = [row[side]["namespace"] if row[side]["name"] else None for row in rows]
+        return pa.array(found, pa.string())
+
     return [
-        *(_peer_column(side, part) for side in ("src", "dst") for part in ("name", "namespace")),
-        *(_peer_column(side, "ip") for side in ("src", "dst")),
+        Column(side, pa.string(), Piece(who), names),
+        Column(f"{side}_namespace", pa.string(), Piece(namespace), namespaces),
     ]
-
-
-def _peer_column(side: str, part: str) -> Column:
-    """Return a text that is never NULL; the namespace of a name, the address without a name."""
-    named, column = f"{side}_name <> ''", f"coalesce({side}_{part}, '')"
-    conditions = {
-        "name": column,
-        "namespace": f"CASE WHEN {named} THEN {column} ELSE '' END",
-        "ip": f"CASE WHEN {named} THEN '' ELSE {column} END",
-    }
-
-    def of(_: pa.Table, rows: Rows) -> pa.Array:
-        wanted = {"name": (True, False), "namespace": (True,), "ip": (False,)}[part]
-        return pa.array(
-            [row[side][part] if bool(row[side]["name"]) in wanted else "" for row in rows],
-            pa.string(),
-        )
-
-    return Column(f"{side}_{part}", pa.string(), Piece(conditions[part]), of)
 
 
 def by_peers(session: Session, found: Matched, limit: int) -> list[Edge]:
     """Return who calls whom, the most calls first; one more than `limit` when there are more."""
-    keys = "src_name, src_namespace, src_ip, dst_name, dst_namespace, dst_ip, protocol_abbr"
+    keys = "src, src_namespace, dst, dst_namespace, protocol_abbr"
     question = found.then(
         f"SELECT {keys}, {SUMS} FROM {{}} GROUP BY {keys}"
         f" ORDER BY entries DESC, {keys} LIMIT {limit + 1}"
@@ -78,7 +75,8 @@ def by_peers(session: Session, found: Matched, limit: int) -> list[Edge]:
 
 
 def _peer(row: Mapping[str, Any], side: str) -> Peer:
-    return Peer(row[f"{side}_name"], row[f"{side}_namespace"], row[f"{side}_ip"])
+    namespace = row[f"{side}_namespace"]
+    return Peer("", "", row[side]) if namespace is None else Peer(row[side], namespace, "")
 
 
 # ------------------------------------------------------------------------------ by stream

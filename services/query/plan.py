@@ -250,17 +250,24 @@ def _plan(
     limit: int | None = None,
     tables: dict[str, pa.Table] | None = None,
 ) -> Plan:
-    columns = _columns(table)
+    columns = f"{_columns(table)}, record, {FILE}, {ROW}"
     scan = _scan(table, sources, located=True)
-    sql = f"SELECT {columns}, record, {FILE}, {ROW} FROM ({scan.sql}) AS rows WHERE {where}"
-    parameters = [*scan.parameters, *values]
+    rows = f"FROM ({scan.sql}) AS rows"
+    by = ""
     if ordered:
         direction = "DESC" if descending else "ASC"
         # Files and rows are in the order of arrival: it decides among packets of the same time.
-        sql += " ORDER BY " + ", ".join(f'"{name}" {direction}' for name in (*order, FILE, ROW))
-    if limit is not None:
-        sql += " LIMIT ?"
-        parameters.append(limit)
+        by = " ORDER BY " + ", ".join(f'"{name}" {direction}' for name in (*order, FILE, ROW))
+    parameters = [*scan.parameters, *values]
+    if limit is None:
+        sql = f"SELECT {columns} {rows} WHERE {where}{by}"
+    else:
+        # Which rows, first: otherwise DuckDB reads all columns of every row that may be among them,
+        # which in a file by time is every row, when the last ones are wanted.
+        keys = f'"{order[0]}", {FILE}, {ROW}'
+        chosen = f"SELECT {keys} {rows} WHERE {where}{by} LIMIT ?"
+        sql = f"SELECT {columns} {rows} JOIN ({chosen}) AS chosen USING ({keys}){by}"
+        parameters = [*scan.parameters, *parameters, limit]
     question = Question(sql, parameters, {**scan.tables, **(tables or {})})
     return Plan(question, scan.tails, order[0], is_exact, descending)
 

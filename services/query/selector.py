@@ -15,7 +15,8 @@ from kfl.match import Matcher
 from kfl.parse import parse
 from kfl.resolve import check_macro_names, resolve
 from kfl.sql.conditions import Conditions
-from kfl.sql.pieces import Piece, all_of, put
+from kfl.sql.pieces import Piece, all_of, parameter, put
+from kfl.sql.quick import InJson
 from kfl.sql.values import MISSING, Either, Keyed, Plain, Value, to_json
 from kfl.values import Many, text_of
 
@@ -45,8 +46,11 @@ class Texts:
                 f"CASE WHEN {_begins(value, '[')} THEN {_of_array(value)} ELSE [{_of(value)}] END"
             )
         if self.kind == "many":
+            # Most have one, for which no list needs to be taken apart.
+            one = f"len({value}) = 1 AND NOT {_begins(f'{value}[1]', '[')}"
             each = f"CASE WHEN {_begins('x', '[')} THEN {_of_array('x')} ELSE [{_of('x')}] END"
-            return _different(f"flatten(list_transform(coalesce({value}, []), lambda x: {each}))")
+            several = f"flatten(list_transform(coalesce({value}, []), lambda x: {each}))"
+            return f"CASE WHEN {one} THEN [{_of(f'{value}[1]')}] ELSE {_different(several)} END"
         return value
 
 
@@ -87,7 +91,7 @@ class Selector:
     def sql(self, protocols: Protocols) -> Texts | None:
         """Return the same in SQL, or None where SQL cannot say it."""
         found = _plain(Conditions({}, protocols).value(self._node))
-        return None if found is None else Texts(found.piece, found.kind, found.sure)
+        return None if found is None else Texts(_quick(found), found.kind, found.sure)
 
 
 def _texts(value: Any) -> list[str]:
@@ -128,6 +132,15 @@ def _chosen(condition: Piece, one: Plain, other: Plain) -> Plain | None:
         made, kind = put("CASE WHEN {} THEN {} ELSE {} END", *pieces), one.kind
     sure = all_of([one.sure, other.sure])
     return Plain(kind, made, sure=sure)
+
+
+def _quick(value: Plain) -> Piece:
+    """Return the value; of a list in JSON by one look where it is there, which it mostly is."""
+    hint = value.hint
+    if value.kind != "many" or not isinstance(hint, InJson) or hint.path.count("[*]") != 1:
+        return value.piece
+    there = put("TRY(json_extract({}, {}))", hint.column, parameter(hint.path))
+    return put("CASE WHEN len({}) > 0 THEN {} ELSE {} END", there, there, value.piece)
 
 
 def _begins(value: str, character: str) -> str:

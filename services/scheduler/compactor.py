@@ -6,11 +6,14 @@ the largest of them, or as large as a segment should be: so each row is written 
 most, the logarithm of how much smaller its first segment was. When a run has ended, what is left is
 merged once more.
 
-It is never in a hurry: one merge at a time, at the lowest priority, working half of the time. What
-it writes is reserved in the quota first, and given up when a run needs the room.
+It is never in a hurry: one merge at a time, working half of the time, behind all other reads and
+writes. What it writes is reserved in the quota first, and given up when a run needs the room.
 """
 
+import ctypes
 import os
+import platform
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -56,8 +59,10 @@ OVERHEAD_BYTES: Final = 64 << 10
 """Reserved for a merged segment beyond the octets of its sources: footer, manifest."""
 RETIRED_LINE_BYTES: Final = 256
 """In the manifest and its temporary file, for each segment that was merged."""
-LOWEST_PRIORITY: Final = 19
-"""The kernel takes the priority of reads and writes from it, too."""
+IOPRIO_SET: Final = {"x86_64": 251, "aarch64": 30}
+"""Number of the system call, which the standard library lacks."""
+LEAST_IOPRIO: Final = (2 << 13) | 7
+"""Class "best effort", the last of its eight levels (ioprio_set(2))."""
 
 
 class Clock(Protocol):
@@ -151,6 +156,17 @@ def _is_large(segment: Segment, policy: Policy) -> bool:
     return segment.bytes >= policy.target_bytes // 2 or segment.rows >= TARGET_ROWS // 2
 
 
+def _yield_disk() -> None:
+    """Let this thread's reads and writes wait for those of all others, where the kernel can.
+
+    Its share of the processor is bounded by pauses. With a lower priority it could be kept waiting
+    while it holds the interpreter's lock, and acknowledgements with it.
+    """
+    number = IOPRIO_SET.get(platform.machine())
+    if sys.platform == "linux" and number is not None:
+        ctypes.CDLL(None).syscall(number, 1, 0, LEAST_IOPRIO)
+
+
 def _reserved(chosen: Sequence[Segment], octets: int) -> int:
     """Return what a merged segment of so many octets may add to what is on disk."""
     return on_disk(octets) + OVERHEAD_BYTES + on_disk(RETIRED_LINE_BYTES * len(chosen))
@@ -226,9 +242,7 @@ class Compactor:
         return merged
 
     def _loop(self) -> None:
-        if self._policy.is_gentle and hasattr(os, "setpriority"):
-            # On Linux it is this thread's alone.
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
+        _yield_disk()
         while not self._stop.is_set():
             try:
                 goes_on = self.look()
@@ -258,9 +272,12 @@ class Compactor:
             return True
         except AbandonedError:
             self._not_before[key] = now + RETRY_SECONDS
-        except merging.TangledError:
-            self._most[key] = max(2, len(chosen) // 2)
-            return True
+        except merging.TangledError as error:
+            if len(chosen) > 2:
+                self._most[key] = max(2, len(chosen) // 2)
+                return True
+            self._not_before[key] = now + RETRY_SECONDS
+            self._tell(run, error)
         except merging.DamagedError as error:
             self._damaged.add(run.folder / error.file)
             self._tell(run, error)

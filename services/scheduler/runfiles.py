@@ -7,7 +7,7 @@ changed under `lock`.
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ from recordings.manifest import AgentMark, Manifest, Retired
 from recordings.schema import LOSSES, TABLES
 from recordings.segments import Segment
 from services.runtime.logging import logger
+from services.scheduler import journalrows
 from services.scheduler.batches import NO_ROWS, Checked, Rows, count
 from services.scheduler.quota import Budget, Quota, StorageFullError, on_disk
 
@@ -189,8 +190,8 @@ class RunFiles:
         """
         path = layout.journal(self.folder, tail.number)
         scan = journal.scan(path)
-        batches = _by_table(scan.records)
-        batches["losses"] += [*self.owed, *_damage_rows(path, scan, batches, time_ns)]
+        batches = journalrows.by_table(scan.records)
+        batches["losses"] += [*self.owed, *journalrows.damage(path, scan, batches, time_ns)]
         owed = len(self.owed)
         budget = Budget(self._quota, tail.segment_bytes + JOURNAL_OVERHEAD_BYTES)
         written: list[Segment] = []
@@ -287,7 +288,7 @@ class RunFiles:
             agents=agents,
             nodes=tuple(sorted({*old.nodes, *(r.node for r in records if r.node)})),
             counts=counts,
-            lost_packets=old.lost_packets + sum(_lost(rows) for rows in losses),
+            lost_packets=old.lost_packets + sum(map(journalrows.lost, losses)),
         )
 
     def shelve(self) -> None:
@@ -450,41 +451,3 @@ class RunFiles:
 
 def _is_before(gone: Retired, before_ns: int | None) -> bool:
     return before_ns is None or gone.since_ns < before_ns
-
-
-def _by_table(records: Iterable[JournalRecord]) -> dict[str, list[pa.RecordBatch]]:
-    found: dict[str, list[pa.RecordBatch]] = {table: [] for table in TABLES}
-    for record in records:
-        for part in record.parts:
-            found[part.table] += part.batches()
-    return found
-
-
-def _damage_rows(
-    path: Path, scan: journal.Scan, batches: dict[str, list[pa.RecordBatch]], time_ns: int
-) -> list[pa.RecordBatch]:
-    """Return losses that say which octets of a journal cannot be read any more."""
-    gone = [(rotten.size, rotten.reason) for rotten in scan.rotten]
-    if scan.torn and not scan.torn.is_torn:
-        # Not just cut: it may have been whole, and acknowledged, before it was damaged.
-        gone.append((path.stat().st_size - scan.end, scan.torn.reason))
-    if not gone:
-        return []
-    times = [
-        value
-        for table, rows in batches.items()
-        for batch in rows
-        for value in batch.column(segments.TIME_COLUMNS[table]).cast(pa.int64()).to_pylist()
-    ]
-    row = {"node_name": "", "kind": "storage_damage", "packets": 0, "stream": None}
-    span = {"start_time": min(times, default=time_ns), "end_time": max(times, default=time_ns)}
-    return [
-        pa.RecordBatch.from_pylist(
-            [{**row, **span, "bytes": size, "detail": reason} for size, reason in gone],
-            schema=LOSSES,
-        )
-    ]
-
-
-def _lost(rows: pa.RecordBatch) -> int:
-    return sum(max(0, packets) for packets in rows.column("packets").to_pylist())

@@ -142,6 +142,7 @@ class Writer:
         sweep(self._root)
         self._quota.adopt(on_disk(1))
         self._runs = recovery.recover(self._data, self._quota, self._marks)
+        layout.sync(self._data)  # the names of the folders that it may have made
         self._is_running = True
         self._roller.start()
         self._thread.start()

@@ -133,12 +133,15 @@ class AfPacket:
         snaplen: int = LARGEST_FRAME,
         block_count: int = BLOCK_COUNT,
         fanout_group: int | None = None,
+        one_of_several: bool = False,
     ) -> None:
         """Capture from now on.
 
         program: what the kernel keeps; None for everything. snaplen: octets kept of a frame.
         block_count: blocks of BLOCK_SIZE in the ring. fanout_group: share the packets with all
         sockets of this 16-bit number on the same interface, whole flows each. Raises CaptureError.
+        block_count: blocks of BLOCK_SIZE in the ring. one_of_several: other interfaces are captured
+        as well, so frames say which one they are from, as on "any". Raises CaptureError.
         """
         if not 1 <= snaplen <= LARGEST_FRAME:
             raise CaptureError(f"a snaplen of {snaplen} octets; it can be 1 to {LARGEST_FRAME}")
@@ -146,6 +149,10 @@ class AfPacket:
         self._snaplen = snaplen
         self._index = _interface_index(interface)
         self._block_count = block_count
+        # In which order packets came on interfaces with a ring each, nobody knows.
+        self._tell = ringwalk.TELL_NUMBER if one_of_several else ringwalk.TELL_NOTHING
+        if interface == ANY:
+            self._tell = ringwalk.TELL_PLACE
         self._frames = np.zeros(MOST_FRAMES, FRAME)
         self._counts = np.zeros(ringwalk.COUNTS, np.int64)
         self._unknown_told = 0
@@ -287,6 +294,7 @@ class AfPacket:
             start + int(self._words[start + BLOCK_FIRST_PACKET >> 2]),
             start + BLOCK_SIZE,
             packets,
+            self._tell,
             self._frames,
             rows,
             self._counts,

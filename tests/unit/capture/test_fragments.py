@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from recordings import entry
 from services.capture.decode import decode_frames, new_packets
-from services.capture.flows import END_OF_TIME, SECOND, new_flows, new_streams
+from services.capture.flows import find_flows, new_flows, new_keys
 from services.capture.fragments import (
     MOST_PIECES,
     begin_batch,
@@ -17,6 +17,7 @@ from services.capture.fragments import (
 )
 from services.capture.headers import DECODED, FRAGMENT, MALFORMED
 from services.capture.pipeline import Pipeline, PipelineOptions
+from services.capture.timewheel import END_OF_TIME, SECOND
 from tests.unit.capture import conversation as wire
 from tests.unit.capture.conversation import Conversation
 
@@ -41,7 +42,7 @@ class Table:
     """Decodes batches of frames, and keeps what lies between them."""
 
     def __init__(self, **sizes):
-        self.flows, self.streams = new_flows(64), new_streams(256)
+        self.flows = new_flows(64)
         self.kept = new_fragments(**sizes)
         self.now = START
 
@@ -51,7 +52,9 @@ class Table:
         self.now += wire.MILLISECOND
         packets = new_packets(len(frames))
         begin_batch(self.kept, batch.frames)
-        decode_frames(*batch, packets, self.flows, self.streams, self.kept)
+        keys = new_keys(len(packets))
+        decode_frames(*batch, packets, keys, self.flows, self.kept)
+        find_flows(packets, keys, 0, self.flows)
         octets = batch.octets
         if self.kept.state["filled"][0]:
             move_frames(self.kept, octets, batch.frames, packets)
@@ -202,7 +205,7 @@ def test_datagrams_of_others_are_not_mixed():
     frames = [pieces[index] for index in (2, 0, 1) for pieces in cut]
     rows, payloads = Table().take(frames)
     assert payloads == [text(92), text(96), text(112), text(120), text(128)]
-    assert len(set(rows["stream"].tolist()) - {0}) == 5
+    assert len(set(rows["flow"][rows["status"] == DECODED].tolist())) == 5
 
 
 BROKEN = {

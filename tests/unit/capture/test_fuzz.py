@@ -270,9 +270,8 @@ class Capture:
 
     def _note(self, found):
         for calls in found:
-            columns = calls.columns()
-            for name in columns:
-                assert len(columns[name]) == len(calls)
+            for column in wire.hot_columns(calls).values():
+                assert len(column) == len(calls)
             table = calls.entries(np.arange(len(calls)))
             table.validate(full=True)
             if CLEAN[0] in table["src_ip"].to_pylist():

@@ -21,7 +21,7 @@ def batch_of(frames: list[bytes], first_ns: int = 0) -> FrameBatch:
     rows = np.zeros(len(frames), FRAME)
     octets = bytearray(b"\xee")
     for index, frame in enumerate(frames):
-        rows[index] = (first_ns + index, len(octets), len(frame), len(frame) + 5, 1, 0)
+        rows[index] = (first_ns + index, len(octets), len(frame), len(frame) + 5, 1, 0, 0)
         octets += frame + b"\xee"
     return FrameBatch(np.frombuffer(octets, np.uint8), rows)
 

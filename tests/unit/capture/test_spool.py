@@ -159,6 +159,27 @@ def test_memory_holds_its_limit_and_the_disk_the_rest(tmp_path: Path) -> None:
     disk.close()
 
 
+def test_a_backlog_on_its_way_drops_nothing_that_comes_meanwhile(tmp_path: Path) -> None:
+    disk = Spool(tmp_path, LIMIT)
+    box = Outbox("node-1", 100_000, spool=disk)
+    for number in range(50):
+        box.put(waiting(number, size=10_000))
+    box.welcome(0, LIMIT, 1 << 20)
+    sent = []
+    for number in range(50, 200):
+        while (request := box.next()) is not None:
+            sent += numbers(request)
+        assert box.used_bytes < 200_000
+        box.put(waiting(number, size=10_000))
+        box.acknowledge(len(sent) - 3)
+    while (request := box.next()) is not None:
+        sent += numbers(request)
+        box.acknowledge(len(sent))
+    assert box.counters.dropped == 0
+    assert sent == list(range(200))
+    disk.close()
+
+
 def test_above_the_limit_of_the_disk_the_oldest_go_and_are_told(tmp_path: Path) -> None:
     disk = Spool(tmp_path, 40 << 20)
     box = Outbox("node-1", 1 << 20, spool=disk)
@@ -237,7 +258,7 @@ def test_whenever_an_agent_dies_every_batch_is_stored_once_and_in_order(
                 agent = connect(number)
         while (request := box.next()) is not None:
             scheduler.take(agent, request)
-        box.acknowledge(scheduler.last.get(agent, 0))
+            box.acknowledge(scheduler.last.get(agent, 0))
         assert scheduler.stored == list(range(put))
         assert box.is_empty
         disk.close()

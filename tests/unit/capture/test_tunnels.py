@@ -16,6 +16,7 @@ from scapy.layers.vxlan import VXLAN
 from scapy.packet import Raw
 
 from services.capture.decode import decode_frames
+from services.capture.flows import new_keys
 from services.capture.headers import DECODED, MALFORMED, UNSUPPORTED
 from services.capture.networks import tunnel_texts, vlan_texts
 from services.capture.pipeline import Pipeline, PipelineOptions
@@ -174,7 +175,7 @@ def alone(pipeline, frame):
     """The PACKET row of a frame that is an array of its own, so that any read beyond it raises."""
     batch = wire.batch([frame], start=next(times))
     packets = pipeline.packets[:1]
-    decode_frames(*batch, packets, pipeline.flows, pipeline.streams, pipeline.fragments)
+    decode_frames(*batch, packets, new_keys(1), pipeline.flows, pipeline.fragments)
     begin = packets[0]["payload_offset"]
     return packets[0], batch.octets[begin:][: packets[0]["payload_length"]].tobytes()
 

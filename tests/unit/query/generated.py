@@ -4,26 +4,92 @@ count its entries."""
 import json
 import random
 from collections import defaultdict
+from collections.abc import Callable
 from fractions import Fraction
 from math import ceil
 from typing import Any
 
+import grpc
 import pyarrow as pa
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from recorder.v1 import query_pb2
 
+import kfl
 from kfl import Filter
 from recordings import entry
+from services.runtime.errors import read_violations
+
+Entries = list[dict[str, Any]]
 
 SECOND = 1_000_000_000
+HOUR = 3600 * SECOND
 NAMES = ["checkout", "cart", "", None, "größe", "日本", "q\"uo'te", "a.b"]
 PATHS = ["/", "/api/cart", "/api/größe", "/api/items/1", None]
 AGENTS = ["curl/8", "Mozilla/5.0 (日本)", "", 'say "hi"\\']
 COMMANDS = ["GET", "SET", 7, 1.5, 1e20, True, None, ["a", "b", "a"], {"x": 1}, 'q"\\n', 2**70, []]
 
 
+STATEMENTS = [
+    'record("mixed")',
+    'record("web")',
+    'record("mixed") and response.status >= 400',
+    'record("mixed") and src.name == "größe"',
+    '(record("web") and http) or (record("mixed") and dns)',
+    'record("mixed") and response.body.json().state == "done"',  # not exact in SQL
+    'record("mixed") and response.status == 999',
+    'record("empty")',
+]
+
+
+def at(time_ns: int) -> Timestamp:
+    return Timestamp(seconds=time_ns // 10**9, nanos=time_ns % 10**9)
+
+
+def question(text: str, **more: Any) -> query_pb2.Question:
+    return query_pb2.Question(kfl=text, **more)
+
+
+def expected(entries: Entries, text: str) -> Entries:
+    return matching(entries, kfl.compile(text))
+
+
+def refused(call: Callable[[], Any]) -> str:
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    (violation,) = read_violations(caught.value)
+    return f"{violation.field}: {violation.description}"
+
+
 def rows(seed: int, count: int, start_ns: int) -> list[dict[str, Any]]:
     """Rows of ENTRIES; later ones may begin earlier."""
     chance = random.Random(seed)
     return [_row(chance, start_ns, number) for number in range(count)]
+
+
+def write(disk: Any, start_ns: int) -> list[dict[str, Any]]:
+    """Write the recordings of the fixture `mixed`; their entries, in no order."""
+    every: list[dict[str, Any]] = []
+
+    def add(run: Any, name: str, found: list[dict[str, Any]]) -> None:
+        run.append(entries=found)
+        every.extend(objects(disk.table("entries", found), name))
+
+    for number in (1, 2):
+        run = disk.run("mixed", number)
+        begin = start_ns + number * HOUR
+        add(run, "mixed", rows(number, 150, begin))
+        run.turn()
+        add(run, "mixed", rows(number + 10, 60, begin + 60 * SECOND))
+    disk.runs[-1].append(losses=[{}])
+    web = [row for row in rows(5, 120, start_ns) if row["protocol_name"] == "http"]
+    run = disk.run("web")
+    add(run, "web", web[:40])
+    run.turn()
+    add(run, "web", web[40:])
+    disk.run("empty")
+    return every
 
 
 def _row(chance: random.Random, start_ns: int, number: int) -> dict[str, Any]:

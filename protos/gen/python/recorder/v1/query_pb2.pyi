@@ -1198,7 +1198,7 @@ class TopValue(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     FIGURES_FIELD_NUMBER: _builtins.int
     value: _builtins.str
-    """The value as text."""
+    """The value as text; of long ones the first 256 characters."""
     @_builtins.property
     def figures(self) -> Global___Figures:
         """Their figures."""
@@ -1536,7 +1536,7 @@ class DiffResponse(_message.Message):
     threshold: _builtins.float
     """A rate or latency is different when it is so many times higher or lower."""
     least_entries: _builtins.int
-    """What has fewer entries on both sides is not said to have changed."""
+    """A rate is compared when one side has so many entries, a latency when both have."""
     before_seconds: _builtins.float
     """Seconds over which the rates before are taken: of the time that was asked for, or of each run
     from its first entry to its last.
@@ -1585,7 +1585,7 @@ class Difference(_message.Message):
     dimension: Global___Dimension.ValueType
     """What it is a value of."""
     value: _builtins.str
-    """The value."""
+    """The value; of long ones the first 256 characters."""
     before_rate: _builtins.float
     """Entries a second before."""
     after_rate: _builtins.float
