@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.capture.assignments import ActiveRun, Assignments
+from services.capture.frames.afpacket import ANY, AfPacket
 from services.capture.frames.batch import CaptureError, FrameBatch, FrameSource, Loss
 from services.capture.kernelfilter import Filterable, KernelFilter
 from services.capture.matching import Calls, Matcher, chosen_rows
@@ -145,7 +146,10 @@ class Agent:
         self._node = node
         self._clock = clock or SystemClock()
         self._replay = replay
-        self._kernel = KernelFilter(source) if isinstance(source, Filterable) else None
+        self._kernel: KernelFilter | None = None
+        if isinstance(source, Filterable):
+            is_translated = isinstance(source, AfPacket) and source.interface == ANY
+            self._kernel = KernelFilter(source, is_translated=is_translated)
         self._assignments = Assignments(ignore_times)
         self._engine: Engine | None = None
         self._matcher: Matcher | None = None
