@@ -31,7 +31,7 @@ from services.scheduler.ingest import (
     Session,
     Welcome,
 )
-from services.scheduler.writer import Outcome, Writer
+from services.scheduler.writer import Accepted, Outcome, Writer
 
 HELLO_SECONDS: Final = 10.0
 """A client that says nothing for this long holds a thread that an agent could use."""
@@ -63,6 +63,11 @@ class Lifecycle(Protocol):
 
     def agent_finished(self, agent_id: str, job: str, run: int) -> None:
         """Note that an agent has nothing more for a run."""
+
+    def agent_delivered(
+        self, agent_id: str, job: str, run: int, sequence: int, octets: int
+    ) -> None:
+        """Note that a batch with data is on disk; on the writer's thread."""
 
     def agent_matched(self, agent_id: str, job: str, run: int, calls: int) -> None:
         """Note how many calls of a run with a limit() have matched on an agent."""
@@ -382,8 +387,11 @@ class _Conversation:
             self._memory.give(size)
             if future.cancelled() or future.exception() is not None:
                 self.tell(_Cancelled())
-            else:
-                self.tell(future.result())
+                return
+            if batch.parts and isinstance(future.result(), Accepted):
+                of = (hello.agent_id, batch.job, batch.run)
+                self._lifecycle.agent_delivered(*of, batch.sequence, size)
+            self.tell(future.result())
 
         try:
             future = self._writer.submit(hello.agent_id, hello.node, batch)

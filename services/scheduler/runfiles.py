@@ -132,16 +132,16 @@ class RunFiles:
         self.last[agent] = batch.sequence
         self.nodes.add(node)
 
-    def append_loss(self, kind: str, loss: dict[str, object], now: float) -> None:
-        """Append a row of LOSSES out of the headroom, synced; kept for later when that fails."""
-        row = {"kind": kind, "node_name": "", "packets": 0, "bytes": 0, "stream": None, **loss}
-        rows = pa.RecordBatch.from_pylist([row], schema=LOSSES)
+    def append_losses(self, kind: str, losses: Sequence[dict[str, object]], now: float) -> None:
+        """Append rows of LOSSES out of the headroom, synced; kept for later when that fails."""
+        blank = {"kind": kind, "node_name": "", "packets": 0, "bytes": 0, "stream": None}
+        rows = pa.RecordBatch.from_pylist([{**blank, **loss} for loss in losses], schema=LOSSES)
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, LOSSES) as stream:
             stream.write_batch(rows)
-        part = journal.Part("losses", 1, sink.getvalue().to_pybytes())
+        part = journal.Part("losses", rows.num_rows, sink.getvalue().to_pybytes())
         sequence = self.last.get(SELF, 0) + 1
-        counted = Rows(losses=1, lost_packets=max(0, int(str(row["packets"]))))
+        counted = Rows(losses=rows.num_rows, lost_packets=_lost(rows))
         try:
             record = journal.encode(SELF, "", sequence, [part])
             self._append(record, 0, counted, 0, now)

@@ -176,6 +176,16 @@ class Writer:
                 rolled.result()
             self._ask((job, run), lambda: self._open_run((job, run), folder, kfl))
 
+    def tell_losses(self, job: str, run: int, kind: str, losses: list[dict[str, object]]) -> None:
+        """Write rows, columns of LOSSES, into the ledger of a run that takes data."""
+
+        def tell() -> None:
+            known = self._runs.get((job, run))
+            if known is not None:
+                known.append_losses(kind, losses, self._clock.monotonic())
+
+        self._ask((job, run), tell)
+
     def close_run(self, job: str, run: int) -> RunTotals:
         """End a run: turn its journals into segments, take no more, and return what it has stored.
 
@@ -420,7 +430,8 @@ class Writer:
         turned = self._turned.pop(key, None)
         run = self._runs.get(key)
         if turned is not None and run is not None:
-            run.append_loss("storage_limit", turned.loss(run.full), self._clock.monotonic())
+            loss = turned.loss(run.full)
+            run.append_losses("storage_limit", [loss], self._clock.monotonic())
 
     def _commit(self) -> None:
         """Make all that was appended safe, then answer: one sync a journal, for all that wait."""

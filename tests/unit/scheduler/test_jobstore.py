@@ -208,7 +208,13 @@ def test_jobs_of_the_first_version_are_kept(data, store):
     store.add(job())
     store.close()
     with sqlite3.connect(data / "jobs.sqlite") as other:
-        other.execute("ALTER TABLE jobs DROP COLUMN expanded_kfl")
+        other.execute("DROP TABLE agents")
+        for column in ("expanded_kfl", "run_missed", "pinned", "labels", "description"):
+            other.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
+        other.execute("ALTER TABLE jobs DROP COLUMN size_limit")
+        other.execute("ALTER TABLE jobs DROP COLUMN on_full")
+        other.execute("ALTER TABLE runs DROP COLUMN pinned")
+        other.execute("ALTER TABLE runs DROP COLUMN completeness")
         other.execute("UPDATE alembic_version SET version_num = '0001'")
     other.close()
     again = JobStore(data)
