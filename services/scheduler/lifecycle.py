@@ -19,7 +19,7 @@ from pathlib import Path
 from recordings import layout
 from services.runtime.clock import Clock
 from services.runtime.logging import logger
-from services.scheduler import timetable
+from services.scheduler import allowances, timetable
 from services.scheduler.amendments import Amendment, RefusedError
 from services.scheduler.bulletin import ANNOUNCE_LEAD, Assignment, Bulletin
 from services.scheduler.completeness import at_end
@@ -79,6 +79,7 @@ class Lifecycle:
         self._matches = Matches()
         self._runs = Runs(writer, self._deliveries, self._matches)
         self._full: queue.SimpleQueue[tuple[str, int, str]] = queue.SimpleQueue()
+        self._dropped: queue.SimpleQueue[tuple[str, int, str]] = queue.SimpleQueue()
         self._bulletin = Bulletin()
         self._wake = threading.Event()
         self._stopping = False
@@ -311,6 +312,11 @@ class Lifecycle:
         self._full.put((job, run, reason))
         self._wake.set()
 
+    def run_dropped(self, job: str, run: int, reason: str) -> None:
+        """Note that a run's data was removed to make room; reason is a sentence."""
+        self._dropped.put((job, run, reason))
+        self._wake.set()
+
     # ---- the passing of time
 
     def tick(self) -> datetime | None:
@@ -320,6 +326,7 @@ class Lifecycle:
             self._failing = False
             for name, reason in self._full_jobs().items():
                 self._guard(name, partial(self._end_full, name, reason, now))
+            self._guard("all", partial(self._drop_runs, now))
             for name in list(self._jobs):
                 for step in (self._end_runs, self._begin_runs, self._expire):
                     self._guard(name, partial(step, name, now))
@@ -329,6 +336,18 @@ class Lifecycle:
             if threading.current_thread() is not self._thread:
                 self._wake.set()  # what it waits for may be later than what is due next now
             return self._next_time(now)
+
+    def _drop_runs(self, now: datetime) -> None:
+        """Note the runs that the writer has dropped to make room for newer ones of their job."""
+        for _ in range(self._dropped.qsize()):
+            name, number, reason = self._dropped.get_nowait()
+            job = self._jobs.get(name)
+            run = None if job is None else job.run(number)
+            if run is not None and run.is_recording:  # it is being closed
+                self._dropped.put((name, number, reason))
+            elif job is not None and run is not None and run.has_data:
+                job = with_run(job, replace(run, bytes=0))
+                self._save(move_run(job, number, JobState.EXPIRED, reason), now)
 
     def _publish(self, now: datetime) -> None:
         changes = self._store.revision()
@@ -377,7 +396,13 @@ class Lifecycle:
 
     def _resume(self, name: str, now: datetime) -> None:
         job = self._jobs[name]
+        on_disk = layout.runs(self._data, name)
         for run in job.runs:
+            if run.has_data and run.bytes and run.number not in on_disk:
+                # Dropped in the moment in which the scheduler was killed, or removed by hand.
+                job = with_run(job, replace(run, bytes=0))
+                reason = "Its data is not on disk any more."
+                job = move_run(job, run.number, JobState.EXPIRED, reason)
             if run.is_recording:
                 job = self._runs.resume(job, run, self._store.agents(name, run.number), now)
         self._save(settle(job, timetable.has_more(job), now), now)
@@ -524,5 +549,6 @@ class Lifecycle:
         if job == self._jobs[job.name] and not removals:
             return
         self._store.save(job, now, removals, note, run)
+        self._writer.allow(job.name, allowances.of(job))
         self._jobs[job.name] = job
         self._removals_pending = self._removals_pending or bool(removals)

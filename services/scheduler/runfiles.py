@@ -7,7 +7,7 @@ changed under `lock`.
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -253,6 +253,23 @@ class RunFiles:
             self._measure(fresh, self._manifest_bytes)
             self._settle(0)
         self._publish(fresh, 0)
+
+    def drop(self, gone: Sequence[Segment], counts: Mapping[str, int]) -> None:
+        """Remove segments and what they held, for good. Raises OSError, ManifestError."""
+        if self.is_deleted:
+            return
+        files = {segment.file for segment in gone}
+        current = self.whole()
+        kept = tuple(s for s in current.segments if s.file not in files)
+        fresh = replace(current, segments=kept, counts=dict(counts))
+        size = fresh.save(self.folder)
+        with self.lock:
+            self.manifest = replace(fresh, segments=()) if self._is_shelved else fresh
+        for file in files:
+            (self.folder / file).unlink(missing_ok=True)
+        with self.lock:
+            self._measure(fresh, size)
+            self._settle(0)
 
     def _publish(self, fresh: Manifest, reserved: int) -> None:
         size = fresh.save(self.folder)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from services.runtime.logging import logger
-from services.scheduler import completeness, timetable
+from services.scheduler import allowances, completeness, timetable
 from services.scheduler.deliveries import FINAL_GRACE, RESTART_GRACE, Deliveries
 from services.scheduler.jobs import (
     Job,
@@ -184,6 +184,7 @@ class Runs:
 
     def _take_data(self, job: Job, number: int) -> None:
         if (job.name, number) not in self._open:
+            self._writer.allow(job.name, allowances.of(job))
             self._writer.open_run(job.name, number, job.spec.recorded_kfl)
             self._open.add((job.name, number))
 
