@@ -50,6 +50,7 @@ FLAGS = {
     "description": "--description",
     "size_limit_bytes": "--size-limit",
     "reason": "--reason",
+    "probe_seconds": "--probe",
 }
 """What a person calls the fields of a job."""
 

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
+from google.protobuf.json_format import MessageToDict
 from recorder.v1 import jobs_pb2
 
 from services.cli.clients import CALL_SECONDS, SCHEDULER, SchedulerAddress, scheduler
@@ -363,6 +364,39 @@ def delete(
         request = jobs_pb2.DeleteJobRequest(name=name, force=force)
         stub.DeleteJob(request, timeout=CALL_SECONDS)
     say(f"Deleted {name} and what it recorded.")
+
+
+@app.command()
+def forecast(
+    kfl: Annotated[
+        str, typer.Option(metavar="KFL", help="The statement of the job.")
+    ] = "http or dns",
+    duration: Annotated[
+        int, typer.Option(min=1, max=MAX_UINT32, metavar="MINUTES", help="Minutes of a run.")
+    ] = 240,
+    probe: Annotated[
+        int,
+        typer.Option(min=1, max=60, metavar="SECONDS", help="How long agents try the statement."),
+    ] = 5,
+    body_limit: Annotated[
+        int, typer.Option(min=0, max=MAX_UINT32, metavar="BYTES", help="As with create.")
+    ] = 65536,
+    output: Format = Output.TABLE,
+    address: SchedulerAddress = SCHEDULER,
+) -> None:
+    """Tell how much a job would record, and whether it fits: agents try it and store nothing."""
+    request = jobs_pb2.ForecastJobRequest(
+        kfl=kfl, duration_minutes=duration, probe_seconds=probe, body_limit=body_limit
+    )
+    with scheduler(address, kfl) as stub:
+        found = stub.ForecastJob(request, timeout=probe + CALL_SECONDS)
+    if output is Output.JSON:
+        value = MessageToDict(
+            found, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        )
+        print_json(value | {f: getattr(found, f) for f in ("expected_bytes", "free_bytes")})
+    else:
+        print(found.summary)
 
 
 def _show(done: str, job: jobs_pb2.Job, output: Output) -> None:

@@ -27,6 +27,7 @@ class Assignment:
     start_time: datetime
     stop_time: datetime
     body_limit: int  # octets
+    probe: bool = False  # it is only counted what would be recorded
 
 
 def assigned(jobs: Iterable[Job], now: datetime) -> Iterator[Assignment]:
@@ -67,13 +68,15 @@ class Bulletin:
         now: datetime,
         next_revision: Callable[[], int],
         changes: int = 0,
+        probes: Iterable[Assignment] = (),
     ) -> None:
         """Publish the jobs, and the list that follows; a new list gets the number that it asks.
 
-        changes: the revision of the last change of a job.
+        changes: the revision of the last change of a job. probes: what agents are to try besides.
         """
         jobs = dict(jobs)
         wire = list(assigned((j for j in jobs.values() if not j.spec.imported), now))
+        wire += probes
         imports = list(assigned((j for j in jobs.values() if j.spec.imported), now))
         lists = (wire, imports)
         revision = next_revision() if lists != self._lists or not self._revision else None
@@ -117,7 +120,8 @@ class Bulletin:
     def is_assigned(self, job: str, run: int) -> bool:
         """Whether agents, or an importer, are to record this run now or soon."""
         with self._change:
-            return any((a.job, a.run) == (job, run) for found in self._lists for a in found)
+            listed = (a for found in self._lists for a in found if not a.probe)
+            return any((a.job, a.run) == (job, run) for a in listed)
 
     def wait_for_list(self, revision: int, timeout: float) -> int:
         """Wait until the list is another than that of `revision`, at most `timeout` seconds."""

@@ -166,6 +166,11 @@ class Deliveries:
             agents = part.agents.values() if part else ()
             return any(agent.state is AgentState.RECORDING for agent in agents)
 
+    def connected_agents(self) -> list[str]:
+        """Return the agents on the wire that are connected."""
+        with self._lock:
+            return [n for n, a in self._agents.items() if a.sessions and not a.import_job]
+
     def importer_finished(self, job: str, run: int) -> bool:
         """Whether a client that imports into this job has said that it is done."""
         with self._lock:

@@ -26,6 +26,7 @@ from services.scheduler.ingest import (
     Finished,
     Hello,
     Matched,
+    Probed,
     ProtocolError,
     Refusal,
     Session,
@@ -71,6 +72,9 @@ class Lifecycle(Protocol):
 
     def agent_matched(self, agent_id: str, job: str, run: int, calls: int) -> None:
         """Note how many calls of a run with a limit() have matched on an agent."""
+
+    def agent_probed(self, agent_id: str, probed: Probed) -> None:
+        """Note what an agent has counted during a probe."""
 
     def matched_elsewhere(self, agent_id: str) -> Mapping[tuple[str, int], int]:
         """Return how many calls have matched on all other agents, by job and run."""
@@ -359,7 +363,7 @@ class _Conversation:
                 return False
         with self._changed:
             if self._is_over or self._is_stopping:
-                received: Hello | Batch | Matched | None = None
+                received: Hello | Batch | Matched | Probed | None = None
             else:
                 try:
                     received = self._session.receive(message)
@@ -373,6 +377,8 @@ class _Conversation:
             assert self._session.hello is not None
             agent_id = self._session.hello.agent_id
             self._lifecycle.agent_matched(agent_id, received.job, received.run, received.calls)
+        elif isinstance(received, Probed):
+            self._lifecycle.agent_probed(self.agent_id, received)
         elif received is not None:
             self._submit(received, size)
         elif isinstance(message, Delivery):
@@ -432,7 +438,7 @@ class _Memory:
             self._changed.notify_all()
 
 
-def _message(request: ingest_pb2.ConnectRequest) -> Hello | Delivery | Matched:
+def _message(request: ingest_pb2.ConnectRequest) -> Hello | Delivery | Matched | Probed:
     """Return a message of the protocol; ProtocolError for one that is none."""
     kind = request.WhichOneof("message")
     if kind == "hello":
@@ -447,6 +453,9 @@ def _message(request: ingest_pb2.ConnectRequest) -> Hello | Delivery | Matched:
         )
     if kind == "matched":
         return Matched(request.matched.job, request.matched.run, request.matched.calls)
+    if kind == "probed":
+        found = request.probed
+        return Probed(found.probe, found.entries, found.streams, found.packets, found.bytes)
     if kind != "batch":
         raise ProtocolError("A message holds neither a hello nor a batch.")
     batch = request.batch
@@ -484,7 +493,8 @@ def _response(
     else:
         response.assignments.revision = answer.revision
         for found in answer.assignments:
-            added = response.assignments.assignments.add(
+            lists = response.assignments
+            added = (lists.probes if found.probe else lists.assignments).add(
                 job=found.job, run=found.run, kfl=found.kfl, body_limit=found.body_limit
             )
             added.start_time.FromDatetime(found.start_time)

@@ -196,6 +196,32 @@ class JobsService(jobs_pb2_grpc.JobsServiceServicer):
             _unavailable(context, f"The job was not deleted. {sentence(error)}")
         return jobs_pb2.DeleteJobResponse()
 
+    def ForecastJob(  # noqa: N802
+        self, request: jobs_pb2.ForecastJobRequest, context: grpc.ServicerContext
+    ) -> jobs_pb2.ForecastJobResponse:
+        """Tell how much a job would record."""
+        asked = jobspecs.read_forecast(request, self._macros)
+        if isinstance(asked, list):
+            errors.invalid_argument(context, asked)
+        try:
+            found = self._lifecycle.forecast(*asked)
+        except RefusedError as error:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+        return jobs_pb2.ForecastJobResponse(
+            agents=found.agents,
+            answered=len(found.answers),
+            probe_seconds=found.seconds,
+            entries_per_second=found.entries,
+            streams_per_second=found.streams,
+            bytes_per_second=found.bytes,
+            expected_bytes=found.expected,
+            free_bytes=found.free,
+            fits=found.fits,
+            full_after_minutes=found.full_after,
+            past_bytes_per_second=found.past,
+            summary=found.summary,
+        )
+
     def _find(self, name: str, context: grpc.ServicerContext) -> Job:
         """Return the job of that name, or abort the call."""
         try:

@@ -35,6 +35,10 @@ LARGEST_SIZE_LIMIT = 1 << 50
 SMALLEST_SIZE_LIMIT = 1 << 20
 """Octets of a job: a journal and the files that it becomes have to fit, and something in them."""
 
+DEFAULT_PROBE_SECONDS = 5
+LONGEST_PROBE_SECONDS = 60
+"""A forecast of a minute's traffic; whoever wants more records."""
+
 LONGEST_TEXT = 1024
 """Characters of a description or a reason: a paragraph."""
 
@@ -61,12 +65,12 @@ def read_spec(
 
     def number(field: str, default: int, least: int, most: int, unit: str) -> int:
         value: int = getattr(message, field) if message.HasField(field) else default  # type: ignore[arg-type]
-        check(field, lambda: _within(value, least, most, unit))
+        check(field, lambda: check_within(value, least, most, unit))
         return value
 
     text = message.kfl if message.kfl.strip() else DEFAULT_KFL
     check("name", lambda: names.check(message.name))
-    check("kfl", lambda: _check_filter(text, macros))
+    check("kfl", lambda: check_filter(text, macros))
     if message.start_time:
         check("start_time", lambda: timetable.parse_start(message.start_time))
     check("labels", lambda: labels.check(message.labels))
@@ -118,6 +122,33 @@ def read_spec(
     return spec if expanded == text else replace(spec, expanded_kfl=expanded)
 
 
+def read_forecast(
+    message: jobs_pb2.ForecastJobRequest, macros: Mapping[str, str] = NO_MACROS
+) -> tuple[str, int, int, int] | list[Violation]:
+    """Return statement, minutes, seconds and body limit of a forecast, or all that is wrong."""
+    wrong: list[Violation] = []
+    text = message.kfl if message.kfl.strip() else DEFAULT_KFL
+
+    def number(field: str, default: int, least: int, most: int, unit: str) -> int:
+        value: int = getattr(message, field) if message.HasField(field) else default  # type: ignore[arg-type]
+        try:
+            check_within(value, least, most, unit)
+        except ValueError as error:
+            wrong.append(Violation(field, str(error)))
+        return value
+
+    try:
+        check_filter(text, macros)
+    except ValueError as error:
+        wrong.append(Violation("kfl", str(error)))
+    minutes, seconds, body_limit = (
+        number("duration_minutes", DEFAULT_DURATION_MINUTES, 1, LONGEST_SINGLE_MINUTES, "minutes"),
+        number("probe_seconds", DEFAULT_PROBE_SECONDS, 1, LONGEST_PROBE_SECONDS, "seconds"),
+        number("body_limit", DEFAULT_BODY_LIMIT, 0, LARGEST_BODY_LIMIT, "octets"),
+    )
+    return wrong or (expand(text, macros), minutes, seconds, body_limit)
+
+
 def check_text(text: str) -> None:
     """Raise ValueError unless this is a text of a person: printable, and not too long."""
     if len(text) > LONGEST_TEXT:
@@ -135,7 +166,7 @@ def check_minutes(duration: int | None, expiration: int | None) -> list[Violatio
     )
     for field, value, most in limits:
         try:
-            _within(1 if value is None else value, 1, most, "minutes")
+            check_within(1 if value is None else value, 1, most, "minutes")
         except ValueError as error:
             wrong.append(Violation(field, str(error)))
     return wrong
@@ -163,15 +194,16 @@ def _choice(field: str, value: int, kind: type[_Choice], wrong: list[Violation])
 
 
 def _size(value: int) -> None:
-    _within(value, SMALLEST_SIZE_LIMIT, LARGEST_SIZE_LIMIT, "octets, or 0 for no limit")
+    check_within(value, SMALLEST_SIZE_LIMIT, LARGEST_SIZE_LIMIT, "octets, or 0 for no limit")
 
 
-def _within(value: int, least: int, most: int, unit: str) -> None:
+def check_within(value: int, least: int, most: int, unit: str) -> None:
+    """Raise ValueError with the range unless a number is in it."""
     if not least <= value <= most:
         raise ValueError(f"{value} is out of range: {least} to {most} {unit}.")
 
 
-def _check_filter(text: str, macros: Mapping[str, str]) -> None:
+def check_filter(text: str, macros: Mapping[str, str]) -> None:
     """Raise ValueError with all that is wrong with a job's filter."""
     found = [diagnostic for diagnostic in kfl.check(text, macros) if diagnostic.is_error]
     if found:

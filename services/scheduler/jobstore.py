@@ -348,11 +348,12 @@ class JobStore:
     def forget_events(self, before: datetime) -> int:
         """Remove events from before that time and return how many they were.
 
-        The last one stays: revisions count on from it.
+        Those of jobs that are there stay, and so does the last one: revisions count on from it.
         """
         last = sa.select(sa.func.max(EVENTS.c.id)).scalar_subquery()
         with self._change() as connection:
             old = (EVENTS.c.time < before) & (EVENTS.c.id < last)
+            old &= EVENTS.c.job.not_in(sa.select(JOBS.c.name))
             return int(connection.execute(sa.delete(EVENTS).where(old)).rowcount)
 
     def next_revision(self) -> int:

@@ -24,6 +24,8 @@ from services.scheduler.amendments import Amendment, RefusedError
 from services.scheduler.bulletin import ANNOUNCE_LEAD, Assignment, Bulletin
 from services.scheduler.completeness import at_end
 from services.scheduler.deliveries import Deliveries
+from services.scheduler.forecast import Forecast, past_rate
+from services.scheduler.ingest import Probed
 from services.scheduler.jobs import (
     Job,
     JobState,
@@ -38,11 +40,12 @@ from services.scheduler.jobs import (
 )
 from services.scheduler.jobstore import WHOLE_JOB, Event, JobStore, NameTakenError
 from services.scheduler.matches import Matches
+from services.scheduler.probes import ANSWER_SECONDS, Probes
 from services.scheduler.runs import KEPT_AFTER_EXPIRY, PREPARE_LEAD, Runs, spoken
 from services.scheduler.writer import Writer
 
 EVENTS_KEPT = timedelta(days=400)
-"""How long the history is kept: a year, and time to look at it."""
+"""How long the history of jobs that are gone is kept: a year, and time to look at it."""
 
 RETRY = timedelta(seconds=10)
 """When to try again what the disk refused."""
@@ -77,6 +80,7 @@ class Lifecycle:
         self._failing = False
         self._deliveries = Deliveries()
         self._matches = Matches()
+        self._probes = Probes()
         self._runs = Runs(writer, self._deliveries, self._matches)
         self._full: queue.SimpleQueue[tuple[str, int, str]] = queue.SimpleQueue()
         self._dropped: queue.SimpleQueue[tuple[str, int, str]] = queue.SimpleQueue()
@@ -96,6 +100,7 @@ class Lifecycle:
         self._stopping = True
         self._wake.set()
         self._bulletin.close()
+        self._probes.close()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -240,6 +245,27 @@ class Lifecycle:
         now = self._deliveries.agents(name, run)
         return self._store.agents(name, run) if now is None else now
 
+    def forecast(self, kfl: str, minutes: int, seconds: int, body_limit: int) -> Forecast:
+        """Let all agents try a statement for some seconds, and return what it comes to.
+
+        Raises RefusedError when several others are being made.
+        """
+        agents = self._deliveries.connected_agents()
+        answers: list[Probed] = []
+        if agents:
+            start = timetable.first_start("", self._clock.now())
+            number = self._probes.begin(kfl, body_limit, start, seconds, agents)
+            if number is None:
+                raise RefusedError("Several forecasts are being made; ask again in a moment.")
+            try:
+                self.tick()
+                self._probes.wait(number, seconds + ANSWER_SECONDS)
+            finally:
+                answers = self._probes.end(number)
+                self.tick()
+        room, past = self._writer.room(), past_rate(self.jobs(), kfl)
+        return Forecast(len(agents), answers, seconds, minutes, room, past)
+
     @property
     def is_stopping(self) -> bool:
         """stop() was called: nothing will change any more."""
@@ -299,6 +325,10 @@ class Lifecycle:
         if self._bulletin.is_assigned(job, run):
             self._matches.told(agent_id, job, run, calls)
 
+    def agent_probed(self, agent_id: str, probed: Probed) -> None:
+        """Note what an agent has counted during a probe."""
+        self._probes.told(agent_id, probed)
+
     def matched_elsewhere(self, agent_id: str) -> dict[tuple[str, int], int]:
         """Return how many calls have matched on all other agents, by job and run."""
         return self._matches.elsewhere(agent_id)
@@ -350,8 +380,8 @@ class Lifecycle:
                 self._save(move_run(job, number, JobState.EXPIRED, reason), now)
 
     def _publish(self, now: datetime) -> None:
-        changes = self._store.revision()
-        self._bulletin.publish(self._jobs, now, self._store.next_revision, changes)
+        changes, probes = self._store.revision(), self._probes.assignments()
+        self._bulletin.publish(self._jobs, now, self._store.next_revision, changes, probes)
 
     def _save_agents(self, now: datetime) -> None:
         for job in self._jobs.values():

@@ -104,6 +104,8 @@ class Runs:
         if now < run.end_time:
             return None
         resumed = self._resumed.get((job.name, run.number))
+        if resumed is not None and resumed > now:  # the clock was set back since
+            resumed = self._resumed[job.name, run.number] = now
         are_known = resumed is None or now >= resumed + RESTART_GRACE
         complete = are_known and self._deliveries.are_complete(job, run, now)
         if complete or now >= self.last_call(job, run):

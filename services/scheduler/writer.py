@@ -11,6 +11,7 @@ to make room, except by a job that wants its own oldest data dropped.
 
 import errno
 import queue
+import shutil
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -218,6 +219,12 @@ class Writer:
             return RunTotals()
         self._roller.roll(known).result()
         return totals_of(known)
+
+    def room(self) -> int:
+        """Return the octets that are free: of the storage limit, and of the disk."""
+        free = shutil.disk_usage(self._root).free
+        limit = self._quota.limit
+        return free if limit is None else max(0, min(free, limit - self._quota.used))
 
     def totals(self, job: str, run: int) -> RunTotals:
         """Return what a run has stored so far; KeyError for one that is not on disk."""

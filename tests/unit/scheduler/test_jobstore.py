@@ -178,9 +178,12 @@ def test_revisions_go_on_after_a_restart(data, store):
 
 def test_old_history_is_forgotten(store):
     store.add(job("old", NOW))
+    store.add(job("there", NOW))
+    store.remove("old", NOW, "Deleted by request.", with_data=False)
     store.add(job("new", LATER))
-    assert store.forget_events(LATER) == 1
+    assert store.forget_events(LATER) == 2
     assert store.events("old") == []
+    assert len(store.events("there")) == 1
     assert len(store.events("new")) == 1
 
 

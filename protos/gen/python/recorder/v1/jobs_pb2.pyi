@@ -1030,3 +1030,114 @@ class DeleteJobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteJobResponse: _TypeAlias = DeleteJobResponse  # noqa: Y015
+
+@_typing.final
+class ForecastJobRequest(_message.Message):
+    """ForecastJobRequest asks how much a job would record."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KFL_FIELD_NUMBER: _builtins.int
+    DURATION_MINUTES_FIELD_NUMBER: _builtins.int
+    PROBE_SECONDS_FIELD_NUMBER: _builtins.int
+    BODY_LIMIT_FIELD_NUMBER: _builtins.int
+    kfl: _builtins.str
+    """Its statement. Empty means "http or dns"."""
+    duration_minutes: _builtins.int
+    """Its duration. Unset means 240."""
+    probe_seconds: _builtins.int
+    """Seconds for which agents try, 1 to 60. Unset means 5."""
+    body_limit: _builtins.int
+    """Most octets of each body. Unset means 65536."""
+    def __init__(
+        self,
+        *,
+        kfl: _builtins.str = ...,
+        duration_minutes: _builtins.int | None = ...,
+        probe_seconds: _builtins.int | None = ...,
+        body_limit: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_body_limit", b"_body_limit", "_duration_minutes", b"_duration_minutes", "_probe_seconds", b"_probe_seconds", "body_limit", b"body_limit", "duration_minutes", b"duration_minutes", "probe_seconds", b"probe_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_body_limit", b"_body_limit", "_duration_minutes", b"_duration_minutes", "_probe_seconds", b"_probe_seconds", "body_limit", b"body_limit", "duration_minutes", b"duration_minutes", "kfl", b"kfl", "probe_seconds", b"probe_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__body_limit: _TypeAlias = _typing.Literal["body_limit"]  # noqa: Y015
+    _WhichOneofArgType__body_limit: _TypeAlias = _typing.Literal["_body_limit", b"_body_limit"]  # noqa: Y015
+    _WhichOneofReturnType__duration_minutes: _TypeAlias = _typing.Literal["duration_minutes"]  # noqa: Y015
+    _WhichOneofArgType__duration_minutes: _TypeAlias = _typing.Literal["_duration_minutes", b"_duration_minutes"]  # noqa: Y015
+    _WhichOneofReturnType__probe_seconds: _TypeAlias = _typing.Literal["probe_seconds"]  # noqa: Y015
+    _WhichOneofArgType__probe_seconds: _TypeAlias = _typing.Literal["_probe_seconds", b"_probe_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__body_limit) -> _WhichOneofReturnType__body_limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__duration_minutes) -> _WhichOneofReturnType__duration_minutes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__probe_seconds) -> _WhichOneofReturnType__probe_seconds | None: ...
+
+Global___ForecastJobRequest: _TypeAlias = ForecastJobRequest  # noqa: Y015
+
+@_typing.final
+class ForecastJobResponse(_message.Message):
+    """ForecastJobResponse answers ForecastJob. Rates are of all agents together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENTS_FIELD_NUMBER: _builtins.int
+    ANSWERED_FIELD_NUMBER: _builtins.int
+    PROBE_SECONDS_FIELD_NUMBER: _builtins.int
+    ENTRIES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    STREAMS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    EXPECTED_BYTES_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    FITS_FIELD_NUMBER: _builtins.int
+    FULL_AFTER_MINUTES_FIELD_NUMBER: _builtins.int
+    PAST_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    agents: _builtins.int
+    """Agents that were connected."""
+    answered: _builtins.int
+    """Agents that have told what they counted; the others are not in the figures."""
+    probe_seconds: _builtins.int
+    """Seconds that they tried."""
+    entries_per_second: _builtins.float
+    """Calls a second."""
+    streams_per_second: _builtins.float
+    """L4 streams a second that match."""
+    bytes_per_second: _builtins.float
+    """Octets a second on disk."""
+    expected_bytes: _builtins.int
+    """Octets of a whole run."""
+    free_bytes: _builtins.int
+    """Octets that are free: of the storage limit, and of the disk."""
+    fits: _builtins.bool
+    """Whether a whole run fits into these."""
+    full_after_minutes: _builtins.float
+    """Minutes until they are full; 0 when that is not to be expected."""
+    past_bytes_per_second: _builtins.float
+    """Octets a second that runs with the same statement have stored; 0 when there was none."""
+    summary: _builtins.str
+    """All of it in a sentence or two."""
+    def __init__(
+        self,
+        *,
+        agents: _builtins.int = ...,
+        answered: _builtins.int = ...,
+        probe_seconds: _builtins.int = ...,
+        entries_per_second: _builtins.float = ...,
+        streams_per_second: _builtins.float = ...,
+        bytes_per_second: _builtins.float = ...,
+        expected_bytes: _builtins.int = ...,
+        free_bytes: _builtins.int = ...,
+        fits: _builtins.bool = ...,
+        full_after_minutes: _builtins.float = ...,
+        past_bytes_per_second: _builtins.float = ...,
+        summary: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "answered", b"answered", "bytes_per_second", b"bytes_per_second", "entries_per_second", b"entries_per_second", "expected_bytes", b"expected_bytes", "fits", b"fits", "free_bytes", b"free_bytes", "full_after_minutes", b"full_after_minutes", "past_bytes_per_second", b"past_bytes_per_second", "probe_seconds", b"probe_seconds", "streams_per_second", b"streams_per_second", "summary", b"summary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForecastJobResponse: _TypeAlias = ForecastJobResponse  # noqa: Y015

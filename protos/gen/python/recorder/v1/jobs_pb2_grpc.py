@@ -80,6 +80,11 @@ class JobsServiceStub:
                 request_serializer=recorder_dot_v1_dot_jobs__pb2.DeleteJobRequest.SerializeToString,
                 response_deserializer=recorder_dot_v1_dot_jobs__pb2.DeleteJobResponse.FromString,
                 _registered_method=True)
+        self.ForecastJob = channel.unary_unary(
+                '/recorder.v1.JobsService/ForecastJob',
+                request_serializer=recorder_dot_v1_dot_jobs__pb2.ForecastJobRequest.SerializeToString,
+                response_deserializer=recorder_dot_v1_dot_jobs__pb2.ForecastJobResponse.FromString,
+                _registered_method=True)
 
 
 class JobsServiceServicer:
@@ -156,6 +161,14 @@ class JobsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForecastJob(self, request, context):
+        """ForecastJob tells how much a job would record: all agents try its statement for some seconds and
+        store nothing. RESOURCE_EXHAUSTED when several forecasts are being made.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_JobsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -203,6 +216,11 @@ def add_JobsServiceServicer_to_server(servicer, server):
                     servicer.DeleteJob,
                     request_deserializer=recorder_dot_v1_dot_jobs__pb2.DeleteJobRequest.FromString,
                     response_serializer=recorder_dot_v1_dot_jobs__pb2.DeleteJobResponse.SerializeToString,
+            ),
+            'ForecastJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForecastJob,
+                    request_deserializer=recorder_dot_v1_dot_jobs__pb2.ForecastJobRequest.FromString,
+                    response_serializer=recorder_dot_v1_dot_jobs__pb2.ForecastJobResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -449,6 +467,33 @@ class JobsService:
             '/recorder.v1.JobsService/DeleteJob',
             recorder_dot_v1_dot_jobs__pb2.DeleteJobRequest.SerializeToString,
             recorder_dot_v1_dot_jobs__pb2.DeleteJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForecastJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recorder.v1.JobsService/ForecastJob',
+            recorder_dot_v1_dot_jobs__pb2.ForecastJobRequest.SerializeToString,
+            recorder_dot_v1_dot_jobs__pb2.ForecastJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

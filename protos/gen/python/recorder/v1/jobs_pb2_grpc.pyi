@@ -64,6 +64,10 @@ class JobsServiceStub:
     """DeleteJob stops the job and removes it with everything that it recorded. FAILED_PRECONDITION
     when it, or a run of it, is pinned and `force` is not set.
     """
+    ForecastJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ForecastJobRequest, _jobs_pb2.ForecastJobResponse]
+    """ForecastJob tells how much a job would record: all agents try its statement for some seconds and
+    store nothing. RESOURCE_EXHAUSTED when several forecasts are being made.
+    """
 
 @_typing.type_check_only
 class JobsServiceAsyncStub(JobsServiceStub):
@@ -100,6 +104,10 @@ class JobsServiceAsyncStub(JobsServiceStub):
     DeleteJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _jobs_pb2.DeleteJobResponse]  # type: ignore[assignment]
     """DeleteJob stops the job and removes it with everything that it recorded. FAILED_PRECONDITION
     when it, or a run of it, is pinned and `force` is not set.
+    """
+    ForecastJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ForecastJobRequest, _jobs_pb2.ForecastJobResponse]  # type: ignore[assignment]
+    """ForecastJob tells how much a job would record: all agents try its statement for some seconds and
+    store nothing. RESOURCE_EXHAUSTED when several forecasts are being made.
     """
 
 class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -188,6 +196,16 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_jobs_pb2.DeleteJobResponse, _abc.Awaitable[_jobs_pb2.DeleteJobResponse]]:
         """DeleteJob stops the job and removes it with everything that it recorded. FAILED_PRECONDITION
         when it, or a run of it, is pinned and `force` is not set.
+        """
+
+    @_abc_1.abstractmethod
+    def ForecastJob(
+        self,
+        request: _jobs_pb2.ForecastJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.ForecastJobResponse, _abc.Awaitable[_jobs_pb2.ForecastJobResponse]]:
+        """ForecastJob tells how much a job would record: all agents try its statement for some seconds and
+        store nothing. RESOURCE_EXHAUSTED when several forecasts are being made.
         """
 
 def add_JobsServiceServicer_to_server(servicer: JobsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
