@@ -141,7 +141,7 @@ class RunFiles:
             stream.write_batch(rows)
         part = journal.Part("losses", rows.num_rows, sink.getvalue().to_pybytes())
         sequence = self.last.get(SELF, 0) + 1
-        counted = Rows(losses=rows.num_rows, lost_packets=_lost(rows))
+        counted = Rows(losses=rows.num_rows, lost_packets=journalrows.lost(rows))
         try:
             record = journal.encode(SELF, "", sequence, [part])
             self._append(record, 0, counted, 0, now)
