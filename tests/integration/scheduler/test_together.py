@@ -7,10 +7,18 @@ from pathlib import Path
 import pytest
 from recorder.v1 import jobs_pb2, jobs_pb2_grpc
 
+from services.capture.agent import new_engine_factory
+from services.capture.warmup import warm_up
 from services.runtime.channel import open_channel
 from services.runtime.settings import SchedulerSettings
 from services.scheduler.app import Scheduler
 from tests.integration.scheduler.test_limit import Node, wait_until
+
+
+@pytest.fixture(scope="module", autouse=True)
+def kernels():
+    """Compile them before agents have to be in time, as a capture process does."""
+    warm_up(new_engine_factory("node-1", "10.0.0.1", 1 << 20)())
 
 
 @pytest.fixture

@@ -52,6 +52,8 @@ class Plan:
     longest: dict[int, timedelta] = field(default_factory=dict)
     """Of runs that were made longer."""
     pins: set[int] = field(default_factory=set)
+    gone: set[int] = field(default_factory=set)
+    """Runs that have expired: a pin comes too late for them."""
     steady: bool = True
     """The clock was not set back since it was created: all can be told from the plan alone."""
 
@@ -256,7 +258,8 @@ class Lifecycles(RuleBasedStateMachine):
             is_due = run.end_time + plan.expiration <= now
             if run.state is JobState.EXPIRED:
                 assert run.number not in folders
-                assert not is_kept
+                assert not is_kept or run.number in plan.gone
+                plan.gone.add(run.number)
             elif run.state is not JobState.RECORDING:
                 assert is_kept or not is_due, "it has passed its expiration"
             if run.state not in (JobState.EXPIRED, JobState.FAILED):
