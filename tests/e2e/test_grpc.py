@@ -29,7 +29,8 @@ COMMON = {
     "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 }
 JOBS = {f"{verb}Job" for verb in ("Create", "Get", "Stop", "Delete")} | {"ListJobs", "WatchJobs"}
-QUERY = {"Query", "Export", "Check", "ListRecordings"}
+QUERY = {"Query", "Export", "Check", "ListRecordings", "GetEntry", "GetStream", "Histogram", "Top"}
+QUERY |= {"ServiceMap", "Connections", "Diff", "ListFields", "Complete", "Tokens", "Explain"}
 
 
 @pytest.fixture(scope="module")

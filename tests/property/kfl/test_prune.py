@@ -89,7 +89,8 @@ def test_bounds_never_leave_out_a_match(texts, found):
             assert prune.end_ns is None or ns < prune.end_ns, text
 
 
-@SLOW
+@pytest.mark.timeout(900)
+@settings(SLOW, max_examples=10)
 @given(
     texts=st.lists(st.one_of(bounded, filters), min_size=6, max_size=6),
     found=st.lists(rows(), min_size=8, max_size=8),
