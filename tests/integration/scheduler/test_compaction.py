@@ -75,6 +75,18 @@ ENTRY = {
 }
 
 
+class HeldClock(SystemClock):
+    """Stands still while a question is asked: what it reads is kept, however slow the machine is."""
+
+    held = None
+
+    def hold(self):
+        self.held = SystemClock.now(self)
+
+    def now(self):
+        return self.held or super().now()
+
+
 class Recording:
     """A writer that is given entries all the time, numbered in `index`, and a compactor."""
 
@@ -83,7 +95,8 @@ class Recording:
         self.writer.start()
         self.writer.open_run("checkout", 1, "http")
         policy = Policy(target_bytes=1 << 20, grace_seconds=1, look_seconds=0.01, is_gentle=False)
-        self.compactor = Compactor(self.writer, Quota(None), SystemClock(), policy)
+        self.clock = HeldClock()
+        self.compactor = Compactor(self.writer, Quota(None), self.clock, policy)
         self.compactor.start()
         self.stored = 0
         self._end = threading.Event()
@@ -128,6 +141,7 @@ def test_answers_are_whole_while_segments_are_merged_and_removed(tmp_path, recor
     try:
         begin = time.monotonic()
         while time.monotonic() < begin + 6 or (not removed and time.monotonic() < begin + 60):
+            recording.clock.hold()
             least = recording.stored
             source = catalog.open("checkout").source("entries")
             removed += any(not path.exists() for path in merged)

@@ -1,6 +1,7 @@
 """A filter that is said to be never true matches no entry; one that is always true, every entry."""
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, given, settings
 
 import kfl
@@ -10,6 +11,8 @@ from kfl.words import WORDS
 from recordings import entry as entry_json
 from tests.property.kfl.filters import filters, fmt, numbers, patterns, texts
 from tests.property.kfl.rows import rows, table_of
+
+pytestmark = pytest.mark.timeout(900)  # many filters, each in several ways
 
 SETTINGS = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 

@@ -9,6 +9,8 @@ from recordings import entry as entry_json
 from tests.property.kfl.filters import compiled, filters, fmt
 from tests.property.kfl.rows import rows, table_of
 
+pytestmark = pytest.mark.timeout(900)  # many filters, each in several ways
+
 SLOW = settings(
     max_examples=50,
     deadline=None,
