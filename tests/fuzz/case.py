@@ -45,8 +45,8 @@ def smallest(failure: FailedError, seconds: float = SECONDS) -> list[Batch]:
 
 
 def _kind(error: str) -> str:
-    """Return what an error says without its numbers."""
-    return re.sub(r"\d+", "", error)
+    """Return what an error says first, without its numbers."""
+    return re.sub(r"\d+", "", error.partition("\n")[0])
 
 
 def _with(batches: list[Batch], number: int, rows: list[int]) -> list[Batch]:

@@ -16,7 +16,7 @@ from tests.fuzz.seeds import Seeds
 
 MEMORY_MIB = 400
 """How much more memory may be in use than after WARM_UP episodes: two engines with full rings."""
-WARM_UP = 5
+WARM_UP = 20
 
 HANGS_SECONDS = 300.0
 """A batch that takes so long never ends: it takes a fraction of a second on an idle machine."""
