@@ -6,6 +6,7 @@ hand, test_fuzz.py some of them; what fails is made smaller and written to a fil
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import random
 import resource
@@ -14,6 +15,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pyarrow
 
 from recordings import entry
 from services.capture.frames.batch import MOST_OCTETS
@@ -60,7 +63,6 @@ class Figures:
     entries: int = 0
     told: int = 0
     """Packets that could not be read, and why is counted."""
-    seconds: float = 0.0
     slowest: tuple[float, int] = (0.0, 0)
     """us of processor time a packet, and in which episode."""
     memory: list[int] = field(default_factory=list)
@@ -91,7 +93,6 @@ def run(seed: int, number: int, seeds: Seeds, current: list[Batch] | None = None
     taken: list[Batch] = [] if current is None else current
     taken.clear()
     agents = episode.agents()
-    before = time.process_time()
     made = 0.0
     try:
         source = _of_file(chance, seeds) if chance.random() < FILE_SHARE else _mixed(chance, seeds)
@@ -108,15 +109,11 @@ def run(seed: int, number: int, seeds: Seeds, current: list[Batch] | None = None
     except Exception as error:
         raise FailedError(episode, list(taken), error) from error
     first = agents.agents[0]
-    packets = sum(each.frames for each in agents.agents)
+    packets, told = first.frames, first.told
     entries = first.receiver.rows["job-0", "entries"]
-    del agents
-    gc.collect()  # an engine and its agent refer to each other
-    memory = resident()
-    return Figures(
-        1, packets, entries, first.told, time.process_time() - before,
-        (1e6 * made / packets, number), [memory],
-    )  # fmt: skip
+    cost = 1e6 * made / packets / len(agents.agents)
+    del agents, first
+    return Figures(1, packets, entries, told, (cost, number), [resident()])
 
 
 def again(episode: Episode, batches: list[Batch]) -> str:
@@ -170,7 +167,12 @@ def clean_exchange(number: int, taken: list[Batch]) -> Batch:
 
 
 def resident() -> int:
-    """Return MiB of memory that this process has now."""
+    """Return MiB of memory that this process needs now; what is free goes back before."""
+    gc.collect()  # an engine and its agent refer to each other
+    pyarrow.default_memory_pool().release_unused()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+    if trim is not None:
+        trim(0)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() >> 20
 

@@ -14,12 +14,13 @@ from tests.fuzz.frames import Batch
 from tests.fuzz.run import FailedError, Figures
 from tests.fuzz.seeds import Seeds
 
-MEMORY_MIB = 400
+MEMORY_MIB = 150
 """How much more memory may be in use than after WARM_UP episodes: two engines with full rings."""
 WARM_UP = 20
 
-HANGS_SECONDS = 300.0
-"""A batch that takes so long never ends: it takes a fraction of a second on an idle machine."""
+HANGS_SECONDS = 200.0
+"""Processor time after which a batch never ends: it takes a fraction of a second."""
+LOOK_SECONDS = 5.0
 
 REPORTED = 50
 """Episodes between two lines of progress."""
@@ -71,7 +72,6 @@ def add(total: Figures, figures: Figures) -> None:
     total.packets += figures.packets
     total.entries += figures.entries
     total.told += figures.told
-    total.seconds += figures.seconds
     total.slowest = max(total.slowest, figures.slowest)
     total.memory += figures.memory
 
@@ -83,7 +83,6 @@ class Watch:
         self._seed = seed
         self._number = -1
         self._batches: list[Batch] = []
-        self._seen = (-1, -1)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
@@ -98,14 +97,17 @@ class Watch:
         self._thread.join()
 
     def _look(self) -> None:
-        while not self._over.wait(HANGS_SECONDS):
-            seen = (self._number, len(self._batches))
-            if seen != self._seen:
-                self._seen = seen
-                continue
-            faulthandler.dump_traceback()
-            failure = FailedError(
-                run.begin(self._seed, self._number)[1], self._batches, TimeoutError("it hangs")
-            )
-            print(case.write(failure, self._batches, self._seed), file=sys.stderr, flush=True)
-            os._exit(1)
+        seen, since = (-1, -1), 0.0
+        while not self._over.wait(LOOK_SECONDS):
+            now = (self._number, len(self._batches))
+            if now != seen:
+                seen, since = now, time.process_time()
+            elif time.process_time() - since > HANGS_SECONDS:
+                self._give_up()
+
+    def _give_up(self) -> None:
+        faulthandler.dump_traceback()
+        episode = run.begin(self._seed, self._number)[1]
+        failure = FailedError(episode, self._batches, TimeoutError("it hangs"))
+        print(case.write(failure, self._batches, self._seed), file=sys.stderr, flush=True)
+        os._exit(1)

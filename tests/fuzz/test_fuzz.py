@@ -9,15 +9,16 @@ import pytest
 from tests.fuzz import case, run
 from tests.fuzz.frames import pieces_of, rows_of
 from tests.fuzz.seeds import Seeds
-from tests.fuzz.session import HANGS_SECONDS, session
+from tests.fuzz.session import session
 from tests.unit.capture.conversation import START
 
 IS_CI = "CI" in os.environ
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "60" if IS_CI else "15"))
-COMPILING_SECONDS = 300
+COMPILING_SECONDS = 600
+"""On a new machine, and a busy one; a hang is told by session.Watch, with what made it."""
 
 
-@pytest.mark.timeout(2 * HANGS_SECONDS + SECONDS + COMPILING_SECONDS, method="thread")
+@pytest.mark.timeout(SECONDS + COMPILING_SECONDS, method="thread")
 def test_damaged_traffic_breaks_nothing():
     seed = 7 if IS_CI else random.randrange(1 << 32)
     done = session(seed, Seeds(seed), sys.maxsize, SECONDS)
