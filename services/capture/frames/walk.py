@@ -152,7 +152,7 @@ def walk_pcap(
 
 @kernel
 def nanoseconds(high, low, interface):
-    """Return the time of a 64-bit timestamp, 0 to LATEST, so that no difference of two overflows."""
+    """Return the time of a 64-bit timestamp, 0 to LATEST, so that no difference overflows."""
     units = np.uint64(high) << np.uint64(32) | np.uint64(low)
     if interface.shift != DECIMAL:
         time = binary_nanoseconds(units, interface.shift)
