@@ -12,6 +12,7 @@ from services.runtime.clock import MovedClock
 from services.scheduler.jobs import Job, JobState, Spec
 from services.scheduler.jobstore import JobStore
 from services.scheduler.lifecycle import Lifecycle
+from services.scheduler.members import Members
 from services.scheduler.quota import Quota
 from services.scheduler.writer import Writer
 
@@ -32,14 +33,19 @@ SPEC = Spec(
 class World:
     """One data folder, and the scheduler's life in it; tests restart it and move its time."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, url: str = "") -> None:
+        """`url` is of PostgreSQL; "" for SQLite."""
         self.data = data
+        self.url = url
         self.clock = MovedClock(START)
         self.up()
 
     def up(self) -> None:
         """Start the scheduler, without its thread: time passes in move() alone."""
-        self.store = JobStore(self.data)
+        self.store = JobStore(self.data, self.url)
+        if self.url:
+            self.members = Members(self.store.database, "", "127.0.0.1:1")
+            assert self.members.lead()
         self.writer = Writer(self.data, Quota(64 << 20), self.clock)
         self.writer.start()
         self.lifecycle = Lifecycle(self.data, self.store, self.writer, self.clock)
@@ -51,6 +57,8 @@ class World:
         """End it as SIGTERM does."""
         self.lifecycle.stop()
         self.writer.stop()
+        if self.url:
+            self.members.resign()
         self.store.close()
 
     def restart(self, away: timedelta = timedelta()) -> None:
@@ -96,7 +104,7 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
+def world(tmp_path: Path, database_url: str) -> Iterator[World]:
+    world = World(tmp_path, database_url)
     yield world
     world.down()
