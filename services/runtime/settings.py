@@ -145,6 +145,17 @@ class SchedulerSettings(ServiceSettings):
     storage_limit: Octets = Field(
         500 << 20, description="Most octets that all recordings together may take, as in 500Mi."
     )
+    database_url: str = Field(
+        "",
+        repr=False,
+        description="PostgreSQL that keeps the jobs, as in postgresql://user:password@host/name, "
+        "so that several schedulers can share them; a file in the data folder if not given.",
+    )
+    advertise: Address | None = Field(
+        None,
+        description="Address at which other schedulers of that database reach this one; the one "
+        "that it listens on if not given, with the name of the host where that is any address.",
+    )
     macros: Macros = Field({}, description=words.HELP)
 
 

@@ -7,6 +7,7 @@ connection. Each leader has a term, and database.py lets none change anything in
 """
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -36,23 +37,31 @@ class Member:
 class Members:
     """The schedulers of one database, as one of them sees it. Raises StoreError everywhere."""
 
-    def __init__(self, database: Database, name: str, address: str) -> None:
+    def __init__(self, database: Database, name: str, address: str = "") -> None:
+        self.address = address
+        """Where the others reach this one."""
         self._database = database
         self._name = name
-        self._address = address
         self._lock: sa.Connection | None = None
         self._log = logger(__name__)
 
     def say(self) -> None:
         """Let the others know that this scheduler is there."""
         now = sa.func.timezone("utc", sa.func.clock_timestamp(), type_=sa.DateTime)
-        seen: dict[str, object] = {"address": self._address, "seen_time": sa.cast(now, sa.DateTime)}
+        seen: dict[str, object] = {"address": self.address, "seen_time": sa.cast(now, sa.DateTime)}
         if self._database.term is not None:
             seen["term"] = self._database.term
         with self._database.changing(as_leader=False) as connection:
             values = {"name": self._name, "term": 0} | seen
             insert = upsert(connection, SCHEDULERS).values(**values)
             connection.execute(insert.on_conflict_do_update(index_elements=["name"], set_=seen))
+
+    def leave(self) -> None:
+        """Let the others know that this scheduler is away from now on."""
+        values = {"seen_time": datetime(1970, 1, 1, tzinfo=UTC)}
+        where = SCHEDULERS.c.name == self._name
+        with self._database.changing(as_leader=False) as connection:
+            connection.execute(sa.update(SCHEDULERS).where(where).values(**values))
 
     def all(self) -> list[Member]:
         """Return all schedulers that there ever were, by name."""

@@ -100,7 +100,7 @@ class World:
 
     def assigned(self, import_job: str = "") -> list[tuple[str, int]]:
         """Return job and run of what agents are to record."""
-        return [(a.job, a.run) for a in self.lifecycle.assignments(import_job)[1]]
+        return [(a.job, a.run) for a in self.lifecycle.sessions.assignments(import_job)[1]]
 
 
 @pytest.fixture

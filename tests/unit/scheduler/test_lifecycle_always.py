@@ -90,20 +90,20 @@ class Life(RuleBasedStateMachine):
 
     @rule(agent=AGENTS)
     def connect(self, agent):
-        self.world.lifecycle.agent_connected(agent, f"node-{agent}")
+        self.world.lifecycle.sessions.agent_connected(agent, f"node-{agent}")
 
     @rule(agent=AGENTS)
     def disconnect(self, agent):
-        self.world.lifecycle.agent_disconnected(agent)
+        self.world.lifecycle.sessions.agent_disconnected(agent)
 
     @rule(agent=AGENTS, name=NAMES, run=st.integers(1, 3))
     def finish(self, agent, name, run):
-        self.world.lifecycle.agent_finished(agent, name, run)
+        self.world.lifecycle.sessions.agent_finished(agent, name, run)
 
     @rule(name=NAMES)
     def import_ends(self, name):
-        self.world.lifecycle.agent_connected("importer", "laptop", name)
-        self.world.lifecycle.agent_finished("importer", name, 1)
+        self.world.lifecycle.sessions.agent_connected("importer", "laptop", name)
+        self.world.lifecycle.sessions.agent_finished("importer", name, 1)
 
     @rule(name=NAMES, run=st.integers(1, 3))
     def full(self, name, run):

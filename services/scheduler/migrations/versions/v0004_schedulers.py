@@ -31,6 +31,7 @@ def upgrade() -> None:
         sa.Column("nodes", sa.JSON, nullable=False),
         sa.Column("matched", sa.BigInteger, nullable=False),
         sa.Column("is_closed", sa.Boolean, nullable=False),
+        sa.Column("is_counted", sa.Boolean, nullable=False),
         sa.Column("full_reason", sa.String, nullable=False),
         sa.ForeignKeyConstraint(
             ["job", "run"], ["runs.job", "runs.number"], ondelete="CASCADE", name="parts_run"
