@@ -72,7 +72,7 @@ class Life(RuleBasedStateMachine):
             # Agents that are there hear of the instant at which all of them stop.
             soon = self.world.clock.now() + STOP_LEAD
             for import_job in ("", name):
-                listed = self.world.lifecycle.assignments(import_job)[1]
+                listed = self.world.lifecycle.sessions.assignments(import_job)[1]
                 assert all(each.stop_time <= soon for each in listed if each.job == name)
 
     @rule(name=NAMES)
