@@ -72,7 +72,7 @@ def _debian() -> str:
 
 
 def _postgresql() -> str:
-    if shutil.which("initdb") or any(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+    if any(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
         return ""
     return "needs PostgreSQL, as in Debian's package postgresql"
 

@@ -23,9 +23,8 @@ _numbers = itertools.count(1)
 
 def programs() -> Path | None:
     """Return the folder of initdb and postgres, the newest that Debian has installed."""
-    on_path = shutil.which("initdb")
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: int(p.parts[4]))
-    return Path(on_path).parent if on_path else found[-1].parent if found else None
+    return found[-1].parent if found else None
 
 
 class PostgreSql:
@@ -36,11 +35,12 @@ class PostgreSql:
         assert found is not None
         self._programs = found
         self._folder = Path(tempfile.mkdtemp(prefix="recorder-postgresql-", dir="/tmp"))
-        self._as: dict[str, object] = {}
+        self._as: list[str] = []
         if os.geteuid() == 0:
             user = pwd.getpwnam(USER)
             os.chown(self._folder, user.pw_uid, user.pw_gid)
-            self._as = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+            ids = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}"]
+            self._as = ["setpriv", *ids, "--clear-groups"]
         self._run("initdb", "-D", self._folder / "data", "-U", "recorder", "-A", "trust", "-N")
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -81,12 +81,11 @@ class PostgreSql:
 
     def _run(self, program: str, *arguments: object) -> None:
         subprocess.run(
-            [str(self._programs / program), *map(str, arguments)],
+            [*self._as, str(self._programs / program), *map(str, arguments)],
             check=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd="/",
             env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
-            **self._as,
         )

@@ -40,7 +40,8 @@ class Follower:
         self._sessions = sessions
         self._runs = runs
         self._parts = parts
-        self._jobs: dict[str, Job] = {}
+        # What this scheduler knew when it led, in case the database is away.
+        self._jobs = {job.name: job for job in sessions.bulletin.jobs()}
         self._changes = -1
         self._held: set[str] = set()  # jobs whose data was just removed: they may be gone
         self._closed: set[tuple[str, int]] = set()

@@ -31,7 +31,7 @@ class Member:
     name: str
     address: str  # host:port, where the others reach it
     is_away: bool
-    term: int  # in which it led last; 0 is never
+    term: int  # in which it leads; 0 when it does not
 
 
 class Members:
@@ -48,17 +48,19 @@ class Members:
     def say(self) -> None:
         """Let the others know that this scheduler is there."""
         now = sa.func.timezone("utc", sa.func.clock_timestamp(), type_=sa.DateTime)
-        seen: dict[str, object] = {"address": self.address, "seen_time": sa.cast(now, sa.DateTime)}
-        if self._database.term is not None:
-            seen["term"] = self._database.term
+        seen = {
+            "address": self.address,
+            "seen_time": sa.cast(now, sa.DateTime),
+            "term": self._database.term or 0,
+        }
         with self._database.changing(as_leader=False) as connection:
-            values = {"name": self._name, "term": 0} | seen
+            values = {"name": self._name} | seen
             insert = upsert(connection, SCHEDULERS).values(**values)
             connection.execute(insert.on_conflict_do_update(index_elements=["name"], set_=seen))
 
     def leave(self) -> None:
         """Let the others know that this scheduler is away from now on."""
-        values = {"seen_time": datetime(1970, 1, 1, tzinfo=UTC)}
+        values = {"seen_time": datetime(1970, 1, 1, tzinfo=UTC), "term": 0}
         where = SCHEDULERS.c.name == self._name
         with self._database.changing(as_leader=False) as connection:
             connection.execute(sa.update(SCHEDULERS).where(where).values(**values))
@@ -75,7 +77,7 @@ class Members:
             ]
 
     def leader(self) -> Member | None:
-        """Return who leads; None when it is away, or there never was one."""
+        """Return who leads; None when it is away, or nobody does."""
         latest = max(self.all(), key=lambda member: member.term, default=None)
         return latest if latest and latest.term and not latest.is_away else None
 

@@ -151,7 +151,7 @@ SCHEDULERS = sa.Table(
     sa.Column("name", sa.String, primary_key=True),
     sa.Column("address", sa.String, nullable=False),
     sa.Column("seen_time", Time, nullable=False),  # by the database's clock
-    sa.Column("term", sa.BigInteger, nullable=False),  # in which it led last; 0 is never
+    sa.Column("term", sa.BigInteger, nullable=False),  # in which it leads; 0 when it does not
 )
 
 PARTS = sa.Table(

@@ -74,6 +74,7 @@ class Process:
         self._reader.join()
         assert self.process.stderr is not None
         self.process.stderr.close()
+        print(self.address, "".join(self.said))
 
 
 class Together:
@@ -82,7 +83,9 @@ class Together:
     def __init__(self, folder: Path, url: str) -> None:
         self.url = url
         self.folder = folder
-        self.engine = sa.create_engine(url.replace("postgresql:", "postgresql+psycopg:"))
+        self.engine = sa.create_engine(
+            url.replace("postgresql:", "postgresql+psycopg:"), pool_pre_ping=True
+        )
         self.running: list[Process] = []
         for number in range(3):
             self.start(f"s{number}")
@@ -196,9 +199,7 @@ def test_all_take_data_and_the_run_has_what_each_stored(together, uplinks):
     until(lambda: [run.packets for run in get(follower.address).runs] == [300])
     with open_channel(follower.address) as channel:
         stub = jobs_pb2_grpc.JobsServiceStub(channel)
-        stop = threading.Thread(
-            target=stub.StopJob, args=(jobs_pb2.StopJobRequest(name="errors"),)
-        )
+        stop = threading.Thread(target=stub.StopJob, args=(jobs_pb2.StopJobRequest(name="errors"),))
         stop.start()
         for uplink in uplinks:
             uplink.send("errors", 1, [], final=True)
