@@ -72,9 +72,9 @@ def _interface(value: str) -> str:
 
 def _split(value: object) -> object:
     """Return the names in "eth0,lo", or in a list of such texts."""
-    texts = [value] if isinstance(value, str) else value
+    texts = [value] if isinstance(value, str | Path) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        return value
+        return texts
     return [name.strip() for text in texts for name in text.split(",")]
 
 
@@ -167,7 +167,12 @@ class QuerySettings(ServiceSettings):
     listen: Address = Field(
         "127.0.0.1:8898", description="Address to serve gRPC on; port 0 is free."
     )
-    data: Path = Field(Path(".data"), description="Folder of recordings; only read.")
+    data: Annotated[list[Path], NoDecode, BeforeValidator(_split)] = Field(
+        [Path(".data")],
+        min_length=1,
+        description="Folder of recordings, only read; may be repeated, or several with commas, "
+        "where several schedulers share the jobs and each has a folder.",
+    )
     memory_limit: Octets = Field(
         512 * 10**6, ge=32 << 20, description="Most memory of the query engine, as in 512MB."
     )
@@ -334,7 +339,7 @@ def _help(name: str, field: FieldInfo) -> str:
     notes = f"env: {PREFIX}{name.upper()}"
     if default not in (None, "", {}) and not field.default_factory:
         if isinstance(default, list):
-            default = ",".join(default)
+            default = ",".join(map(str, default))
         elif _is_octets(field):
             default = _written(default)
         notes += f"; default: {default}"
@@ -352,6 +357,8 @@ def _kind(field: FieldInfo) -> str:
     if get_origin(field.annotation) is Literal:
         return "|".join(get_args(field.annotation))
     kinds = {int: "NUMBER", float: "NUMBER", Path: "FOLDER"}
+    if get_origin(field.annotation) is list and Path in get_args(field.annotation):
+        return "FOLDER"
     if field.annotation in kinds:
         return kinds[field.annotation]
     return "FILE" if Path in get_args(field.annotation) else "TEXT"
