@@ -23,6 +23,7 @@ from services.capture.pipeline import MOST_FLOWS, Pipeline, PipelineOptions
 from services.capture.probe import Probe
 from services.capture.runbuffer import RunBuffer
 from services.capture.uplink import Uplink
+from services.capture.uplinks import Uplinks
 from services.runtime.clock import Clock, SystemClock
 from services.runtime.logging import logger
 
@@ -129,7 +130,7 @@ class Agent:
         self,
         source: FrameSource,
         new_engine: NewEngine,
-        uplink: Uplink,
+        uplink: Uplink | Uplinks,
         node: str,
         clock: Clock | None = None,
         *,

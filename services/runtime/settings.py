@@ -188,8 +188,12 @@ class CaptureSettings(ServiceSettings):
 
     section: ClassVar[str] = "capture"
 
-    scheduler: Address = Field(
-        "127.0.0.1:8897", description="Address of the scheduler that hands out jobs and takes data."
+    scheduler: Annotated[list[Address], NoDecode, BeforeValidator(_split)] = Field(
+        ["127.0.0.1:8897"],
+        min_length=1,
+        description="Address of the scheduler that hands out jobs and takes data; may be repeated, "
+        "or several with commas, of schedulers that share their jobs: one that is away is replaced "
+        "by the next.",
     )
     node: str = Field(
         default_factory=socket.gethostname,
@@ -357,11 +361,17 @@ def _kind(field: FieldInfo) -> str:
     if get_origin(field.annotation) is Literal:
         return "|".join(get_args(field.annotation))
     kinds = {int: "NUMBER", float: "NUMBER", Path: "FOLDER"}
+    if get_origin(field.annotation) is list and _is_address(field):
+        return "HOST:PORT"
     if get_origin(field.annotation) is list and Path in get_args(field.annotation):
         return "FOLDER"
     if field.annotation in kinds:
         return kinds[field.annotation]
     return "FILE" if Path in get_args(field.annotation) else "TEXT"
+
+
+def _is_address(field: FieldInfo) -> bool:
+    return any(_ADDRESS in getattr(each, "__metadata__", ()) for each in get_args(field.annotation))
 
 
 def _is_octets(field: FieldInfo) -> bool:

@@ -18,6 +18,7 @@ from recorder.v1 import jobs_pb2, jobs_pb2_grpc
 
 from recordings import schema, snapshot
 from services.capture.uplink import Uplink
+from services.capture.uplinks import Uplinks
 from services.runtime.channel import open_channel
 
 pytestmark = pytest.mark.postgresql
@@ -29,8 +30,8 @@ from services.runtime.logging import configure
 from services.runtime.settings import SchedulerSettings
 from services.scheduler.app import run
 configure(format="json")
-data, url = sys.argv[1:]
-sys.exit(run(SchedulerSettings(listen="127.0.0.1:0", data=Path(data), database_url=url)))
+data, url, listen = sys.argv[1:]
+sys.exit(run(SchedulerSettings(listen=listen, data=Path(data), database_url=url)))
 """
 
 WITHIN_SECONDS = 10.0
@@ -40,13 +41,13 @@ WITHIN_SECONDS = 10.0
 class Process:
     """A scheduler. What it says is read all the time, and kept."""
 
-    def __init__(self, data: Path, url: str) -> None:
+    def __init__(self, data: Path, url: str, listen: str) -> None:
         self.data = data
         self.said: list[str] = []
         self.address = ""
         self._is_up = threading.Event()
         self.process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", PROGRAM, str(data), url],
+            [sys.executable, "-W", "error", "-c", PROGRAM, str(data), url, listen],
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -90,8 +91,8 @@ class Together:
         for number in range(3):
             self.start(f"s{number}")
 
-    def start(self, name: str) -> Process:
-        process = Process(self.folder / name, self.url)
+    def start(self, name: str, listen: str = "127.0.0.1:0") -> Process:
+        process = Process(self.folder / name, self.url, listen)
         self.running.append(process)
         return process
 
@@ -270,3 +271,38 @@ def test_jobs_are_asked_for_while_the_database_is_away_and_runs_go_on(
     until(lambda: together.leader() is not None)
     until(lambda: [run.packets for run in get(together.running[1].address).runs] == [300])
     assert stored(together) == list(range(300))
+
+
+def test_agents_go_to_another_scheduler_and_all_is_stored_once(together, tmp_path):
+    def make(address, lock, counters):
+        return Uplink(address, "node-1", "127.0.0.1", lock=lock, counters=counters)
+
+    create(together.running[0].address)
+    uplinks = Uplinks([p.address for p in together.running], "node-1", make)
+    uplinks.start()
+    until(lambda: uplinks.assignments)
+    sent = 0
+    lost = []
+    for _ in range(2):
+        used = next(p for p in together.running if p.address == uplinks._current)
+        lost.append(used)
+        threading.Timer(0.3, together.end, (used,)).start()
+        begin, revision = time.monotonic(), uplinks.revision
+        while time.monotonic() < begin + 2 or uplinks._current == used.address:
+            record(uplinks, range(sent, sent + 1))
+            sent += 1
+            time.sleep(0.002)
+        assert uplinks.revision > revision
+        assert [(a.job, a.run) for a in uplinks.assignments] == [("errors", 1)]
+    for process in lost:
+        together.start(process.data.name, process.address)
+    assert uplinks.flush(60)
+    assert stored(together) == list(range(sent))
+    assert uplinks.counters.refused == uplinks.counters.dropped == 0
+    uplinks.send("errors", 1, [], final=True)
+    with open_channel(together.running[0].address) as channel:
+        stub = jobs_pb2_grpc.JobsServiceStub(channel)
+        stub.StopJob(jobs_pb2.StopJobRequest(name="errors"), timeout=60)
+    until(lambda: get(together.running[0].address).runs[0].state == jobs_pb2.JOB_STATE_STOPPED)
+    assert get(together.running[0].address).runs[0].packets == sent
+    uplinks.stop()
