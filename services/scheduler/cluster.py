@@ -8,7 +8,6 @@ the follower or looks whether it still leads. A leader has a Lifecycle, as one t
 import queue
 import re
 import threading
-import time
 import uuid
 from pathlib import Path
 
@@ -55,7 +54,7 @@ class Cluster:
         self._dropped: queue.SimpleQueue[tuple[str, int, str]] = queue.SimpleQueue()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="cluster", daemon=True)
-        self._said = self._tried = -SAY_SECONDS
+        self._said = self._tried = clock.monotonic() - SAY_SECONDS
         self._trouble = ""
         self._log = logger(__name__)
         writer.on_full = self._run_full
@@ -114,7 +113,7 @@ class Cluster:
                 self._stopping.wait(TICK_SECONDS)
 
     def _step(self) -> None:
-        now = time.monotonic()
+        now = self._clock.monotonic()
         if now - self._said >= SAY_SECONDS:
             self._said = now
             self._exchange(now)
@@ -153,7 +152,7 @@ class Cluster:
             self._data, self._store, self._writer, self._clock, self.sessions, self._runs
         )
         try:
-            self._parts.refresh(time.monotonic())
+            self._parts.refresh(self._clock.monotonic())
             lifecycle.start()
         except StoreError as error:
             self._log.error("could not begin to lead", error=str(error))

@@ -55,6 +55,8 @@ class Follower:
             job = self._jobs.get(name)
             run = job.run(number) if job else None
             if run is not None and not run.is_recording:
+                own = self._store.agents(name, number, only_own=True)
+                self._store.save_agents(name, number, at_end(own))
                 self._parts.close(name, number, self._writer.close_run(name, number))
         self.tick()
 
@@ -157,8 +159,8 @@ class Follower:
         own = self._sessions.deliveries.agents(job.name, run.number) or []
         self._store.save_agents(job.name, run.number, at_end(own))
         now = self._clock.now()
-        job = with_run(job, replace(run, state=JobState.RECORDING))  # as far as it is here
-        self._runs.close(job, run, own, JobState.COMPLETED, None, now, own)
+        run = replace(run, state=JobState.RECORDING)  # as far as it is here
+        self._runs.close(with_run(job, run), run, own, JobState.COMPLETED, None, now, own)
         self._closed.add((job.name, run.number))
 
     def _save_agents(self) -> None:
