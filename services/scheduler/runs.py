@@ -89,6 +89,7 @@ class Runs:
 
     def resume(self, job: Job, run: Run, agents: list[RunAgent], now: datetime) -> Job:
         """Return the job with a run taken up that was recording when the scheduler ended."""
+        is_open = (job.name, run.number) in self._open  # by a follower that leads now
         self._deliveries.begin(job, run, agents)
         self._resumed[job.name, run.number] = now
         try:
@@ -99,9 +100,12 @@ class Runs:
             self.forget(job.name, run.number)
             job = with_run(job, replace(run, end_time=_end(run, now)))
             return move_run(job, run.number, JobState.FAILED, reason)
-        streams = self._writer.totals(job.name, run.number).streams
-        self._matches.resume(job.name, run.number, streams)
+        if not is_open:
+            self._count_matched(job.name, run.number)
         return job
+
+    def _count_matched(self, name: str, number: int) -> None:
+        self._matches.resume(name, number, self._writer.totals(name, number).streams)
 
     def ending(self, job: Job, run: Run, now: datetime) -> tuple[JobState, str | None] | None:
         """Return state and reason with which a recording run is to be closed now, or None."""
@@ -186,6 +190,7 @@ class Runs:
     def take_part(self, job: Job, run: Run, known: list[RunAgent]) -> None:
         """Take data of a run that another scheduler has begun. Raises OSError."""
         self._take_data(job, run.number)
+        self._count_matched(job.name, run.number)
         self._deliveries.begin(job, run, known)
         self._joined.add((job.name, run.number))
 
