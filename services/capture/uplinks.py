@@ -18,6 +18,9 @@ from services.runtime.logging import logger
 MOVE_SECONDS = 3.0
 """How long a scheduler may be away before the agent goes to another one."""
 
+TRY_SECONDS = 1.0
+"""How long another one may take to connect and tell what to record."""
+
 LOOK_SECONDS = 0.25
 """How often that is looked at."""
 
@@ -46,7 +49,9 @@ class Uplinks:
         self._current = self._addresses[0]
         self._revisions = 0  # lists that came before the current uplink was in use
         self._told: dict[Key, dict[str, int]] = {}  # calls, by run and address
-        self._on: set[Key] = set()  # runs of which something was sent
+        self._on: dict[Key, set[str]] = {}  # addresses to which something of a run was sent
+        self._tried = ""  # address that may be the next
+        self._try_until = 0.0  # seconds of being away
         self._reconnects = 0  # of uplinks that are not used any more
         self._away = 0.0  # seconds for which there was no session
         self._stopping = False
@@ -102,7 +107,7 @@ class Uplinks:
         """Queue tables for a run, as Uplink does; all schedulers hear of its end."""
         with self._changed:
             self._uplink.send(job, run, parts, final)
-            self._on.add((job, run))
+            self._on.setdefault((job, run), set()).add(self._current)
             if final:
                 self._end_elsewhere(job, run)
 
@@ -160,11 +165,10 @@ class Uplinks:
 
     def _end_elsewhere(self, job: str, run: int) -> None:
         """Tell the schedulers that this agent has spoken with that nothing more comes."""
+        sent_to = self._on.pop((job, run), set())
         for address in self._started - {self._current}:
-            uplink = self._uplinks[address]
-            if uplink.is_connected or not uplink.is_idle:
-                uplink.send(job, run, [], final=True)
-        self._on.discard((job, run))
+            if address in sent_to or self._uplinks[address].is_connected:
+                self._uplinks[address].send(job, run, [], final=True)
         self._told.pop((job, run), None)
 
     # ---- the thread
@@ -178,7 +182,7 @@ class Uplinks:
                 self._away = 0.0 if self._uplink.is_connected else self._away + LOOK_SECONDS
                 if self._away >= MOVE_SECONDS:
                     self._look_for_another()
-                unused = [] if self._on or self._away else self._unused()
+                unused = self._unused()
             for address in unused:  # without the lock, which its threads need to end
                 self._uplinks[address].stop()
                 with self._changed:
@@ -186,27 +190,35 @@ class Uplinks:
                     self._uplinks[address] = self._new(address)
                     self._started.discard(address)
 
-    def _unused(self) -> list[str]:
-        """Return the addresses with a session that nobody needs: they would count as agents."""
-        others = self._started - {self._current}
-        return [a for a in others if self._uplinks[a].is_connected and self._uplinks[a].is_idle]
-
     def _look_for_another(self) -> None:
-        """Use the first scheduler that has told what to record; connect to all, to find it."""
-        for address in self._addresses:
-            self._begin(address)
-            uplink = self._uplinks[address]
-            if uplink.is_connected and uplink.is_told:
-                self._move(address)
-                return
+        """Try the other addresses, one after the other; use one that tells what to record."""
+        found = self._tried and self._uplinks[self._tried]
+        if self._tried and found and found.is_told:
+            self._move(self._tried)
+        elif self._away >= self._try_until:
+            place = self._addresses.index(self._tried or self._current) + 1
+            others = [*self._addresses[place:], *self._addresses[:place]]
+            self._tried = next(a for a in others if a != self._current)
+            self._try_until = self._away + TRY_SECONDS
+            self._begin(self._tried)
+
+    def _unused(self) -> list[str]:
+        """Return the addresses that were begun and that nothing was sent to which is not settled.
+
+        A session there would count as one more agent.
+        """
+        if not self._away:
+            self._tried, self._try_until = "", 0.0
+        used = {self._current, self._tried}.union(*self._on.values())
+        return [a for a in self._started - used if self._uplinks[a].is_idle]
 
     def _move(self, address: str) -> None:
         before, after = self._uplink, self._uplinks[address]
         _log.warning("goes to another scheduler", address=address, from_address=self._current)
         # One more, so that the list counts as new, whatever number it has.
         self._revisions = self._revisions + before.revision + 1 - after.revision
-        self._current = address
-        self._away = 0.0
+        self._current, self._tried = address, ""
+        self._away = self._try_until = 0.0
         for job, run in before.hand_over(after):
             before.send(job, run, [], final=True)
         self._changed.notify_all()

@@ -9,6 +9,7 @@ import queue
 import re
 import threading
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from recordings import layout
@@ -133,17 +134,25 @@ class Cluster:
             self._members.say()
             self.sessions.matches.of_others(self._parts.refresh(now))
             for name, number in self._runs.open():
-                totals = self._writer.totals(name, number)
-                matched = self.sessions.matches.total(name, number)
-                self._parts.write(name, number, Part(self._store.name, totals, matched))
+                self._tell_part(name, number)
             if self._lifecycle is not None:
                 self.sessions.wake.set()  # it looks at what the others have written
-        except (StoreError, LookupError) as error:
+        except StoreError as error:
             if not self._trouble:
                 self._log.warning("the other schedulers are not heard", error=str(error))
             self._trouble = str(error)
         else:
             self._trouble = ""
+
+    def _tell_part(self, name: str, number: int) -> None:
+        job = self.sessions.bulletin.get(name)
+        run = job.run(number) if job else None
+        if run is None or not run.is_recording:  # prepared, or just closed
+            return
+        with suppress(LookupError):  # deleted in this moment
+            totals = self._writer.totals(name, number)
+            matched = self.sessions.matches.total(name, number)
+            self._parts.write(name, number, Part(self._store.name, totals, matched))
 
     def _promote(self) -> None:
         self._log.info("leads now")

@@ -143,6 +143,8 @@ class Database:
         # One transaction: all migrations or none.
         with self.engine.begin() as connection:
             if self.is_shared:
+                for limit in ("statement_timeout", "lock_timeout"):
+                    connection.execute(sa.text(f"SET LOCAL {limit} = 0"))  # it may take its time
                 connection.execute(sa.select(sa.func.pg_advisory_xact_lock(MIGRATION_LOCK)))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
@@ -173,7 +175,7 @@ def _sqlite(path: Path) -> sa.Engine:
 def _postgresql(text: str) -> sa.Engine:
     try:
         url = sa.make_url(text)
-    except exc.ArgumentError:
+    except (exc.ArgumentError, ValueError):
         url = None
     if url is None or url.drivername not in ("postgresql", "postgres", "postgresql+psycopg"):
         raise UserError(

@@ -345,9 +345,11 @@ class Lifecycle:
     def _recount(self, job: Job, run: Run, reason: str, now: datetime) -> None:
         """Count again what is there of a run that has ended; one without data has expired."""
         counted = self._runs.recounted(job.name, run, self.agents(job.name, run.number))
-        job = with_run(job, counted)
         if run.bytes and not counted.bytes:
+            job = with_run(job, replace(run, bytes=0))
             job = move_run(job, run.number, JobState.EXPIRED, reason)
+        else:
+            job = with_run(job, counted)
         self._save(job, now)
         self._others.counted(job.name, run.number)
 

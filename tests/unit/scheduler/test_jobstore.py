@@ -345,7 +345,10 @@ def test_each_scheduler_removes_what_it_has(shared):
     assert two.removals() == []
 
 
-@pytest.mark.parametrize("url", ["mysql://db/jobs", "postgresql//x", "jobs.sqlite", "http://a:b@"])
+@pytest.mark.parametrize(
+    "url",
+    ["mysql://db/jobs", "postgresql//x", "jobs.sqlite", "http://a:b@", "postgresql://h:port/x"],
+)
 def test_a_url_that_is_none_of_postgresql_is_refused_with_a_sentence(data, url):
     with pytest.raises(UserError, match="has to be one of PostgreSQL, as in postgresql://"):
         JobStore(data, url)
