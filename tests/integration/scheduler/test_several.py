@@ -17,9 +17,11 @@ import sqlalchemy as sa
 from recorder.v1 import jobs_pb2, jobs_pb2_grpc
 
 from recordings import schema, snapshot
+from services.capture.importing import import_file
 from services.capture.uplink import Uplink
 from services.capture.uplinks import Uplinks
 from services.runtime.channel import open_channel
+from tests.unit.capture.traffic import Conversation, write_pcap
 
 pytestmark = pytest.mark.postgresql
 
@@ -306,3 +308,14 @@ def test_agents_go_to_another_scheduler_and_all_is_stored_once(together, tmp_pat
     until(lambda: get(together.running[0].address).runs[0].state == jobs_pb2.JOB_STATE_STOPPED)
     assert get(together.running[0].address).runs[0].packets == sent
     uplinks.stop()
+
+
+def test_a_file_is_imported_through_a_scheduler_that_does_not_lead(together, tmp_path):
+    talk, file = Conversation(40001), tmp_path / "shop.pcap"
+    write_pcap(file, talk.opening() + talk.call("/a", 200) + talk.closing())
+    follower = next(p for p in together.running if p is not together.leader())
+    import_file(file, "shop", "http", follower.address)
+    job = get(together.leader().address, "shop")
+    assert job.state == jobs_pb2.JOB_STATE_COMPLETED
+    assert job.runs[0].entries == 1
+    assert snapshot.open(follower.data, "shop").rows("entries") == 1
