@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.capture.assignments import ActiveRun, Assignments
+from services.capture.frames.afpacket import ANY, AfPacket
 from services.capture.frames.batch import CaptureError, FrameBatch, FrameSource, Loss
 from services.capture.kernelfilter import Filterable, KernelFilter
 from services.capture.matching import Calls, Matcher, chosen_rows
@@ -30,9 +31,9 @@ from services.runtime.logging import logger
 LOOK_SECONDS = 0.05
 """How often the agent looks whether a run begins or ends; a new list is noticed at once."""
 
-FILTER_AHEAD_NS = 1_000_000_000
-"""How long before a run begins the kernel already keeps what it needs, so that none of it is late.
-"""
+AHEAD_NS = 1_500_000_000
+"""How long before a run begins the engine is made, and the kernel keeps what it needs, so that none
+of it is late."""
 
 WAIT_SECONDS = 0.2
 """How often the wait for a first assignment looks whether the agent was told to stop."""
@@ -147,9 +148,14 @@ class Agent:
         self._node = node
         self._clock = clock or SystemClock()
         self._replay = replay
-        self._kernel = KernelFilter(source) if isinstance(source, Filterable) else None
+        self._kernel: KernelFilter | None = None
+        if isinstance(source, Filterable):
+            is_translated = isinstance(source, AfPacket) and source.interface == ANY
+            self._kernel = KernelFilter(source, is_translated=is_translated)
         self._assignments = Assignments(ignore_times)
         self._engine: Engine | None = None
+        self._prepared: Engine | None = None
+        """For the first run that begins."""
         self._matcher: Matcher | None = None
         self._buffers: dict[tuple[str, int], RunBuffer] = {}
         self._revision = 0
@@ -237,7 +243,7 @@ class Agent:
             self._assignments.update([a for a in listed if not (a.probe and self._replay)])
         now_ns = _time_ns(self._clock)
         changes = self._assignments.advance(now_ns)
-        self._filter_in_kernel(now_ns)
+        self._prepare(now_ns)
         for run in changes.ended:
             self._buffers.pop(run.key).flush(final=True)
             _log.info("run ended", job=run.key[0], run=run.key[1])
@@ -246,7 +252,7 @@ class Agent:
             self._engine = self._matcher = None
             return
         if self._engine is None or self._matcher is None:
-            self._engine = self._new_engine()
+            self._engine, self._prepared = self._prepared or self._new_engine(), None
             self._engine.pipeline.lap = self._lap
             self._matcher = Matcher(self._engine.pipeline.most_streams)
             self._last_frame_ns = now_ns
@@ -262,15 +268,18 @@ class Agent:
                 self._buffers[run.key].lose([self._late(run)], self._clock.monotonic())
             _log.info("run started", job=run.key[0], run=run.key[1], kfl=run.assignment.kfl)
 
-    def _filter_in_kernel(self, now_ns: int) -> None:
-        """Let the kernel keep what the runs need that are on, or soon will be."""
-        if self._kernel is None:
-            return
+    def _prepare(self, now_ns: int) -> None:
+        """Get ready for what the runs need that are on, or soon will be."""
         statements = {run.assignment.kfl for run in self._assignments.active}
         for assignment in self._uplink.assignments:
-            if assignment.start_ns - FILTER_AHEAD_NS <= now_ns < assignment.stop_ns:
+            if assignment.start_ns - AHEAD_NS <= now_ns < assignment.stop_ns:
                 statements.add(assignment.kfl)
-        self._kernel.follow(statements)
+        if not statements:
+            self._prepared = None
+        elif self._engine is None and self._prepared is None:
+            self._prepared = self._new_engine()  # before the ring begins to fill
+        if self._kernel is not None:
+            self._kernel.follow(statements)
 
     def _late(self, run: ActiveRun) -> Loss:
         """Return what a run misses that was on before this agent: the one before it may have died.
@@ -337,19 +346,17 @@ class Agent:
     ) -> None:
         """Begin to record streams: their rows, and all of their packets that the store has."""
         buffer = self._buffers[run.key]
-        overwritten = [engine.store.losses(int(number)) for number in numbers]
-        is_whole = np.array([not lost.packets and lost.is_exact for lost in overwritten], bool)
+        is_whole = ~engine.store.are_incomplete(numbers)
         matched_ns = np.full(len(numbers), self._last_frame_ns, np.int64)
         buffer.add("streams", engine.pipeline.streams_table(numbers, matched_ns, is_whole), now)
         self.progress.streams += len(numbers)
         self.progress.matches[run.key[0]] += len(numbers)
         self._add_packets(engine, run, engine.store.take(numbers), now)
         if not is_whole.all():
-            ids = engine.pipeline.stream_ids(numbers).to_pylist()
-            found = zip(ids, overwritten, is_whole, strict=True)
-            buffer.lose(
-                [self._overrun(name, lost) for name, lost, whole in found if not whole], now
-            )
+            cut = numbers[~is_whole]
+            ids = engine.pipeline.stream_ids(cut).to_pylist()
+            lost = map(engine.store.losses, cut.tolist())
+            buffer.lose([self._overrun(*each) for each in zip(ids, lost, strict=True)], now)
 
     def _overrun(self, stream: str, lost: Overwritten) -> Loss:
         if lost.packets:

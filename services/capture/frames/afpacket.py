@@ -51,6 +51,9 @@ On a quiet wire each block holds what came within this time, so the ring lasts f
 reader may be kept from reading: 64 of them are 2.6 s. What is seen is later by this much at most.
 """
 POLL_TIMEOUT_MS = 100
+GATHER_SECONDS = 0.02
+"""How long blocks are gathered into one batch. A batch costs a fraction of a millisecond, whatever
+is in it; on a busy wire that would be more than its packets cost."""
 
 MOST_INSTRUCTIONS = 4096
 """Of a BPF program: BPF_MAXINSNS of linux/bpf_common.h."""
@@ -149,6 +152,7 @@ class AfPacket:
         self._snaplen = snaplen
         self._index = _interface_index(interface)
         self._block_count = block_count
+        self._batch_blocks = min(MOST_BLOCKS, max(1, block_count // 4))  # the kernel needs some
         # In which order packets came on interfaces with a ring each, nobody knows.
         self._tell = ringwalk.TELL_NUMBER if one_of_several else ringwalk.TELL_NOTHING
         if interface == ANY:
@@ -259,10 +263,9 @@ class AfPacket:
         wait: False for an empty batch at once. Raises CaptureError when the interface is gone.
         """
         while not self._closed:
+            if wait and not self._is_ready(self._batch_blocks) and self._wait(POLL_TIMEOUT_MS):
+                time.sleep(GATHER_SECONDS)
             rows, blocks = self._take_blocks()
-            if blocks == 0:
-                self._wait(POLL_TIMEOUT_MS if wait else 0)
-                rows, blocks = self._take_blocks()
             self._frame_count += rows
             try:
                 yield FrameBatch(self._octets, self._frames[:rows])
@@ -272,11 +275,9 @@ class AfPacket:
     def _take_blocks(self) -> tuple[int, int]:
         """Fill rows from the blocks that are ready; return how many of both."""
         rows = blocks = 0
-        while blocks < min(MOST_BLOCKS, max(1, self._block_count // 4)):  # the kernel needs some
+        while blocks < self._batch_blocks and self._is_ready(blocks + 1):
             start = (self._next_block + blocks) % self._block_count * BLOCK_SIZE
             header = self._words[start >> 2 : start + BLOCK_SEQUENCE + 8 >> 2]
-            if not header[BLOCK_STATUS >> 2] & TP_STATUS_USER:
-                break
             packets = int(header[BLOCK_PACKETS >> 2])
             if rows + packets > MOST_FRAMES and blocks > 0:
                 break
@@ -284,6 +285,11 @@ class AfPacket:
             rows = self._walk(start, packets, rows)
             blocks += 1
         return rows, blocks
+
+    def _is_ready(self, blocks: int) -> bool:
+        """Whether the kernel has handed over so many blocks."""
+        start = (self._next_block + blocks - 1) % self._block_count * BLOCK_SIZE
+        return bool(self._words[start + BLOCK_STATUS >> 2] & TP_STATUS_USER)
 
     def _walk(self, start: int, packets: int, rows: int) -> int:
         """Add rows for the packets of the block at `start`; return how many there are then."""
@@ -316,17 +322,18 @@ class AfPacket:
             self._words[(self._next_block * BLOCK_SIZE + BLOCK_STATUS) >> 2] = 0
             self._next_block = (self._next_block + 1) % self._block_count
 
-    def _wait(self, timeout_ms: int) -> None:
-        """Wait for a block."""
+    def _wait(self, timeout_ms: int) -> bool:
+        """Wait for a block; return whether there is one."""
         events = self._poll.poll(timeout_ms)
         if not events or not events[0][1] & select.POLLERR:
-            return
+            return bool(events)
         error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error not in (0, errno.ENETDOWN):
             raise CaptureError(f"capturing from {self.interface} failed: {os.strerror(error)}")
         if self.is_gone:
             raise CaptureError(f"the interface {self.interface} is gone")
         # It is down: it may come up again, and the socket is then still bound to it.
+        return False
 
     @property
     def is_gone(self) -> bool:
