@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
 from collections import Counter
@@ -87,5 +86,5 @@ def open_files(folder: Path) -> list[str]:
     found = []
     for descriptor in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):  # of another thread, which has closed it
-            found.append(os.readlink(descriptor))
+            found.append(str(descriptor.readlink()))
     return [file for file in found if file.startswith(f"{folder}/")]
