@@ -1,9 +1,12 @@
 """A scheduler without a network: real store, real writer, a clock that is moved."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,6 +18,10 @@ from services.scheduler.lifecycle import Lifecycle
 from services.scheduler.members import Members
 from services.scheduler.quota import Quota
 from services.scheduler.writer import Writer
+
+if TYPE_CHECKING:
+    from tests.postgresql import PostgreSql
+    from tests.unit.scheduler.several import Member, Several
 
 START = datetime(2028, 2, 28, 12, 0, 0, tzinfo=UTC)  # the day before a leap day
 
@@ -108,3 +115,23 @@ def world(tmp_path: Path, database_url: str) -> Iterator[World]:
     world = World(tmp_path, database_url)
     yield world
     world.down()
+
+
+@pytest.fixture
+def several(tmp_path: Path, postgresql: PostgreSql) -> Iterator[Several]:
+    """Schedulers of one database; none is there yet."""
+    from tests.unit.scheduler.several import Several  # which needs this file
+
+    made = Several(tmp_path, postgresql.database())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pair(several: Several) -> tuple[Member, Member]:
+    """Two schedulers, of which `a` leads, and an agent at each: a1 and b1."""
+    members = several.start("a"), several.start("b")
+    several.move(1)
+    for member, agent in zip(members, ("a1", "b1"), strict=True):
+        member.sessions.agent_connected(agent, f"node-{agent}")
+    return members

@@ -1,5 +1,6 @@
 """Schedulers of one database without a network: their time is moved, and each steps when told."""
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from services.scheduler.lifecycle import Lifecycle
 from services.scheduler.outcomes import Accepted
 from services.scheduler.quota import Quota
 from services.scheduler.writer import Writer
-from tests.unit.scheduler.conftest import START
+from tests.unit.scheduler.conftest import SPEC, START
 from tests.unit.scheduler.stored import batch
 
 
@@ -80,6 +81,11 @@ class Several:
             self.clock.move(timedelta(seconds=1))
             for member in self.members.values():
                 member.step()
+
+    def begin(self, leader: Member, **fields: object) -> None:
+        """Create a job whose run of a minute is on when this returns."""
+        leader.lifecycle.create(replace(SPEC, duration_minutes=1, **fields))  # type: ignore[arg-type]
+        self.move(3)
 
     def silence(self, name: str) -> None:
         """Let the database think that a member has said nothing for long."""
