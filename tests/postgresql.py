@@ -11,14 +11,26 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
 USER = "nobody"
 """Who runs it when the tests are root's: PostgreSQL refuses to be."""
 
+START_SECONDS = 60.0
+
 _numbers = itertools.count(1)
+
+_ALONE: dict[str, Any] = {
+    "stdin": subprocess.DEVNULL,
+    "stdout": subprocess.DEVNULL,
+    "stderr": subprocess.DEVNULL,
+    "cwd": "/",
+    "env": {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
+}
 
 
 def programs() -> Path | None:
@@ -40,8 +52,10 @@ class PostgreSql:
             user = pwd.getpwnam(USER)
             os.chown(self._folder, user.pw_uid, user.pw_gid)
             ids = [f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}"]
-            self._as = ["setpriv", *ids, "--clear-groups"]
-        self._run("initdb", "-D", self._folder / "data", "-U", "recorder", "-A", "trust", "-N")
+            self._as = [*ids, "--clear-groups"]
+        options = ["-D", str(self._folder / "data"), "-U", "recorder", "-A", "trust", "-N"]
+        begin = ["setpriv", *self._as, str(self._programs / "initdb")]
+        subprocess.run([*begin, *options], check=True, **_ALONE)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -49,19 +63,28 @@ class PostgreSql:
 
     def start(self) -> None:
         """Start it, or start it again."""
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= "
-        options += "-c fsync=off -c max_connections=200"
-        log = self._folder / "log"
-        self._run("pg_ctl", "-D", self._folder / "data", "-l", log, "-w", "-o", options, "start")
+        options = ("listen_addresses=127.0.0.1", f"port={self.port}", "unix_socket_directories=")
+        options += ("fsync=off", "max_connections=200")
+        settings = [word for option in options for word in ("-c", option)]
+        data = ["-D", str(self._folder / "data")]
+        # It ends with the tests, also when those are killed.
+        begin = ["setpriv", *self._as, "--pdeathsig=INT", str(self._programs / "postgres")]
+        self._server = subprocess.Popen([*begin, *data, *settings], **_ALONE)
+        end = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                psycopg.connect(self.url("postgres")).close()
+            except psycopg.OperationalError:
+                assert self._server.poll() is None
+                assert time.monotonic() < end
+                time.sleep(0.05)
+            else:
+                return
 
     def stop(self) -> None:
         """End it without waiting for those who are connected; the data stays."""
-        self._run("pg_ctl", "-D", self._folder / "data", "-w", "-m", "fast", "stop")
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send the server a signal."""
-        first = (self._folder / "data" / "postmaster.pid").read_text().splitlines()[0]
-        os.kill(int(first), number)
+        self._server.send_signal(signal.SIGINT)
+        self._server.wait(START_SECONDS)
 
     def close(self) -> None:
         """End it for good."""
@@ -78,14 +101,3 @@ class PostgreSql:
     def url(self, name: str) -> str:
         """Return the URL of a database."""
         return f"postgresql://recorder@127.0.0.1:{self.port}/{name}"
-
-    def _run(self, program: str, *arguments: object) -> None:
-        subprocess.run(
-            [*self._as, str(self._programs / program), *map(str, arguments)],
-            check=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
-        )

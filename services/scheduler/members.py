@@ -6,6 +6,7 @@ has to say once a second that it is there; when it has not for a while, who want
 connection. Each leader has a term, and database.py lets none change anything in a later one.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -111,10 +112,14 @@ class Members:
 
     def resign(self) -> None:
         """Lead no more, so that another one can."""
-        self._database.term = None
+        had_term, self._database.term = self._database.term is not None, None
         lock, self._lock = self._lock, None
-        if lock is not None:
-            lock.close()
+        if lock is None:
+            return
+        if had_term:
+            with suppress(exc.SQLAlchemyError):  # at once: the server takes a moment to see an end
+                lock.execute(sa.select(sa.func.pg_advisory_unlock(LEADER_LOCK)))
+        lock.close()
 
     def _end_one_that_hangs(self, connection: sa.Connection) -> None:
         if self.leader() is not None:
