@@ -11,7 +11,7 @@ that it names were read; when it was not, or one has vanished, everything is rea
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -43,7 +43,7 @@ class NotFoundError(SnapshotError, LookupError):
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """One run: segments, then the tail, is the order in which rows arrived."""
+    """One run in one folder: segments, then the tail, is the order in which rows arrived."""
 
     run: int
     folder: Path
@@ -124,14 +124,21 @@ class Snapshot:
             return None
         return min(low for low, _ in found), max(high for _, high in found)
 
-    def cursor(self, table: str) -> dict[int, int]:
-        """Return how many rows each run has; for rows_after() of a later snapshot."""
-        return {run.run: run.rows(table) for run in self.runs}
+    def cursor(self, table: str) -> dict[Path, int]:
+        """Return how many rows each run's folder has; for rows_after() of a later snapshot."""
+        return {run.folder: run.rows(table) for run in self.runs}
 
-    def rows_after(self, table: str, cursor: Mapping[int, int]) -> pa.Table:
+    def rows_after(self, table: str, cursor: Mapping[Path, int]) -> pa.Table:
         """Return the rows that a snapshot with that cursor did not have, in order of arrival."""
-        new = [run.rows_after(table, cursor.get(run.run, 0)) for run in self.runs]
+        new = [run.rows_after(table, cursor.get(run.folder, 0)) for run in self.runs]
         return pa.concat_tables([TABLES[table].empty_table(), *new])
+
+
+def together(parts: Sequence[Snapshot]) -> Snapshot:
+    """Return one recording of its parts in several folders, at least one; runs by number."""
+    runs = sorted((run for part in parts for run in part.runs), key=lambda run: run.run)
+    damage = tuple(sentence for part in parts for sentence in part.damage)
+    return Snapshot(parts[0].name, tuple(runs), damage)
 
 
 def open(data: Path, name: str) -> Snapshot:  # noqa: A001 - snapshot.open() reads well

@@ -25,6 +25,7 @@ from services.capture.probe import Probe
 from services.capture.runbuffer import RunBuffer
 from services.capture.sampling import ALL_STREAMS, described
 from services.capture.uplink import Uplink
+from services.capture.uplinks import Uplinks
 from services.runtime.clock import Clock, SystemClock
 from services.runtime.logging import logger
 
@@ -142,7 +143,7 @@ class Agent:
         self,
         source: FrameSource,
         new_engine: NewEngine,
-        uplink: Uplink,
+        uplink: Uplink | Uplinks,
         node: str,
         clock: Clock | None = None,
         *,

@@ -262,6 +262,20 @@ class Outbox:
         if missing != Content():
             self._missing[job, run] = self._missing.get((job, run), Content()) + missing
 
+    def take_back(self) -> Iterator[Waiting]:
+        """Yield what was never sent, with its octets; it is not here any more."""
+        while self._waiting:
+            batch = self._waiting.popleft()
+            loaded = self._loaded(batch)
+            if loaded is not None:
+                self._forget(batch)
+                yield replace(loaded, place=None, is_in_memory=True)
+
+    def take_missing(self) -> dict[tuple[str, int], Content]:
+        """Return what is missing from runs and was not told; another outbox tells it."""
+        missing, self._missing = self._missing, {}
+        return missing
+
     def next(self) -> ingest_pb2.ConnectRequest | None:
         """Return the next message to send, if the window has room for one."""
         if self._again:

@@ -111,7 +111,8 @@ def work(
 def _of_run(opened: Opened, number: int, context: grpc.ServicerContext) -> Opened:
     runs = tuple(run for run in opened.taken.runs if run.run == number)
     if not runs:
-        known = ", ".join(str(run.run) for run in opened.taken.runs) or "none"
+        numbers = sorted({run.run for run in opened.taken.runs})
+        known = ", ".join(map(str, numbers)) or "none"
         refuse(context, "run", f"{opened.name} has no run {number}; its runs are {known}.")
     return Opened(replace(opened.taken, runs=runs))
 

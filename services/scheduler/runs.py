@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from services.runtime.logging import logger
 from services.scheduler import allowances, completeness, timetable
+from services.scheduler.database import StoreError
 from services.scheduler.deliveries import FINAL_GRACE, RESTART_GRACE, Deliveries
 from services.scheduler.jobs import (
     Job,
@@ -22,8 +23,10 @@ from services.scheduler.jobs import (
     with_run,
 )
 from services.scheduler.matches import Matches
+from services.scheduler.outcomes import RunTotals
+from services.scheduler.parts import Others
 from services.scheduler.quota import StorageFullError
-from services.scheduler.writer import RunTotals, Writer
+from services.scheduler.writer import Writer
 
 PREPARE_LEAD = timedelta(seconds=5)
 """How long before its start a run can take data: the clock of a node may be ahead of ours."""
@@ -38,11 +41,19 @@ _log = logger(__name__)
 class Runs:
     """The runs that are open on the writer, and what is known about each."""
 
-    def __init__(self, writer: Writer, deliveries: Deliveries, matches: Matches) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        deliveries: Deliveries,
+        matches: Matches,
+        others: Others | None = None,
+    ) -> None:
+        self.others = others or Others()
         self._writer = writer
         self._deliveries = deliveries
         self._matches = matches
         self._open: set[tuple[str, int]] = set()  # take data: prepared, recording, or at their end
+        self._joined: set[tuple[str, int]] = set()  # that others have begun
         self._resumed: dict[tuple[str, int], datetime] = {}  # runs that a restart interrupted
 
     def prepare(self, job: Job, window: timetable.Window, now: datetime) -> None:
@@ -78,6 +89,7 @@ class Runs:
 
     def resume(self, job: Job, run: Run, agents: list[RunAgent], now: datetime) -> Job:
         """Return the job with a run taken up that was recording when the scheduler ended."""
+        is_open = (job.name, run.number) in self._open  # by a follower that leads now
         self._deliveries.begin(job, run, agents)
         self._resumed[job.name, run.number] = now
         try:
@@ -88,14 +100,18 @@ class Runs:
             self.forget(job.name, run.number)
             job = with_run(job, replace(run, end_time=_end(run, now)))
             return move_run(job, run.number, JobState.FAILED, reason)
-        streams = self._writer.totals(job.name, run.number).streams
-        self._matches.resume(job.name, run.number, streams)
+        if not is_open:
+            self._count_matched(job.name, run.number)
         return job
+
+    def _count_matched(self, name: str, number: int) -> None:
+        self._matches.resume(name, number, self._writer.totals(name, number).streams)
 
     def ending(self, job: Job, run: Run, now: datetime) -> tuple[JobState, str | None] | None:
         """Return state and reason with which a recording run is to be closed now, or None."""
         if job.spec.imported and not job.is_over:
-            if self._deliveries.importer_finished(job.name, run.number):
+            is_done = self._deliveries.importer_finished(job.name, run.number)
+            if is_done or self.others.any_closed(job.name, run.number):
                 return ending_of_run(job), None
             if now >= self.last_call(job, run):
                 time = spoken(job.spec.duration)
@@ -108,6 +124,7 @@ class Runs:
             resumed = self._resumed[job.name, run.number] = now
         are_known = resumed is None or now >= resumed + RESTART_GRACE
         complete = are_known and self._deliveries.are_complete(job, run, now)
+        complete = complete and self.others.are_closed(job.name, run.number)
         if complete or now >= self.last_call(job, run):
             return ending_of_run(job), job.reason if job.is_stopped else None
         return None
@@ -115,7 +132,7 @@ class Runs:
     def last_call(self, job: Job, run: Run) -> datetime:
         """Return when a recording run is closed at the latest."""
         resumed = self._resumed.get((job.name, run.number))
-        last = run.end_time + FINAL_GRACE
+        last = run.end_time + FINAL_GRACE + self.others.grace
         return last if resumed is None else max(last, resumed + RESTART_GRACE)
 
     def close(
@@ -126,17 +143,25 @@ class Runs:
         to: JobState,
         reason: str | None,
         now: datetime,
+        own: Sequence[RunAgent],
     ) -> Job:
-        """Return the job with a run closed on disk and ended; None keeps the run's reason."""
+        """Return the job with a run closed on disk and ended; None keeps the run's reason.
+
+        own: those of the agents that deliver to this scheduler. Raises StoreError.
+        """
         run = replace(run, end_time=_end(run, now))
         run = replace(run, completeness=completeness.sentence(run, to, agents))
         try:
             # It is not open when it was closed before and the state could not be stored then.
             self._take_data(job, run.number)
-            gone = completeness.losses(run, to, agents)
+            gone = completeness.losses(run, to, own)
             if gone:
                 self._writer.tell_losses(job.name, run.number, completeness.AGENT_GONE, gone)
-            run = _counted(run, self._writer.close_run(job.name, run.number))
+            totals = self._writer.close_run(job.name, run.number)
+            self.others.close(job.name, run.number, totals)
+            run = self._whole(job.name, run, totals)
+        except StoreError:  # it is tried again
+            raise
         except OSError as error:
             # Nothing is lost: a reader takes what is not yet in segments from the journal.
             to, reason = JobState.FAILED, f"It could not be closed: {sentence(error)}"
@@ -145,6 +170,37 @@ class Runs:
         self.forget(job.name, run.number)
         _log.info("run ended", job=job.name, run=run.number, state=to.word, reason=reason)
         return move_run(with_run(job, run), run.number, to, reason)
+
+    def recounted(self, name: str, run: Run, agents: Sequence[RunAgent]) -> Run:
+        """Return a run that has ended with the counts of what is there of it now."""
+        try:
+            totals = self._writer.totals(name, run.number)
+        except LookupError:
+            totals = RunTotals()
+        self.others.close(name, run.number, totals)
+        run = replace(run, completeness=completeness.sentence(run, run.state, agents))
+        return self._whole(name, run, totals)
+
+    def _whole(self, name: str, run: Run, totals: RunTotals) -> Run:
+        """Return a closed run with what all schedulers have of it."""
+        run = _counted(run, self.others.whole(name, run.number, totals, is_latest=True))
+        missing = self.others.missing(name, run.number)
+        return replace(run, completeness=f"{run.completeness} {missing}".strip())
+
+    def take_part(self, job: Job, run: Run, known: list[RunAgent]) -> None:
+        """Take data of a run that another scheduler has begun. Raises OSError."""
+        self._take_data(job, run.number)
+        self._count_matched(job.name, run.number)
+        self._deliveries.begin(job, run, known)
+        self._joined.add((job.name, run.number))
+
+    def takes_part(self, name: str, number: int) -> bool:
+        """Whether take_part() was called for a run that takes data."""
+        return (name, number) in self._joined
+
+    def open(self) -> list[tuple[str, int]]:
+        """Return job and number of the runs that take data."""
+        return list(self._open)
 
     def miss(self, job: Job, numbers: range, now: datetime) -> Job:
         """Return the job with runs more that nobody recorded, because the scheduler was away."""
@@ -167,6 +223,7 @@ class Runs:
     def forget(self, name: str, number: int) -> None:
         """Drop what is known about a run that takes no data any more."""
         self._open.discard((name, number))
+        self._joined.discard((name, number))
         self._resumed.pop((name, number), None)
         self._deliveries.forget(name, number)
         self._matches.forget(name, number)
@@ -192,7 +249,8 @@ class Runs:
 
     def _with_counts(self, name: str, run: Run) -> Run:
         try:
-            return _counted(run, self._writer.totals(name, run.number))
+            totals = self._writer.totals(name, run.number)
+            return _counted(run, self.others.whole(name, run.number, totals))
         except LookupError:  # closed in this moment
             return run
 

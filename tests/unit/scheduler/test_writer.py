@@ -286,13 +286,13 @@ def test_deleting_removes_one_job_and_gives_its_octets_back(store):
 
 
 def test_a_stopped_writer_takes_nothing_and_leaves_no_descriptor(tmp_path):
-    before = open_files()
     store = Store(tmp_path / "data")
     store.writer.open_run("checkout", 1, "http")
     store.submit("a", batch("a", 1))
+    assert open_files(tmp_path)
     store.writer.stop()
     store.writer.stop()
-    assert open_files() == before
+    assert open_files(tmp_path) == []
     with pytest.raises(RuntimeError, match="not running"):
         store.writer.submit("a", "n", batch("a", 2))
     with pytest.raises(RuntimeError, match="not running"):
