@@ -20,6 +20,7 @@ from services.capture.kernelfilter import Filterable, KernelFilter
 from services.capture.matching import Calls, Matcher, chosen_rows
 from services.capture.packetstore import Overwritten, Packets, PacketStore, choose, packets_table
 from services.capture.pipeline import MOST_FLOWS, Pipeline, PipelineOptions
+from services.capture.probe import Probe
 from services.capture.runbuffer import RunBuffer
 from services.capture.uplink import Uplink
 from services.runtime.clock import Clock, SystemClock
@@ -230,7 +231,9 @@ class Agent:
         """Find out what to record now."""
         if self._uplink.revision != self._revision:
             self._revision = self._uplink.revision
-            self._assignments.update(self._uplink.assignments)
+            listed = self._uplink.assignments
+            # A file is read once, so nothing of it is there to be tried.
+            self._assignments.update([a for a in listed if not (a.probe and self._replay)])
         now_ns = _time_ns(self._clock)
         changes = self._assignments.advance(now_ns)
         self._filter_in_kernel(now_ns)
@@ -248,9 +251,13 @@ class Agent:
             self._last_frame_ns = now_ns
         for run in changes.started:
             self._matcher.begin(run)
-            self._buffers[run.key] = RunBuffer(run, self._uplink, self._node)
+            sink = Probe(self._uplink) if run.assignment.probe else self._uplink
+            self._buffers[run.key] = RunBuffer(run, sink, self._node)
             self._tell_matched(run)
-            if not self._replay and run.assignment.start_ns < self._begin_ns:
+            if (
+                not (self._replay or run.assignment.probe)
+                and run.assignment.start_ns < self._begin_ns
+            ):
                 self._buffers[run.key].lose([self._late(run)], self._clock.monotonic())
             _log.info("run started", job=run.key[0], run=run.key[1], kfl=run.assignment.kfl)
 
@@ -320,7 +327,7 @@ class Agent:
 
     def _tell_matched(self, run: ActiveRun) -> None:
         """Tell the scheduler, at the begin and whenever it changes, how much of a limit is used."""
-        if run.filter.limit is not None and run.told != run.hits:
+        if run.filter.limit is not None and not run.assignment.probe and run.told != run.hits:
             run.told = run.hits
             self._uplink.tell_matched(*run.key, run.hits)
 

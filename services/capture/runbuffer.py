@@ -1,6 +1,7 @@
 """What one run has gathered since it was last sent. `agent` has one for each active run."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -10,9 +11,9 @@ from recordings.redaction import Redactions
 from services.capture.assignments import ActiveRun
 from services.capture.bodies import cut_bodies
 from services.capture.frames.batch import Loss
+from services.capture.outbox import Parts
 from services.capture.packetstore import Packets
 from services.capture.payloads import without_payloads
-from services.capture.uplink import Uplink
 
 FLUSH_SECONDS = 0.2
 """Rows leave the agent at most this late: a query is to see them within a second."""
@@ -34,10 +35,17 @@ ADDRESSES = ("src_ip", "src_port", "dst_ip", "dst_port")
 CUT_DETAIL = "the job's filter has redact(), so its packets are stored without what they carried"
 
 
+class Sink(Protocol):
+    """Where tables go: an Uplink, or a Probe."""
+
+    def send(self, job: str, run: int, parts: Parts, final: bool = False) -> None:
+        """Take pairs of a table's name and its rows."""
+
+
 class RunBuffer:
     """Tables of one run, until they are sent. What its filter redacts is gone from them."""
 
-    def __init__(self, run: ActiveRun, uplink: Uplink, node: str) -> None:
+    def __init__(self, run: ActiveRun, uplink: Sink, node: str) -> None:
         self.run = run
         self._uplink = uplink
         self._node = node

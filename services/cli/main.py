@@ -32,7 +32,7 @@ class Commands(TyperGroup):
 
     modules: ClassVar[dict[str, tuple[str, str]]] = {
         "up": ("up", "Start scheduler, query and capture on this machine."),
-        "jobs": ("jobs", "Create, list, watch, stop and delete recording jobs."),
+        "jobs": ("jobs", "Create, list, watch, stop, extend, pin and delete recording jobs."),
         "ask": ("ask", "Ask recordings: entries that match a KFL statement."),
         "top": ("figures:top", "Show the most frequent values of a field."),
         "map": ("figures:service_map", "Show who calls whom."),

@@ -7,7 +7,7 @@ changed under `lock`.
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -132,16 +132,16 @@ class RunFiles:
         self.last[agent] = batch.sequence
         self.nodes.add(node)
 
-    def append_loss(self, kind: str, loss: dict[str, object], now: float) -> None:
-        """Append a row of LOSSES out of the headroom, synced; kept for later when that fails."""
-        row = {"kind": kind, "node_name": "", "packets": 0, "bytes": 0, "stream": None, **loss}
-        rows = pa.RecordBatch.from_pylist([row], schema=LOSSES)
+    def append_losses(self, kind: str, losses: Sequence[dict[str, object]], now: float) -> None:
+        """Append rows of LOSSES out of the headroom, synced; kept for later when that fails."""
+        blank = {"kind": kind, "node_name": "", "packets": 0, "bytes": 0, "stream": None}
+        rows = pa.RecordBatch.from_pylist([{**blank, **loss} for loss in losses], schema=LOSSES)
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, LOSSES) as stream:
             stream.write_batch(rows)
-        part = journal.Part("losses", 1, sink.getvalue().to_pybytes())
+        part = journal.Part("losses", rows.num_rows, sink.getvalue().to_pybytes())
         sequence = self.last.get(SELF, 0) + 1
-        counted = Rows(losses=1, lost_packets=max(0, int(str(row["packets"]))))
+        counted = Rows(losses=rows.num_rows, lost_packets=journalrows.lost(rows))
         try:
             record = journal.encode(SELF, "", sequence, [part])
             self._append(record, 0, counted, 0, now)
@@ -253,6 +253,23 @@ class RunFiles:
             self._measure(fresh, self._manifest_bytes)
             self._settle(0)
         self._publish(fresh, 0)
+
+    def drop(self, gone: Sequence[Segment], counts: Mapping[str, int]) -> None:
+        """Remove segments and what they held, for good. Raises OSError, ManifestError."""
+        if self.is_deleted:
+            return
+        files = {segment.file for segment in gone}
+        current = self.whole()
+        kept = tuple(s for s in current.segments if s.file not in files)
+        fresh = replace(current, segments=kept, counts=dict(counts))
+        size = fresh.save(self.folder)
+        with self.lock:
+            self.manifest = replace(fresh, segments=()) if self._is_shelved else fresh
+        for file in files:
+            (self.folder / file).unlink(missing_ok=True)
+        with self.lock:
+            self._measure(fresh, size)
+            self._settle(0)
 
     def _publish(self, fresh: Manifest, reserved: int) -> None:
         size = fresh.save(self.folder)
