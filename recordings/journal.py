@@ -211,6 +211,14 @@ class Journal:
             self._is_named = True
         self.synced = self.size
 
+    def take_back(self) -> None:
+        """Remove what was appended since the last sync, as if it had never come."""
+        size = max(self.synced, FILE_HEAD)
+        os.ftruncate(self._file, size)
+        os.lseek(self._file, size, os.SEEK_SET)
+        self.size = size
+        os.fdatasync(self._file)
+
     def close(self) -> None:
         """Close the file; what was not synced may be lost."""
         if self._file >= 0:

@@ -145,6 +145,7 @@ LOSS_KINDS = {
     "dropped_oldest": "the oldest data made room for newer, as the job wanted it",
     "redacted": "what packets carried was not stored, since values were to be hidden",
     "storage_limit": "the storage limit was reached",
+    "disk_full": "the scheduler's disk took nothing for a while; agents kept what they could",
     "storage_damage": "octets of the recording were damaged on the scheduler's disk",
 }
 """Every kind of loss, and what it means."""

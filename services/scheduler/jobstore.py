@@ -8,7 +8,7 @@ opened.
 
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import IntEnum
@@ -22,6 +22,7 @@ from alembic.util import CommandError
 from sqlalchemy import exc
 
 from services.runtime.errors import UserError
+from services.runtime.logging import logger
 from services.scheduler.jobs import (
     AgentState,
     Job,
@@ -39,6 +40,10 @@ FILE_NAME = "jobs.sqlite"
 
 BUSY_MS = 5000
 """How long to wait for someone who looks into the file with another program."""
+
+HEADROOM_PAGES = 64
+"""Pages of 4 KiB that the file, and its rollback journal, have to spare: about a thousand changes
+of state can be stored after the disk is full, and people see why recording has stopped."""
 
 WHOLE_JOB = 0
 """In a removal: not one run, but everything of the job."""
@@ -77,6 +82,8 @@ class _Word(sa.TypeDecorator[IntEnum]):
         del dialect
         return None if value is None else self.kind[value.upper()]
 
+
+_log = logger(__name__)
 
 METADATA = sa.MetaData()
 
@@ -216,6 +223,7 @@ class JobStore:
         try:
             data.mkdir(parents=True, exist_ok=True)
             self._migrate()
+            self._keep_headroom()
         except CommandError as error:
             self.close()
             raise UserError(
@@ -391,6 +399,25 @@ class JobStore:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 
+    def _keep_headroom(self) -> None:
+        """Let the file have pages to spare, as far as the disk has room."""
+        try:
+            with self._engine.connect() as connection:
+                spare = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+            if spare >= HEADROOM_PAGES // 2:
+                return
+            with self._engine.begin() as connection:
+                connection.exec_driver_sql("CREATE TABLE headroom (octets BLOB NOT NULL)")
+                page = {"octets": bytes(4000)}  # with its row's head, nearly all of a page
+                insert = sa.text("INSERT INTO headroom VALUES (:octets)")
+                connection.execute(insert, [page] * HEADROOM_PAGES)
+            with self._engine.begin() as connection:  # its old pages go to the rollback journal
+                connection.exec_driver_sql("DELETE FROM headroom WHERE length(octets) > 0")
+        except exc.DBAPIError as error:
+            _log.warning("no headroom in the database", file=str(self.path), error=str(error.orig))
+        with suppress(exc.DBAPIError), self._engine.begin() as connection:
+            connection.exec_driver_sql("DROP TABLE IF EXISTS headroom")
+
 
 def _prepare(connection: sqlite3.Connection, record: object) -> None:
     """Set up each new connection."""
@@ -399,7 +426,9 @@ def _prepare(connection: sqlite3.Connection, record: object) -> None:
     connection.isolation_level = None
     for pragma in (
         f"busy_timeout={BUSY_MS}",
-        "journal_mode=WAL",  # readers go on while a change is written
+        # Not WAL, which maps a file beside this one into memory: on a full disk the kernel ends
+        # whoever touches that. A journal that stays keeps the room that it has.
+        "journal_mode=PERSIST",
         "synchronous=FULL",  # a change that was answered survives a power cut
         "foreign_keys=ON",
     ):

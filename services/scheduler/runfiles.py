@@ -5,6 +5,8 @@ journals into segments and publishes them, and what the compactor has merged. Wh
 changed under `lock`.
 """
 
+import contextlib
+import errno
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -70,6 +72,10 @@ class RunFiles:
         """Number of each agent's last batch in this run."""
         self.full = ""
         """Why nothing more is taken, as a sentence."""
+        self.held = ""
+        """Why what comes has to wait, as a sentence."""
+        self.held_ns = 0
+        """Since when, in ns since 1970."""
         self.owed: list[pa.RecordBatch] = []
         """Losses that could not be written when they happened."""
         self.is_deleted = False
@@ -81,6 +87,9 @@ class RunFiles:
         self._quota = quota
         self._measure(manifest, len(manifest.encode()))
         self._is_shelved = False
+        self._is_torn = False  # a sync has failed: nobody knows what of the journal is on disk
+        self._safe: Tail | None = None  # the journal at its last sync, when more was appended since
+        self._last_safe: dict[str, int] = {}  # of agents that have appended since
         self._next = manifest.journal
         self._held = 0
 
@@ -96,6 +105,8 @@ class RunFiles:
                 layout.sync(parent)
         except OSError:
             quota.release(run._held)
+            with contextlib.suppress(OSError):  # else it would look like a run that was damaged
+                folder.rmdir()
             raise
         return run
 
@@ -129,6 +140,7 @@ class RunFiles:
             extra += NEW_AGENT_BYTES
         self._reserve(batch.record.size, extra, is_new=self.journal is None)
         self._append(batch.record, settled, batch.rows, extra, now)
+        self._last_safe.setdefault(agent, self.last.get(agent, 0))
         self.last[agent] = batch.sequence
         self.nodes.add(node)
 
@@ -136,6 +148,15 @@ class RunFiles:
         """Append rows of LOSSES out of the headroom, synced; kept for later when that fails."""
         blank = {"kind": kind, "node_name": "", "packets": 0, "bytes": 0, "stream": None}
         rows = pa.RecordBatch.from_pylist([{**blank, **loss} for loss in losses], schema=LOSSES)
+        self._append_losses(rows, now)
+
+    def pay_owed(self, now: float) -> None:
+        """Append the losses that could not be written before."""
+        owed, self.owed = self.owed, []
+        for rows in owed:
+            self._append_losses(rows, now)
+
+    def _append_losses(self, rows: pa.RecordBatch, now: float) -> None:
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, LOSSES) as stream:
             stream.write_batch(rows)
@@ -145,24 +166,58 @@ class RunFiles:
         try:
             record = journal.encode(SELF, "", sequence, [part])
             self._append(record, 0, counted, 0, now)
+            self._last_safe.setdefault(SELF, sequence - 1)
             self.last[SELF] = sequence
             self.sync()
         except OSError as error:
             _log.error("loss not written", job=self.job, run=self.run, error=str(error))
+            if self._is_torn:
+                self.take_back()
             self.owed.append(rows)
 
     def sync(self) -> None:
-        """Make what was appended safe; raises OSError."""
+        """Make what was appended safe; raises OSError, and then take_back() has to follow."""
         if self.journal and self.journal.synced < self.journal.size:
+            self._is_torn = True
             self.journal.sync()
+            self._is_torn = False
+        self._safe = None
+        self._last_safe.clear()
+
+    def take_back(self) -> bool:
+        """Remove what was appended since the last sync, so that it can be appended again.
+
+        False when the disk refuses that, too: the journal gets no more until it does not.
+        """
+        if self.journal is None or self._safe is None:
+            return True
+        self.last.update(self._last_safe)  # in any case: what comes again has to be appended
+        try:
+            self.journal.take_back()
+        except OSError as error:
+            _log.error("journal not cut back", job=self.job, run=self.run, error=str(error))
+            return False
+        with self.lock:
+            self.tails[-1] = self._safe
+            self._settle(0)
+        self._last_safe.clear()
+        self._safe, self._is_torn = None, False
+        return True
 
     def rotate(self) -> None:
-        """Close the journal, so that it can become segments; the next batch begins another."""
-        if self.journal:
+        """Close the journal, so that it can become segments; the next batch begins another.
+
+        One that could not be cut back stays as it is, and is tried again.
+        """
+        if self.journal and (not self._is_torn or self.take_back()):
             self.journal.close()
             self.journal = None
+            self._safe = None
+            self._last_safe.clear()
 
     def _append(self, record: Encoded, settled: int, rows: Rows, bound: int, now: float) -> None:
+        if self._is_torn and not self.take_back():
+            raise OSError(errno.EROFS, "The journal could not be cut back", str(self.folder))
         if self.journal is None:
             self.journal = Journal(self.folder, self._next)
             with self.lock:
@@ -171,6 +226,8 @@ class RunFiles:
         size = self.journal.append_encoded(record, settled)
         with self.lock:
             tail = self.tails[-1]
+            if self._safe is None:
+                self._safe = replace(tail)
             tail.size += size
             tail.rows = tail.rows.plus(rows)
             tail.segment_bytes += bound

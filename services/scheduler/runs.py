@@ -23,10 +23,17 @@ from services.scheduler.jobs import (
 )
 from services.scheduler.matches import Matches
 from services.scheduler.quota import StorageFullError
-from services.scheduler.writer import RunTotals, Writer
+from services.scheduler.writer import DISK_FULL, MAY_PASS, RunTotals, Writer
 
 PREPARE_LEAD = timedelta(seconds=5)
 """How long before its start a run can take data: the clock of a node may be ahead of ours."""
+
+HELD_GRACE = timedelta(hours=1)
+"""How long after its end a run waits for a disk that takes nothing: agents still have what they
+recorded, and someone has to make room."""
+
+HELD_NOTE = "Agents keep what they record until there is room."
+"""Ends the reason of a run for as long as the disk takes nothing."""
 
 KEPT_AFTER_EXPIRY = timedelta(days=1)
 """How long an expired run or job is still listed, so that whoever looks for last night's recording
@@ -43,7 +50,12 @@ class Runs:
         self._deliveries = deliveries
         self._matches = matches
         self._open: set[tuple[str, int]] = set()  # take data: prepared, recording, or at their end
-        self._resumed: dict[tuple[str, int], datetime] = {}  # runs that a restart interrupted
+        # Runs that a restart, or a disk that took nothing, interrupted; when they went on.
+        self._resumed: dict[tuple[str, int], datetime] = {}
+        self._held: dict[
+            tuple[str, int], tuple[str, str, datetime]
+        ] = {}  # why, reason before, since
+        self._unbegun: dict[tuple[str, int], str] = {}  # runs that wait for the disk, and why
 
     def prepare(self, job: Job, window: timetable.Window, now: datetime) -> None:
         """Let a run take data shortly before it begins. Raises OSError."""
@@ -55,7 +67,10 @@ class Runs:
         return [n for name, n in self._open if name == job.name and job.run(n) is None]
 
     def begin(self, job: Job, window: timetable.Window, now: datetime) -> Job:
-        """Return the job with a run more: recording, late if need be, or failed."""
+        """Return the job with a run more: recording, late if need be, or failed.
+
+        Raises OSError when the disk may take it later.
+        """
         late = now - window.start
         run = Run(
             number=window.number,
@@ -69,9 +84,13 @@ class Runs:
         except OSError as error:
             _log.error("run not begun", job=job.name, run=window.number, error=str(error))
             is_full = isinstance(error, StorageFullError)
+            if error.errno in MAY_PASS and not is_full:
+                self._unbegun[job.name, window.number] = sentence(error)
+                raise
             state = JobState.STORAGE_LIMITED if is_full else JobState.FAILED
             reason = f"It could not be begun: {sentence(error)}"
             return begin_run(job, replace(run, state=state, reason=reason, end_time=now))
+        self._unbegun.pop((job.name, window.number), None)
         self._deliveries.begin(job, run)
         _log.info("run begun", job=job.name, run=window.number)
         return begin_run(job, run)
@@ -88,9 +107,37 @@ class Runs:
             self.forget(job.name, run.number)
             job = with_run(job, replace(run, end_time=_end(run, now)))
             return move_run(job, run.number, JobState.FAILED, reason)
+        if run.reason.endswith(HELD_NOTE):
+            # Whether the disk is still full shows when agents send again.
+            reason = f"{run.reason.removesuffix(HELD_NOTE)}It was tried again after a restart"
+            run = replace(run, reason=f"{reason} at {now:%H:%M:%S} UTC.")
+            is_told = job.reason.endswith(HELD_NOTE)
+            job = replace(with_run(job, run), reason="" if is_told else job.reason)
+            time_ns = int(now.timestamp() * 1_000_000) * 1000
+            row = {"start_time": time_ns, "end_time": time_ns, "detail": run.reason}
+            self._writer.tell_losses(job.name, run.number, DISK_FULL, [row])
         streams = self._writer.totals(job.name, run.number).streams
         self._matches.resume(job.name, run.number, streams)
         return job
+
+    def hold(self, job: Job, run: Run, reason: str, now: datetime) -> tuple[Job, str]:
+        """Return the job with a run that waits for the disk, or with "" goes on, and a note."""
+        key = (job.name, run.number)
+        held = self._held.pop(key, None)
+        before = run.reason if held is None else held[1]
+        if reason:
+            self._held[key] = (reason, before, now if held is None else held[2])
+            note = f"{reason} {HELD_NOTE}"
+            shown = note
+        else:
+            self._resumed[key] = now
+            note = "The disk of the scheduler takes data again."
+            since = f" from {held[2]:%H:%M:%S} to {now:%H:%M:%S} UTC" if held else ""
+            shown = f"The disk of the scheduler took nothing{since}."
+        job = with_run(job, replace(run, reason=f"{before} {shown}".strip()))
+        if job.state is JobState.RECORDING:
+            job = replace(job, reason=shown if reason else "")
+        return job, note
 
     def ending(self, job: Job, run: Run, now: datetime) -> tuple[JobState, str | None] | None:
         """Return state and reason with which a recording run is to be closed now, or None."""
@@ -109,12 +156,17 @@ class Runs:
         are_known = resumed is None or now >= resumed + RESTART_GRACE
         complete = are_known and self._deliveries.are_complete(job, run, now)
         if complete or now >= self.last_call(job, run):
+            held = self._held.get((job.name, run.number))
+            if held is not None and not complete:
+                return JobState.STORAGE_LIMITED, held[0]
             return ending_of_run(job), job.reason if job.is_stopped else None
         return None
 
     def last_call(self, job: Job, run: Run) -> datetime:
         """Return when a recording run is closed at the latest."""
         resumed = self._resumed.get((job.name, run.number))
+        if (job.name, run.number) in self._held:
+            return run.end_time + HELD_GRACE
         last = run.end_time + FINAL_GRACE
         return last if resumed is None else max(last, resumed + RESTART_GRACE)
 
@@ -157,7 +209,7 @@ class Runs:
             missed = Run(
                 number=window.number,
                 state=JobState.FAILED,
-                reason=_why_missed(window, now),
+                reason=self._why_missed(job, window, now),
                 start_time=window.start,
                 end_time=window.end,
             )
@@ -168,6 +220,7 @@ class Runs:
         """Drop what is known about a run that takes no data any more."""
         self._open.discard((name, number))
         self._resumed.pop((name, number), None)
+        self._held.pop((name, number), None)
         self._deliveries.forget(name, number)
         self._matches.forget(name, number)
 
@@ -189,6 +242,18 @@ class Runs:
             self._writer.allow(job.name, allowances.of(job))
             self._writer.open_run(job.name, number, job.spec.recorded_kfl)
             self._open.add((job.name, number))
+
+    def _why_missed(self, job: Job, window: timetable.Window, now: datetime) -> str:
+        disk = self._unbegun.pop((job.name, window.number), "")
+        if disk:
+            return f"It could not be begun in its time: {disk}"
+        start = _minute(window.start)
+        if now < window.end:
+            return (
+                f"Skipped: the scheduler was not running at its start, {start} UTC, and the job "
+                "wants late runs skipped."
+            )
+        return f"Missed: the scheduler was not running from {start} to {_minute(window.end)} UTC."
 
     def _with_counts(self, name: str, run: Run) -> Run:
         try:
@@ -218,16 +283,6 @@ def spoken(time: timedelta) -> str:
 def _end(run: Run, now: datetime) -> datetime:
     """Return when a run ends that is closed now; not before its start, should the clock go back."""
     return max(run.start_time, min(run.end_time, now))
-
-
-def _why_missed(window: timetable.Window, now: datetime) -> str:
-    start = _minute(window.start)
-    if now < window.end:
-        return (
-            f"Skipped: the scheduler was not running at its start, {start} UTC, and the job "
-            "wants late runs skipped."
-        )
-    return f"Missed: the scheduler was not running from {start} to {_minute(window.end)} UTC."
 
 
 def _minute(time: datetime) -> str:
