@@ -440,7 +440,10 @@ class Lifecycle:
 
     def _resume(self, name: str, now: datetime) -> None:
         job = self._jobs[name]
-        on_disk = layout.runs(self._data, name)
+        try:
+            on_disk = layout.runs(self._data, name)
+        except OSError:  # what cannot be looked at may be there
+            on_disk = [run.number for run in job.runs]
         for run in job.runs:
             if run.has_data and run.bytes and run.number not in on_disk:
                 # Dropped in the moment in which the scheduler was killed, or removed by hand.
