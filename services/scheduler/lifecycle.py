@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from recordings import layout
+from recordings.ledger import NodeCounts
 from services.runtime.clock import Clock
 from services.runtime.logging import logger
 from services.scheduler import allowances, timetable
@@ -246,6 +247,10 @@ class Lifecycle:
         """Return the agents that take or took part in a run, by node."""
         now = self._deliveries.agents(name, run)
         return self._store.agents(name, run) if now is None else now
+
+    def counts(self, name: str, run: int) -> list[NodeCounts]:
+        """Return what each node has seen of a run and lost; nothing when its data is gone."""
+        return self._writer.counts(name, run)
 
     def forecast(self, kfl: str, minutes: int, seconds: int, body_limit: int) -> Forecast:
         """Let all agents try a statement for some seconds, and return what it comes to.

@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from recordings import layout
+from recordings.journal import SELF
+from recordings.ledger import NodeCounts
 from recordings.manifest import Manifest
 from services.runtime.logging import logger
 from services.scheduler import allowances, batches, recovery
@@ -43,7 +45,7 @@ from services.scheduler.outcomes import (
 )
 from services.scheduler.quota import Quota, StorageFullError, on_disk
 from services.scheduler.roller import Roller
-from services.scheduler.runfiles import SELF, RunFiles
+from services.scheduler.runfiles import RunFiles
 
 __all__ = ["Accepted", "Clock", "Outcome", "Refused", "RunTotals", "Writer"]
 
@@ -249,6 +251,11 @@ class Writer:
     def totals(self, job: str, run: int) -> RunTotals:
         """Return what a run has stored so far; KeyError for one that is not on disk."""
         return totals_of(self._runs[job, run])
+
+    def counts(self, job: str, run: int) -> list[NodeCounts]:
+        """Return what is known of each node's part in a run; nothing for one not on disk."""
+        known = self._runs.get((job, run))
+        return [] if known is None else known.ledger().nodes()
 
     def delete(self, job: str) -> None:
         """Remove all that a job has stored; nothing when it has stored nothing. Raises OSError."""
@@ -597,15 +604,16 @@ class Writer:
         """Count what a full run refuses."""
         assert offer.batch is not None
         turned = self._turned.setdefault(offer.key, Turned())
-        turned.add(offer.batch.rows.packets, offer.batch.packet_bytes, self._now_ns())
+        turned.add(offer.node, offer.batch, self._now_ns())
 
     def _tell_turned(self, key: Key) -> None:
         """Write what was turned away into the ledger of its run."""
         turned = self._turned.pop(key, None)
         run = self._runs.get(key)
         if turned is not None and run is not None:
-            loss = turned.loss(run.full)
-            run.append_losses("storage_limit", [loss], self._clock.monotonic())
+            run.append_losses(
+                "storage_limit", turned.losses(run.full), self._clock.monotonic(), turned.ledger
+            )
 
     def _commit(self) -> None:
         """Make all that was appended safe, then answer: one sync a journal, for all that wait."""
