@@ -8,7 +8,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
 from recorder.v1 import jobs_pb2, jobs_pb2_grpc, query_pb2, query_pb2_grpc
 
 from services.capture.agent import Agent, new_engine_factory
@@ -94,14 +93,10 @@ def get(address: str) -> jobs_pb2.Job:
     return jobs(address, lambda stub: stub.GetJob(request, timeout=30)).job
 
 
-@pytest.mark.parametrize("size_limit", [0, 1 << 20])
-def test_every_packet_that_matched_is_stored_or_lost_in_the_ledger(
-    tmp_path: Path, size_limit: int
-) -> None:
+def test_every_packet_that_matched_is_stored_or_lost_in_the_ledger(tmp_path: Path) -> None:
     scheduler = Scheduler(SchedulerSettings(listen="127.0.0.1:0", data=tmp_path))
     address = scheduler.address
     spec = jobs_pb2.JobSpec(name="errors", kfl="response.status == 500")
-    spec.size_limit_bytes = size_limit
     nodes = [Node(address, name) for name in ("node-a", "node-b")]
     try:
         request = jobs_pb2.CreateJobRequest(spec=spec)
@@ -129,11 +124,10 @@ def test_every_packet_that_matched_is_stored_or_lost_in_the_ledger(
                 node.source.talk(500, 40)
                 until(lambda node=node: node.source.is_taken() and node.uplink.is_idle)
         request = jobs_pb2.StopJobRequest(name="errors")
-        if not size_limit:
-            jobs(address, lambda stub: stub.StopJob(request, timeout=30))
+        jobs(address, lambda stub: stub.StopJob(request, timeout=30))
         until(lambda: get(address).runs[0].state != jobs_pb2.JOB_STATE_RECORDING)
         counts = {each.node: each for each in get(address).runs[0].counts}
-        check(counts, nodes, is_full=bool(size_limit))
+        check(counts, nodes)
         check_answers(tmp_path, counts)
     finally:
         for node in nodes:
@@ -141,25 +135,18 @@ def test_every_packet_that_matched_is_stored_or_lost_in_the_ledger(
         scheduler.stop()
 
 
-def check(counts: dict[str, Any], nodes: list[Node], *, is_full: bool) -> None:
+def check(counts: dict[str, Any], nodes: list[Node]) -> None:
     lost = {name: {k.kind: k for k in found.lost} for name, found in counts.items()}
     for name, node in zip(("node-a", "node-b"), nodes, strict=True):
         found = counts[name]
         assert lost[name]["uplink_overrun"].packets
-        # Of a full run the agents stop when they hear of it.
-        if not is_full:
-            assert (found.seen_packets, found.matched_packets) == (
-                node.source.seen,
-                node.source.matching,
-            )
-            assert found.seen_bytes == node.source.octets
-        gone = [k for k in found.lost if k.kind in ("uplink_overrun", "storage_limit")]
-        assert found.stored_packets + sum(k.packets for k in gone) == found.matched_packets
-        assert found.stored_bytes + sum(k.bytes for k in gone) == found.matched_bytes
-    assert any("storage_limit" in kinds for kinds in lost.values()) == is_full
-    if not is_full:
-        assert "clock_step" in lost["node-a"]
-        assert "clock_step" not in lost["node-b"]
+        assert (found.seen_packets, found.seen_bytes) == (node.source.seen, node.source.octets)
+        assert found.matched_packets == node.source.matching
+        gone = lost[name]["uplink_overrun"]
+        assert found.stored_packets + gone.packets == found.matched_packets
+        assert found.stored_bytes + gone.bytes == found.matched_bytes
+    assert "clock_step" in lost["node-a"]
+    assert "clock_step" not in lost["node-b"]
 
 
 def check_answers(data: Path, counts: dict[str, Any]) -> None:
