@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from services.capture.assignments import ActiveRun, Assignments
+from services.capture.frames.afpacket import ANY, AfPacket
 from services.capture.frames.batch import CaptureError, FrameBatch, FrameSource, Loss
 from services.capture.kernelfilter import Filterable, KernelFilter
 from services.capture.matching import Calls, Matcher, chosen_rows
@@ -22,6 +23,7 @@ from services.capture.packetstore import Overwritten, Packets, PacketStore, choo
 from services.capture.pipeline import MOST_FLOWS, Pipeline, PipelineOptions
 from services.capture.probe import Probe
 from services.capture.runbuffer import RunBuffer
+from services.capture.sampling import ALL_STREAMS, described
 from services.capture.uplink import Uplink
 from services.runtime.clock import Clock, SystemClock
 from services.runtime.logging import logger
@@ -33,9 +35,9 @@ CLOCK_STEP_NS = 200_000_000
 """A wall clock that moves so much against the monotonic one was set: slewing moves it by half a
 millisecond in a second, and less than this is no trouble."""
 
-FILTER_AHEAD_NS = 1_000_000_000
-"""How long before a run begins the kernel already keeps what it needs, so that none of it is late.
-"""
+AHEAD_NS = 1_500_000_000
+"""How long before a run begins the engine is made, and the kernel keeps what it needs, so that none
+of it is late."""
 
 WAIT_SECONDS = 0.2
 """How often the wait for a first assignment looks whether the agent was told to stop."""
@@ -76,16 +78,21 @@ def new_engine_factory(
     packet_folder: Path | None = None,
     networks_apart: bool = True,
     most_flows: int = MOST_FLOWS,
+    sample: float = ALL_STREAMS,
 ) -> NewEngine:
     """Return what makes an engine whenever recording begins; sizes are in octets.
 
     packet_disk: keep that much of packets in a file in `packet_folder`, and none in memory.
-    networks_apart, most_flows: as PipelineOptions has them.
+    networks_apart, most_flows, sample: as PipelineOptions has them.
     """
 
     def new_engine() -> Engine:
         options = PipelineOptions(
-            node_name=node, node_ip=node_ip, networks_apart=networks_apart, most_flows=most_flows
+            node_name=node,
+            node_ip=node_ip,
+            networks_apart=networks_apart,
+            most_flows=most_flows,
+            sample=sample,
         )
         pipeline = Pipeline(options)
         return Engine(pipeline, new_store(pipeline.most_streams), most_body)
@@ -121,6 +128,8 @@ class Progress:
     cpu_seconds: dict[str, float] = field(default_factory=dict)
     """Of the capture thread, by stage of the work."""
     copies: int = 0  # frames of packets that had been seen before, on another interface
+    left_out_packets: int = 0  # of streams that are not in the sample
+    left_out_octets: int = 0
     open_streams: int = 0  # now; so is what follows
     stored_packets: int = 0
     overwritten_packets: int = 0
@@ -150,9 +159,13 @@ class Agent:
         self._node = node
         self._clock = clock or SystemClock()
         self._replay = replay
-        self._kernel = KernelFilter(source) if isinstance(source, Filterable) else None
+        is_translated = isinstance(source, AfPacket) and source.interface == ANY
+        filterable = source if isinstance(source, Filterable) else None
+        self._kernel = KernelFilter(filterable, is_translated=is_translated)
         self._assignments = Assignments(ignore_times)
         self._engine: Engine | None = None
+        self._prepared: Engine | None = None
+        """For the first run that begins."""
         self._matcher: Matcher | None = None
         self._buffers: dict[tuple[str, int], RunBuffer] = {}
         self._revision = 0
@@ -245,7 +258,7 @@ class Agent:
         now_ns = _time_ns(self._clock)
         self._watch_clock(now_ns)
         changes = self._assignments.advance(now_ns)
-        self._filter_in_kernel(now_ns)
+        self._prepare(now_ns)
         for run in changes.ended:
             self._buffers.pop(run.key).flush(self._clock.monotonic(), final=True)
             _log.info("run ended", job=run.key[0], run=run.key[1])
@@ -254,10 +267,11 @@ class Agent:
             self._engine = self._matcher = None
             return
         if self._engine is None or self._matcher is None:
-            self._engine = self._new_engine()
+            self._engine, self._prepared = self._prepared or self._new_engine(), None
             self._engine.pipeline.lap = self._lap
             self._matcher = Matcher(self._engine.pipeline.most_streams)
             self._last_frame_ns = now_ns
+        self._engine.pipeline.dissectors = self._kernel.packets.dissectors
         for run in changes.started:
             self._matcher.begin(run)
             sink = Probe(self._uplink) if run.assignment.probe else self._uplink
@@ -269,6 +283,10 @@ class Agent:
             ):
                 self._buffers[run.key].lose([self._late(run)], self._clock.monotonic())
             _log.info("run started", job=run.key[0], run=run.key[1], kfl=run.assignment.kfl)
+        if self._engine.pipeline.sample is not None:
+            for buffer in self._buffers.values():
+                detail = described(self._engine.pipeline.sample_percent)
+                buffer.tell_sample(detail, self._clock.monotonic())
 
     def _watch_clock(self, now_ns: int) -> None:
         """Put a clock that was set into every run's ledger."""
@@ -287,14 +305,16 @@ class Agent:
         for buffer in self._buffers.values():
             buffer.lose([loss], now)
 
-    def _filter_in_kernel(self, now_ns: int) -> None:
-        """Let the kernel keep what the runs need that are on, or soon will be."""
-        if self._kernel is None:
-            return
+    def _prepare(self, now_ns: int) -> None:
+        """Get ready for what the runs need that are on, or soon will be."""
         statements = {run.assignment.kfl for run in self._assignments.active}
         for assignment in self._uplink.assignments:
-            if assignment.start_ns - FILTER_AHEAD_NS <= now_ns < assignment.stop_ns:
+            if assignment.start_ns - AHEAD_NS <= now_ns < assignment.stop_ns:
                 statements.add(assignment.kfl)
+        if not statements:
+            self._prepared = None
+        elif self._engine is None and self._prepared is None:
+            self._prepared = self._new_engine()  # before the ring begins to fill
         self._kernel.follow(statements)
 
     def _late(self, run: ActiveRun) -> Loss:
@@ -362,19 +382,17 @@ class Agent:
     ) -> None:
         """Begin to record streams: their rows, and all of their packets that the store has."""
         buffer = self._buffers[run.key]
-        overwritten = [engine.store.losses(int(number)) for number in numbers]
-        is_whole = np.array([not lost.packets and lost.is_exact for lost in overwritten], bool)
+        is_whole = ~engine.store.are_incomplete(numbers)
         matched_ns = np.full(len(numbers), self._last_frame_ns, np.int64)
         buffer.add("streams", engine.pipeline.streams_table(numbers, matched_ns, is_whole), now)
         self.progress.streams += len(numbers)
         self.progress.matches[run.key[0]] += len(numbers)
         self._add_packets(engine, run, engine.store.take(numbers), now)
         if not is_whole.all():
-            ids = engine.pipeline.stream_ids(numbers).to_pylist()
-            found = zip(ids, overwritten, is_whole, strict=True)
-            buffer.lose(
-                [self._overrun(name, lost) for name, lost, whole in found if not whole], now
-            )
+            cut = numbers[~is_whole]
+            ids = engine.pipeline.stream_ids(cut).to_pylist()
+            lost = map(engine.store.losses, cut.tolist())
+            buffer.lose([self._overrun(*each) for each in zip(ids, lost, strict=True)], now)
 
     def _overrun(self, stream: str, lost: Overwritten) -> Loss:
         if lost.packets:
@@ -405,8 +423,14 @@ class Agent:
             self.progress.losses[loss.kind] += 1
             self.progress.lost_packets[loss.kind] += loss.packets
             self.progress.lost_octets[loss.kind] += loss.bytes
+        left_out = engine.pipeline.left_out()
+        if left_out is not None:
+            self.progress.left_out_packets += left_out.packets
+            self.progress.left_out_octets += left_out.bytes
         for buffer in self._buffers.values():
             buffer.lose(losses, now)
+            if left_out is not None:
+                buffer.sum_up(left_out)
 
 
 def _pieces(lengths: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:

@@ -176,8 +176,11 @@ class Calls:
     @functools.cached_property
     def stream_rows(self) -> np.ndarray:
         """The STREAM row of each call."""
+        return self._rows_of(self.streams)
+
+    def _rows_of(self, streams: np.ndarray) -> np.ndarray:
         rows = self._all_streams.rows
-        return rows[self.streams & (len(rows) - 1)]
+        return rows[streams & (len(rows) - 1)]
 
     @functools.cached_property
     def elapsed_us(self) -> np.ndarray:
@@ -196,18 +199,18 @@ class Calls:
 
     @functools.cached_property
     def _columns(self) -> LazyColumns:
-        rows, asked = self.stream_rows, self.calls.request_direction
+        asked = self.calls.request_direction
         return LazyColumns(
             {
                 "protocol_name": self.calls.protocol_name,
                 "protocol_abbr": self.calls.protocol_abbr,
-                "transport": lambda: transport_of(rows),
+                "transport": lambda: transport_of(self.stream_rows),
                 "tls": False,
                 "node_name": self.node.name,
-                "src_ip": lambda: pa.array(endpoint(rows, asked)[0], pa.string()),
-                "dst_ip": lambda: pa.array(endpoint(rows, asked ^ 1)[0], pa.string()),
-                "src_port": lambda: endpoint(rows, asked)[1].astype(np.int64),
-                "dst_port": lambda: endpoint(rows, asked ^ 1)[1].astype(np.int64),
+                "src_ip": lambda: pa.array(endpoint(self.stream_rows, asked)[0], pa.string()),
+                "dst_ip": lambda: pa.array(endpoint(self.stream_rows, asked ^ 1)[0], pa.string()),
+                "src_port": lambda: endpoint(self.stream_rows, asked)[1].astype(np.int64),
+                "dst_port": lambda: endpoint(self.stream_rows, asked ^ 1)[1].astype(np.int64),
                 **{f"{side}_{name}": "" for side in ("src", "dst") for name in NAMES},
                 **NO_HTTP,
                 "elapsed_us": lambda: self.elapsed_us,
@@ -225,7 +228,7 @@ class Calls:
     def entries(self, rows: np.ndarray) -> pa.Table:
         """Build the entries of the chosen rows (int64), with the schema of the table of entries."""
         count = len(rows)
-        stream_rows, asked = self.stream_rows[rows], self.calls.request_direction[rows]
+        stream_rows, asked = self._rows_of(self.streams[rows]), self.calls.request_direction[rows]
         made: dict[str, pa.Array] = {
             "start_time": number_column(self.calls.start_ns[rows], type=TIMESTAMP),
             "index": number_column(self.index[rows]),

@@ -282,8 +282,9 @@ def link_flows(s, sighting, packets, packet, flows, streams):
     root, turned = root_of(flows, np.int64(sighting.flow))
     turned ^= np.int64(packet.direction) ^ np.int64(sighting.direction)
     number = np.int64(packet.flow)
+    own_root, _ = root_of(flows, number)
     s.counts[TRANSLATIONS] += 1
-    if not is_senior(flows, streams, number, root):
+    if own_root != number or not is_senior(flows, streams, number, root):
         join(flows, number, root, turned)
         return True
     join(flows, root, number, turned)
@@ -360,10 +361,8 @@ def mark_packet(s, place, octets, packets, row, flows, streams):
             mark_copy(s, sighting, packet, flows)
         return
     sighting = s.rows[np.uint64(add_sighting(s, packet, place, mark, row, flows))]
-    if root != number and is_begun_anew(packet, place):
-        flow.root = ITSELF
-        root = number
-    if root == number:
+    if root == number or is_begun_anew(packet, place):
+        flow.root = ITSELF  # a root that has ended is none any more
         sighting.kept = 1
     else:
         mark_first(sighting, packet, flows)

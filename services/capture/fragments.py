@@ -39,8 +39,9 @@ ARENA_SIZE = 8 << 20  # octets; 128 of the largest datagrams
 WORK_SIZE = 2 * ARENA_SIZE + MOST_OCTETS + (1 << 20)  # octets: datagrams, late frames, a batch
 MOST_LATE = 16_384  # frames of earlier batches that may be linked in one
 
-FREE, OPEN, DONE, DROPPED = 0, 1, 2, 3
-NEVER_CAME, NO_ROOM, BROKEN = 0, 1, 2  # why a datagram was given up
+# int64 and not literals, for each combination of which Numba would compile a function again.
+FREE, OPEN, DONE, DROPPED = np.int64([0, 1, 2, 3])
+NEVER_CAME, NO_ROOM, BROKEN = np.int64([0, 1, 2])  # why a datagram was given up
 REASONS = 3
 UNKNOWN = -1
 NO_ROW = -1
@@ -403,11 +404,11 @@ def complete(f, number, found, is_ipv4, row, packets):
 
 
 @cold_kernel
-def take_fragment(f, octets, found, key, frame, row, packets, is_frame):
+def take_fragment(f, octets, found, key, frame, row, packets, frame_length):
     """Take a fragment, the Network `found`. Return the Network of its datagram when that is whole
     now, with a payload in f.work, else one with status FRAGMENT or MALFORMED.
 
-    key: of its network. is_frame: `octets` has the frame too; False for what is in f.work already.
+    key: of its network. frame_length: octets of the frame, if it is in `octets` too, or 0.
     """
     offset, more = found.fragment_offset, found.more_fragments != 0
     length = found.payload_end - found.payload_offset
@@ -439,11 +440,11 @@ def take_fragment(f, octets, found, key, frame, row, packets, is_frame):
     elif datagram.frames == MOST_PIECES:
         give_up(f, number, BROKEN, DROPPED)
     else:
-        begin, size = (frame.offset, np.int64(frame.captured_length)) if is_frame else (
-            found.payload_offset, length,
-        )  # fmt: skip
+        begin, size = found.payload_offset, length
+        if frame_length:
+            begin, size = frame.offset, frame_length
         held = hold_octets(f, octets, begin, size)
-        hold_frame(f, number, held, frame, row, size if is_frame else 0)
+        hold_frame(f, number, held, frame, row, frame_length)
         if offset == 0 and known != length:
             datagram.protocol = found.protocol
         if not add_unknown(f, number, held + found.payload_offset - begin, offset, length):

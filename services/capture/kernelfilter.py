@@ -1,4 +1,4 @@
-"""What the kernel keeps of the traffic while jobs run: their coarse form as a program for a socket.
+"""What of the traffic jobs need while they run: packets, by a program for a socket, and dissectors.
 
 `agent` tells which statements it records, and this attaches one program for all of them. A program
 may keep too much, never too little: it leaves out only what no entry of these jobs can be made of.
@@ -37,8 +37,18 @@ def no_names(test: coarse.Peer) -> None:
 class KernelFilter:
     """The program on one source, and what it is made of."""
 
-    def __init__(self, source: Filterable, resolver: Resolver = no_names) -> None:
+    def __init__(
+        self,
+        source: Filterable | None,
+        resolver: Resolver = no_names,
+        is_translated: bool = False,
+    ) -> None:
+        """source: None for one that the kernel does not filter, or an operator has.
+
+        is_translated: packets are seen before and after the node translates addresses.
+        """
         self._source = source
+        self._is_translated = is_translated
         self._resolver = resolver
         self._statements: frozenset[str] | None = None
         self._attached: coarse.Coarse | None = None
@@ -60,22 +70,48 @@ class KernelFilter:
 
     def refresh(self) -> None:
         """Resolve names anew: call it when addresses of names have changed. Raises as follow()."""
+        if self._source is None:
+            return
         tree = self.packets.resolved(self._resolver).tree
+        if self._is_translated:
+            tree = of_either_end(tree)
         if tree != self._attached:
-            self._attach(tree)
+            _attach(self._source, tree)
             self._attached = tree
 
-    def _attach(self, tree: coarse.Coarse) -> None:
-        """Attach the most exact program that the kernel takes."""
-        for program in programs(tree):
-            try:
-                self._source.attach(program.instructions)
-            except CaptureError as error:
-                _log.warning("the kernel takes no program of this size", reason=str(error))
-                continue
-            _tell(tree, program)
-            return
-        self._source.attach(None)
+
+def _attach(source: Filterable, tree: coarse.Coarse) -> None:
+    """Attach the most exact program that the kernel takes."""
+    for program in programs(tree):
+        try:
+            source.attach(program.instructions)
+        except CaptureError as error:
+            _log.warning("the kernel takes no program of this size", reason=str(error))
+            continue
+        _tell(tree, program)
+        return
+    source.attach(None)
+
+
+def of_either_end(tree: coarse.Coarse) -> coarse.Coarse:
+    """Return the test that keeps what fulfils a condition of one end of a stream, where `tree` asks
+    for both: no packet has the client's own address together with that of the pod which serves it.
+    """
+    match tree:
+        case coarse.AnyOf(parts=parts):
+            return coarse.any_of(map(of_either_end, parts))
+        case coarse.AllOf(parts=parts):
+            parts = tuple(map(of_either_end, parts))
+            ends = [part for part in parts if _asks_for_an_end(part)]
+            others = [part for part in parts if part not in ends]
+            return coarse.all_of([*others, coarse.any_of(ends)] if ends else others)
+    return tree
+
+
+def _asks_for_an_end(tree: coarse.Coarse) -> bool:
+    if isinstance(tree, coarse.AllOf | coarse.AnyOf):
+        return any(map(_asks_for_an_end, tree.parts))
+    return isinstance(tree, coarse.Hosts | coarse.Ports | coarse.Peer)
 
 
 def _tell(tree: coarse.Coarse, program: Program) -> None:

@@ -17,6 +17,7 @@ from services.capture.headers import (
     PROTOCOL_UDP,
     UNSUPPORTED,
     no_network,
+    no_transport,
     read_ethernet,
     read_link,
     read_network,
@@ -35,7 +36,10 @@ from services.capture.tunnels import (
 
 MOST_LAYERS = 12
 """Headers between the link and the transport: four tunnels, each with a shim and an Ethernet."""
-BEHIND_NETWORK = -2  # instead of an ethertype: the network header is read already
+MOST_REASSEMBLIES = 2
+"""A tunnel's packet may be in fragments, and the packet in the tunnel."""
+NONE = np.int64(0)  # not a literal, for which Numba would compile a function again
+BEHIND_NETWORK = np.int64(-2)  # instead of an ethertype: the network header is read already
 
 
 @kernel
@@ -93,24 +97,18 @@ def decode_layers(octets, start, end, frame, row, packets, flows, fragments):
     If it completes a datagram, positions are in fragments.work; see fragments.
     """
     ethertype, position, network = read_link(octets, start, end, frame.link_type, frame.vlan)
-    nothing = no_network(MALFORMED)
-    found, network, layer = follow(octets, ethertype, position, end, nothing, network, 0)
-    if found.status != FRAGMENT:
-        return found, read_transport(octets, found), network
-    packet = packets[np.uint64(row)]
-    packet.payload_offset = NO_ROW
-    key = flow_key(network) & flows.key_mask[0]
-    found = take_fragment(fragments, octets, found, key, frame, row, packets, True)
-    work = fragments.work
-    if found.status == DECODED:
-        found, network, layer = follow(work, BEHIND_NETWORK, 0, 0, found, network, layer)
-        if found.status == FRAGMENT:  # in a tunnel whose packets are fragments themselves
-            key = flow_key(network) & flows.key_mask[0]
-            found = take_fragment(fragments, work, found, key, frame, row, packets, False)
-            if found.status == DECODED:
-                found, network, layer = follow(work, BEHIND_NETWORK, 0, 0, found, network, layer)
-                if found.status == FRAGMENT:
-                    found = no_network(UNSUPPORTED)
-    if found.status == DECODED:
-        note_completed(fragments, row)
-    return found, read_transport(work, found), network
+    packets[np.uint64(row)].payload_offset = NO_ROW
+    source, length = octets, np.int64(frame.captured_length)
+    found, layer = no_network(MALFORMED), NONE
+    for _ in range(MOST_REASSEMBLIES + 1):
+        found, network, layer = follow(source, ethertype, position, end, found, network, layer)
+        if found.status != FRAGMENT:
+            if length == NONE and found.status == DECODED:
+                note_completed(fragments, row)
+            return found, read_transport(source, found), network
+        key = flow_key(network) & flows.key_mask[0]
+        found = take_fragment(fragments, source, found, key, frame, row, packets, length)
+        if found.status != DECODED:
+            return found, no_transport(found.status), network
+        source, ethertype, length = fragments.work, BEHIND_NETWORK, NONE
+    return found, no_transport(UNSUPPORTED), network

@@ -16,7 +16,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ import numpy as np
 from services.capture.frames import ringwalk
 from services.capture.frames.batch import (
     FRAME,
+    LATEST_NS,
     MOST_FRAMES,
     MOST_OCTETS,
     CaptureError,
@@ -51,6 +52,9 @@ On a quiet wire each block holds what came within this time, so the ring lasts f
 reader may be kept from reading: 64 of them are 2.6 s. What is seen is later by this much at most.
 """
 POLL_TIMEOUT_MS = 100
+GATHER_SECONDS = 0.02
+"""How long blocks are gathered into one batch. A batch costs a fraction of a millisecond, whatever
+is in it; on a busy wire that would be more than its packets cost."""
 
 MOST_INSTRUCTIONS = 4096
 """Of a BPF program: BPF_MAXINSNS of linux/bpf_common.h."""
@@ -134,14 +138,15 @@ class AfPacket:
         block_count: int = BLOCK_COUNT,
         fanout_group: int | None = None,
         one_of_several: bool = False,
+        clock: Callable[[], int] = time.time_ns,
     ) -> None:
         """Capture from now on.
 
         program: what the kernel keeps; None for everything. snaplen: octets kept of a frame.
         block_count: blocks of BLOCK_SIZE in the ring. fanout_group: share the packets with all
-        sockets of this 16-bit number on the same interface, whole flows each. Raises CaptureError.
-        block_count: blocks of BLOCK_SIZE in the ring. one_of_several: other interfaces are captured
-        as well, so frames say which one they are from, as on "any". Raises CaptureError.
+        sockets of this 16-bit number on the same interface, whole flows each. one_of_several: other
+        interfaces are captured as well, so frames say which one they are from, as on "any". clock:
+        nanoseconds since 1970, as the kernel's frames have them. Raises CaptureError.
         """
         if not 1 <= snaplen <= LARGEST_FRAME:
             raise CaptureError(f"a snaplen of {snaplen} octets; it can be 1 to {LARGEST_FRAME}")
@@ -149,6 +154,7 @@ class AfPacket:
         self._snaplen = snaplen
         self._index = _interface_index(interface)
         self._block_count = block_count
+        self._batch_blocks = min(MOST_BLOCKS, max(1, block_count // 4))  # the kernel needs some
         # In which order packets came on interfaces with a ring each, nobody knows.
         self._tell = ringwalk.TELL_NUMBER if one_of_several else ringwalk.TELL_NOTHING
         if interface == ANY:
@@ -160,7 +166,8 @@ class AfPacket:
         self._next_block = 0
         self._sequence = 1  # of the next block
         self._losses: list[Loss] = []
-        self._asked_ns = time.time_ns()
+        self._clock = clock
+        self._asked_ns = clock()
         self._closed = False
         self._socket = _packet_socket()
         try:
@@ -259,24 +266,23 @@ class AfPacket:
         wait: False for an empty batch at once. Raises CaptureError when the interface is gone.
         """
         while not self._closed:
+            if wait and not self._is_ready(self._batch_blocks) and self._wait(POLL_TIMEOUT_MS):
+                time.sleep(GATHER_SECONDS)
+            looked_ns = self._clock()  # before, or what came while this process slept is missed
             rows, blocks = self._take_blocks()
-            if blocks == 0:
-                self._wait(POLL_TIMEOUT_MS if wait else 0)
-                rows, blocks = self._take_blocks()
+            passed_ns = 0 if blocks else looked_ns - LATEST_NS
             self._frame_count += rows
             try:
-                yield FrameBatch(self._octets, self._frames[:rows])
+                yield FrameBatch(self._octets, self._frames[:rows], passed_ns)
             finally:
                 self._release(blocks)
 
     def _take_blocks(self) -> tuple[int, int]:
         """Fill rows from the blocks that are ready; return how many of both."""
         rows = blocks = 0
-        while blocks < min(MOST_BLOCKS, max(1, self._block_count // 4)):  # the kernel needs some
+        while blocks < self._batch_blocks and self._is_ready(blocks + 1):
             start = (self._next_block + blocks) % self._block_count * BLOCK_SIZE
             header = self._words[start >> 2 : start + BLOCK_SEQUENCE + 8 >> 2]
-            if not header[BLOCK_STATUS >> 2] & TP_STATUS_USER:
-                break
             packets = int(header[BLOCK_PACKETS >> 2])
             if rows + packets > MOST_FRAMES and blocks > 0:
                 break
@@ -284,6 +290,11 @@ class AfPacket:
             rows = self._walk(start, packets, rows)
             blocks += 1
         return rows, blocks
+
+    def _is_ready(self, blocks: int) -> bool:
+        """Whether the kernel has handed over so many blocks."""
+        start = (self._next_block + blocks - 1) % self._block_count * BLOCK_SIZE
+        return bool(self._words[start + BLOCK_STATUS >> 2] & TP_STATUS_USER)
 
     def _walk(self, start: int, packets: int, rows: int) -> int:
         """Add rows for the packets of the block at `start`; return how many there are then."""
@@ -303,7 +314,7 @@ class AfPacket:
     def _check_sequence(self, sequence: int) -> None:
         """Blocks are numbered; a number that is not the next one is a block that nobody saw."""
         if sequence != self._sequence:
-            now = time.time_ns()
+            now = self._clock()
             detail = f"block {sequence} of the ring came where {self._sequence} was expected"
             self._losses.append(Loss("kernel_drop", self._asked_ns, now, detail=detail))
         self._sequence = sequence + 1
@@ -316,17 +327,18 @@ class AfPacket:
             self._words[(self._next_block * BLOCK_SIZE + BLOCK_STATUS) >> 2] = 0
             self._next_block = (self._next_block + 1) % self._block_count
 
-    def _wait(self, timeout_ms: int) -> None:
-        """Wait for a block."""
+    def _wait(self, timeout_ms: int) -> bool:
+        """Wait for a block; return whether there is one."""
         events = self._poll.poll(timeout_ms)
         if not events or not events[0][1] & select.POLLERR:
-            return
+            return bool(events)
         error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error not in (0, errno.ENETDOWN):
             raise CaptureError(f"capturing from {self.interface} failed: {os.strerror(error)}")
         if self.is_gone:
             raise CaptureError(f"the interface {self.interface} is gone")
         # It is down: it may come up again, and the socket is then still bound to it.
+        return False
 
     @property
     def is_gone(self) -> bool:
@@ -342,7 +354,7 @@ class AfPacket:
         out since nobody here reads its link layer.
         """
         found, self._losses = self._losses, []
-        since, self._asked_ns = self._asked_ns, time.time_ns()
+        since, self._asked_ns = self._asked_ns, self._clock()
         if self._closed:
             return found
         statistics = self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 12)

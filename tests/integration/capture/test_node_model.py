@@ -45,12 +45,15 @@ table ip service {
 }
 """
 SERVER = """
-import http.server, socket, sys, threading
+import http.server, os, socket, threading
+
+def log(line):
+    os.write(1, f"{line}\\n".encode())  # print() of several threads would mix their lines
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
-        print(self.path, flush=True)
+        log(self.path)
         size = int(self.path.rpartition("-")[2])
         self.send_response(200)
         self.send_header("Content-Length", str(size))
@@ -64,7 +67,7 @@ def names():
     questions.bind(("0.0.0.0", 5353))
     while True:
         asked, whom = questions.recvfrom(512)
-        print("dns", asked[12:].split(bytes(1))[0][1:].decode(), flush=True)
+        log("dns " + asked[12:].split(bytes(1))[0][1:].decode())
         answer = bytes.fromhex("c00c000100010000003c000401020304")
         head = asked[:2] + bytes.fromhex("81800001000100000000")
         questions.sendto(head + asked[12:] + answer, whom)

@@ -76,7 +76,7 @@ ENTRY = {
 
 
 class HeldClock(SystemClock):
-    """Stands still while a question is asked: what it reads is kept, however slow all is."""
+    """Stands still while a question is asked: what is read is kept on slow machines too."""
 
     held = None
 

@@ -327,6 +327,17 @@ def test_a_translated_five_tuple_that_is_used_again_is_the_next_ones(pipeline, o
     assert [ends(call)[0] for call in calls] == [p.before[0] for p in (first, second, third)]
 
 
+def test_when_a_translated_connection_has_ended_its_addresses_are_free(pipeline, on):
+    Path(on, seen_as=(NODE, 61234)).open().call().close()
+    taken(pipeline, on, is_end=False)
+    Path(on.pause(20_000), (OTHER_POD, 5), (SERVER, 80), (SERVER, 80)).open()  # lets time pass
+    taken(pipeline, on, is_end=False)
+    other = Path(on.pause(), (NODE, 61234), (SERVER, 8080), (SERVER, 8080), first=(7, 8))
+    other.send(1, b"\1\2\3").send(0, b"\4")
+    ended = [ends(each) for each in taken(pipeline, on) if each["protocol"]["name"] == "tcp"]
+    assert ((NODE, 61234), (SERVER, 8080)) in ended
+
+
 def test_what_the_capture_lost_of_one_address_it_has_from_the_other(pipeline, on):
     chance = random.Random(3)
     path = Path(on, seen_as=(NODE, 61234)).open()

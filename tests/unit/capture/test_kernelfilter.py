@@ -60,6 +60,19 @@ def test_without_jobs_nothing_is_kept(socket):
     assert kernel.packets.dissectors == frozenset()
 
 
+def test_of_a_source_without_a_filter_the_dissectors_are_known():
+    needs = KernelFilter(None)
+    for statements, dissectors in (
+        ({"dns"}, {"dns"}),
+        ({"dns", "http"}, {"dns", "http", "ws"}),
+        ({"dns", "tcp"}, None),
+        ({"dns", "response.status == 500"}, None),
+        (set(), set()),
+    ):
+        needs.follow(statements)
+        assert needs.packets.dissectors == dissectors
+
+
 def test_a_statement_that_cannot_be_compiled_needs_nothing(socket):
     KernelFilter(socket).follow({"dns", "http and and"})
     assert [socket.keeps(frame) for frame in (HTTP, DNS)] == [False, True]
@@ -110,3 +123,14 @@ def test_a_kernel_that_takes_nothing_ends_the_capture():
 
     with pytest.raises(CaptureError, match="Bad file descriptor"):
         KernelFilter(Broken()).follow({"dns"})
+
+
+def test_where_addresses_are_translated_both_ends_of_a_stream_are_kept(socket):
+    """The packets of a call to a service have its pod's address, or the client's, never both."""
+    statement = 'http and src.ip == "10.0.0.1" and dst.port == 8080'
+    called, served = packet(TCP(dport=80)), packet(TCP(dport=8080), "10.0.0.7")
+    other = packet(TCP(dport=80), "10.0.0.7")
+    KernelFilter(socket).follow({statement})
+    assert not any(map(socket.keeps, (called, served, other, DNS)))
+    KernelFilter(socket, is_translated=True).follow({statement, "dns"})
+    assert [socket.keeps(f) for f in (called, served, other, DNS)] == [True, True, False, True]

@@ -54,11 +54,15 @@ class Side:
         self.framer = framer
         self.are_responses = are_responses
         self.present = numbers != NO_MESSAGE
-        self.rows = framer.messages[numbers & (len(framer.messages) - 1)]
+        self._rows = numbers & (len(framer.messages) - 1)
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
     def __getitem__(self, name: str) -> np.ndarray:
         """A field of the messages; what it has where there is no message means nothing."""
-        return self.rows[name]
+        # One field at a time: few filters ask for more than one of all calls.
+        return self.framer.messages[name][self._rows]
 
     @functools.cached_property
     def octets(self) -> np.ndarray:
@@ -66,7 +70,7 @@ class Side:
 
     @functools.cached_property
     def heads(self) -> np.ndarray:
-        spans = new_spans(len(self.rows))
+        spans = new_spans(len(self))
         spans["position"] = self["head"] % len(self.octets)
         spans["length"] = np.where(self.present, self["length"], NO_VALUE)
         return spans
