@@ -12,7 +12,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,8 @@ import pyarrow.compute as pc
 
 from recordings import journal, layout, segments
 from recordings import manifest as manifests
+from recordings.journal import SELF
+from recordings.ledger import Ledger
 from recordings.manifest import Manifest
 from recordings.schema import TABLES
 
@@ -53,6 +55,7 @@ class RunView:
     damage: tuple[str, ...]
     """Sentences about journals that could not be read to their end."""
     journal_bytes: int
+    ledger: Ledger = field(default_factory=Ledger)
 
     def files(self, table: str) -> list[Path]:
         """Return the Parquet files of a table."""
@@ -257,7 +260,10 @@ class _Run:
                 tables[table] = pa.concat_tables(parts)
         damage = tuple(tail.damage for tail in tails if tail.damage)
         size = sum(tail.size for tail in tails)
-        return RunView(self._number, self._folder, found, tables, damage, size)
+        ledger = found.ledger.copy()
+        for tail in tails:
+            ledger.merge(tail.ledger)
+        return RunView(self._number, self._folder, found, tables, damage, size, ledger)
 
 
 class _Tail:
@@ -268,23 +274,30 @@ class _Tail:
         self.size = 0
         self.damage = ""
         self.tables: dict[str, list[pa.Table]] = {}
+        self.ledger = Ledger()
 
     def advance(self) -> None:
         """Read what was appended since."""
         if self._path.stat().st_size < self.size:
-            self.size, self.tables = 0, {}
+            self.size, self.tables, self.ledger = 0, {}, Ledger()
         reading = journal.read(self._path, self.size)
         self.damage = ""
         if reading.damage and not reading.damage.is_torn:
             self.damage = reading.damage.reason
         new: dict[str, list[pa.RecordBatch]] = {}
+        counted = Ledger()
         try:
             for record in reading.records:
+                agent = "" if record.agent == SELF else record.agent
                 for part in record.parts:
-                    new.setdefault(part.table, []).extend(part.batches())
+                    rows = part.batches()
+                    counted.add(part.table, rows, record.node, agent)
+                    if part.table in TABLES:
+                        new.setdefault(part.table, []).extend(rows)
         except pa.ArrowException as error:
             self.damage = f"{self._path.name}: a record behind octet {self.size} {error}."
             return
+        self.ledger.merge(counted)
         for table, batches in new.items():
             self._add(table, pa.Table.from_batches(batches, TABLES[table]))
         self.size = reading.next_offset

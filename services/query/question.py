@@ -53,7 +53,8 @@ class Work:
 
     def account(self, entries: int, *, truncated: bool = False) -> query_pb2.Account:
         """Return how the question was answered, and the losses of its recordings."""
-        losses = ledger.losses(self.sources("losses"), self.asked.window)
+        window = self.asked.window
+        losses = ledger.losses(self.sources("losses"), window)
         damage = [sentence for found in self.opened for sentence in found.damage]
         return query_pb2.Account(
             status=query_pb2.QueryStatus(
@@ -65,6 +66,7 @@ class Work:
                 warnings=dict.fromkeys([*self.asked.warnings, *damage, *self.notes]),
             ),
             losses=[part.loss for part in messages.losses(losses)],
+            counts=[p.counts for p in messages.counts(ledger.counts(self.opened, window))],
         )
 
 

@@ -93,6 +93,7 @@ class _Own:
         self._store = JobStore(settings.data)
         self._lifecycle = Lifecycle(settings.data, self._store, writer, clock)
         writer.on_full = self._lifecycle.run_full
+        writer.on_held = self._lifecycle.run_held
         writer.on_dropped = self._lifecycle.run_dropped
         self.sessions = self._lifecycle.sessions
         self.service = JobsService(self._lifecycle, settings.macros)

@@ -59,6 +59,7 @@ class Cluster:
         self._trouble = ""
         self._log = logger(__name__)
         writer.on_full = self._run_full
+        writer.on_held = self._run_held
         writer.on_dropped = self._run_dropped
 
     def open(self) -> None:
@@ -208,6 +209,13 @@ class Cluster:
         else:
             self._full.put((job, run, reason))
             self.sessions.wake.set()
+
+    def _run_held(self, job: str, run: int, reason: str) -> None:
+        lifecycle = self._lifecycle
+        if lifecycle is not None:
+            lifecycle.run_held(job, run, reason)
+        else:  # the run goes on elsewhere
+            self._log.warning("the disk", job=job, run=run, reason=reason or "takes data again")
 
     def _run_dropped(self, job: str, run: int, reason: str) -> None:
         lifecycle = self._lifecycle

@@ -10,7 +10,7 @@ next term waits for those that are being made.
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -21,12 +21,17 @@ from sqlalchemy import exc
 from sqlalchemy.dialects import postgresql, sqlite
 
 from services.runtime.errors import UserError
+from services.runtime.logging import logger
 from services.scheduler.tables import REVISIONS
 
 FILE_NAME = "jobs.sqlite"
 
 BUSY_MS = 5000
 """How long to wait for someone who looks into the file with another program."""
+
+HEADROOM_PAGES = 64
+"""Pages of 4 KiB that the file, and its rollback journal, have to spare: about a thousand changes
+of state can be stored after the disk is full, and people see why recording has stopped."""
 
 TERM = "term"
 """Of REVISIONS: counts the leaders."""
@@ -53,6 +58,9 @@ CONNECTION = {
 that another scheduler can lead within 10."""
 
 
+_log = logger(__name__)
+
+
 class StoreError(OSError):
     """What jobs are in cannot be read or written; the text is a sentence. Nothing has changed."""
 
@@ -76,6 +84,8 @@ class Database:
         try:
             data.mkdir(parents=True, exist_ok=True)
             self._migrate()
+            if not url:
+                self._keep_headroom()
         except CommandError as error:
             self.close()
             raise UserError(
@@ -149,6 +159,25 @@ class Database:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 
+    def _keep_headroom(self) -> None:
+        """Let the file have pages to spare, as far as the disk has room."""
+        try:
+            with self.engine.connect() as connection:
+                spare = connection.exec_driver_sql("PRAGMA freelist_count").scalar_one()
+            if spare >= HEADROOM_PAGES // 2:
+                return
+            with self.engine.begin() as connection:
+                connection.exec_driver_sql("CREATE TABLE headroom (octets BLOB NOT NULL)")
+                page = {"octets": bytes(4000)}  # with its row's head, nearly all of a page
+                insert = sa.text("INSERT INTO headroom VALUES (:octets)")
+                connection.execute(insert, [page] * HEADROOM_PAGES)
+            with self.engine.begin() as connection:  # its old pages go to the rollback journal
+                connection.exec_driver_sql("DELETE FROM headroom WHERE length(octets) > 0")
+        except exc.DBAPIError as error:
+            _log.warning("no headroom in the database", file=self.shown, error=_reason(error))
+        with suppress(exc.DBAPIError), self.engine.begin() as connection:
+            connection.exec_driver_sql("DROP TABLE IF EXISTS headroom")
+
 
 def count(connection: sa.Connection, name: str) -> int:
     """Count one more of a list in REVISIONS and return its number; goes on through restarts."""
@@ -204,7 +233,9 @@ def _prepare(connection: sqlite3.Connection, record: object) -> None:
     connection.isolation_level = None
     for pragma in (
         f"busy_timeout={BUSY_MS}",
-        "journal_mode=WAL",  # readers go on while a change is written
+        # Not WAL, which maps a file beside this one into memory: on a full disk the kernel ends
+        # whoever touches that. A journal that stays keeps the room that it has.
+        "journal_mode=PERSIST",
         "synchronous=FULL",  # a change that was answered survives a power cut
         "foreign_keys=ON",
     ):

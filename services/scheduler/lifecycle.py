@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from recordings import layout
+from recordings.ledger import NodeCounts
 from services.runtime.clock import Clock
 from services.runtime.logging import logger
 from services.scheduler import allowances, timetable
@@ -39,7 +40,7 @@ from services.scheduler.jobs import (
 )
 from services.scheduler.jobstore import WHOLE_JOB, Event, JobStore, NameTakenError
 from services.scheduler.probes import ANSWER_SECONDS
-from services.scheduler.runs import KEPT_AFTER_EXPIRY, PREPARE_LEAD, Runs, spoken
+from services.scheduler.runs import KEPT_AFTER_EXPIRY, PREPARE_LEAD, Runs, sentence, spoken
 from services.scheduler.sessions import Sessions
 from services.scheduler.writer import Writer
 
@@ -93,7 +94,9 @@ class Lifecycle:
         self._wake = self.sessions.wake
         self._runs = runs or Runs(writer, self._deliveries, self.sessions.matches)
         self._others = self._runs.others
-        self._full: queue.SimpleQueue[tuple[str, int, str]] = queue.SimpleQueue()
+        # Notes of the writer's thread, which stay until they are stored.
+        self._full: dict[str, tuple[int, str]] = {}
+        self._held: dict[tuple[str, int], str] = {}
         self._dropped: queue.SimpleQueue[tuple[str, int, str]] = queue.SimpleQueue()
         self._stopping = False
         self._thread = threading.Thread(target=self._loop, name="lifecycle", daemon=True)
@@ -258,6 +261,10 @@ class Lifecycle:
         known |= {agent.agent_id: agent for agent in now or ()}
         return sorted(known.values(), key=lambda agent: (agent.node, agent.agent_id))
 
+    def counts(self, name: str, run: int) -> list[NodeCounts]:
+        """Return what each node has seen of a run and lost; nothing when its data is gone."""
+        return self._writer.counts(name, run)
+
     def forecast(self, kfl: str, minutes: int, seconds: int, body_limit: int) -> Forecast:
         """Let all agents try a statement for some seconds, and return what it comes to.
 
@@ -294,7 +301,12 @@ class Lifecycle:
 
     def run_full(self, job: str, run: int, reason: str) -> None:
         """End a run and its job, because nothing more may be stored; reason is a sentence."""
-        self._full.put((job, run, reason))
+        self._full[job] = (run, reason)
+        self._wake.set()
+
+    def run_held(self, job: str, run: int, reason: str) -> None:
+        """Show that a run waits for the disk; reason is a sentence, and empty when it goes on."""
+        self._held[job, run] = reason
         self._wake.set()
 
     def run_dropped(self, job: str, run: int, reason: str) -> None:
@@ -309,13 +321,17 @@ class Lifecycle:
         with self._lock:
             now = self._clock.now()
             self._failing = False
-            for name, reason in self._full_jobs().items():
-                self._guard(name, partial(self._end_full, name, reason, now))
+            for name, number, reason in self._others.full():
+                self._full.setdefault(name, (number, reason))
+            for name in list(self._full):
+                self._guard(name, partial(self._end_full, name, now))
+            self._show_all_held(now)
             self._guard("all", partial(self._drop_runs, now))
             self._guard("all", partial(self._count_others, now))
             for name in list(self._jobs):
                 for step in (self._end_runs, self._begin_runs, self._expire):
                     self._guard(name, partial(step, name, now))
+            self._show_all_held(now)  # also of runs that have only now begun
             self._guard("all", partial(self._save_agents, now))
             self._guard("all", self._remove_data)
             self._guard("all", partial(self._publish, now))
@@ -385,25 +401,23 @@ class Lifecycle:
             self._failing = True
             self._log.error("jobs not moved", job=name, error=str(error), exc_info=True)
 
-    def _full_jobs(self) -> dict[str, str]:
-        """Return the jobs that have reached the storage limit, and why."""
-        full = {
-            name: reason
-            for name, number, reason in self._others.full()
-            if self._is_recording(name, number)
-        }
-        while True:
-            try:
-                name, number, reason = self._full.get_nowait()
-            except queue.Empty:
-                return full
-            if self._is_recording(name, number):
-                full[name] = reason
+    def _show_all_held(self, now: datetime) -> None:
+        for key in list(self._held):
+            self._guard(key[0], partial(self._show_held, *key, now))
 
-    def _is_recording(self, name: str, number: int) -> bool:
+    def _show_held(self, name: str, number: int, now: datetime) -> None:
+        """Let people see why a run takes nothing now, or that it goes on."""
+        reason = self._held[name, number]
         job = self._jobs.get(name)
         run = None if job is None else job.run(number)
-        return run is not None and run.is_recording
+        if job is not None and number > job.planned and not job.is_over:
+            return  # it was only prepared when its first data came, and begins in a moment
+        if job is not None and run is not None and run.is_recording:
+            shown, note = self._runs.hold(job, run, reason, now)
+            self._jobs[name] = shown  # also when the disk has no room to store it
+            self._store.save(shown, now, note=note, run=number)
+        if self._held[name, number] == reason:
+            del self._held[name, number]
 
     def _resume(self, name: str, now: datetime) -> None:
         job = self._jobs[name]
@@ -423,13 +437,19 @@ class Lifecycle:
                 job = self._runs.resume(job, run, known, now)
         self._save(settle(job, timetable.has_more(job), now), now)
 
-    def _end_full(self, name: str, reason: str, now: datetime) -> None:
-        job = self._jobs[name]
-        removals = self._runs.prepared(job)
-        for run in job.runs:
-            if run.is_recording:
-                job = self._close(job, run, JobState.STORAGE_LIMITED, reason, now)
-        self._save(settle(job, timetable.has_more(job), now), now, removals)
+    def _end_full(self, name: str, now: datetime) -> None:
+        full = self._full[name]
+        number, reason = full
+        job = self._jobs.get(name)
+        run = None if job is None else job.run(number)
+        if job is not None and run is not None and run.is_recording:
+            removals = self._runs.prepared(job)
+            for run in job.runs:
+                if run.is_recording:
+                    job = self._close(job, run, JobState.STORAGE_LIMITED, reason, now)
+            self._save(settle(job, timetable.has_more(job), now), now, removals)
+        if self._full[name] is full:
+            del self._full[name]
 
     def _end_runs(self, name: str, now: datetime) -> None:
         job = self._jobs[name]
@@ -460,7 +480,12 @@ class Lifecycle:
             self._save(settle(job, timetable.has_more(job), now), now, removals)
             job = self._jobs[name]
         if due.begin is not None:
-            job = self._runs.begin(job, due.begin, now)
+            try:
+                job = self._runs.begin(job, due.begin, now)
+            except OSError as error:  # the disk may take it later, while its window lasts
+                reason = f"Run {due.begin.number} waits for the disk: {sentence(error)}"
+                self._jobs[name] = replace(job, reason=reason)
+                raise
             self._save(settle(job, timetable.has_more(job), now), now)
         elif due.upcoming is not None:
             self._runs.prepare(job, due.upcoming, now)

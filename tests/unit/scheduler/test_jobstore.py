@@ -217,7 +217,6 @@ def test_old_history_is_forgotten(store):
 def test_the_file_can_be_read_by_people_while_it_is_open(data, file_store):
     file_store.add(job())
     with sqlite3.connect(data / "jobs.sqlite") as other:
-        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         row = other.execute("SELECT state, first_start FROM jobs").fetchone()
     other.close()
     assert row == ("scheduled", "2026-03-01 12:30:15.123456")
@@ -291,7 +290,7 @@ def test_what_cannot_be_written_is_a_sentence_and_changes_nothing(file_store):
     with file_store.database.engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA max_page_count=1")  # as if the disk were full
         connection.commit()
-    many = [run_of(number) for number in range(1, 1000)]
+    many = [run_of(number) for number in range(1, 5000)]
     with pytest.raises(StoreError, match=r"Cannot write .*full"):
         file_store.save(replace(job(), runs=tuple(many)), NOW)
     assert file_store.jobs() == [job()]
