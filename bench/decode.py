@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from services.capture.decode import decode_frames, new_packets
-from services.capture.flows import new_flows, new_streams
+from services.capture.flows import find_flows, new_flows, new_keys
+from services.capture.fragments import new_fragments
 from services.capture.frames import open_capture
 from services.capture.frames.batch import MOST_FRAMES
 
@@ -36,11 +37,13 @@ def frames_of_file() -> np.ndarray:
 
 def kernel_round(octets: np.ndarray, frames: np.ndarray) -> float:
     """Nanoseconds a packet. As in C, the file and the frames' places are in memory before."""
-    flows, streams, packets = new_flows(1 << 16), new_streams(1 << 18), new_packets(MOST_FRAMES)
+    flows, fragments = new_flows(1 << 16), new_fragments()
+    packets, keys = new_packets(MOST_FRAMES), new_keys(MOST_FRAMES)
     start = time.process_time()
     for first in range(0, len(frames), MOST_FRAMES):
         rows = frames[first : first + MOST_FRAMES]
-        decode_frames(octets, rows, packets[: len(rows)], flows, streams)
+        decode_frames(octets, rows, packets[: len(rows)], keys, flows, fragments)
+        find_flows(packets[: len(rows)], keys, 0, flows)
     return (time.process_time() - start) * 1e9 / len(frames)
 
 

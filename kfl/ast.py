@@ -163,11 +163,16 @@ def children(node: Node) -> tuple[Node, ...]:
 
 
 def depth(node: Node) -> int:
-    """Levels of the tree. Without recursion, since it decides whether recursion is safe."""
+    """Levels of the tree, each step of a selector being one.
+
+    Without recursion, since it decides whether recursion is safe.
+    """
     deepest = 0
     waiting = [(node, 1)]
     while waiting:
         current, level = waiting.pop()
+        if isinstance(current, Path):
+            level += len(current.steps)
         deepest = max(deepest, level)
         waiting.extend((child, level + 1) for child in children(current))
     return deepest

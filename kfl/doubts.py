@@ -14,17 +14,16 @@ from dataclasses import dataclass
 from kfl import ast, core
 from kfl.errors import Diagnostic
 from kfl.fields import NAMES
+from kfl.kinds import GONE, Kind
 from kfl.possible import (
-    GONE,
     ONLY_FALSE,
     ONLY_TRUE,
     Bare,
-    Kind,
     Possible,
     Truths,
     bounds_of,
     candidates,
-    is_in_scalar,
+    is_in_it,
     orders_no_number,
 )
 from kfl.show import show, show_text
@@ -83,6 +82,10 @@ class _Doubts:
                 Diagnostic(False, at.line, at.column, message, "Look at each of its parts.")
             )
         said.extend(self._presences(self._tree, self._written))
+        places = {(doubt.line, doubt.column) for doubt in said}
+        for doubt in self._unlikely(self._tree, self._written):
+            if (doubt.line, doubt.column) not in places:
+                said.append(doubt)
         return said
 
     def _diagnostic(self, doubt: _Doubt, whole: Truths) -> Diagnostic:
@@ -189,9 +192,7 @@ class _Doubts:
         """Who has the field that one of them asks for, where the other rules it out."""
         for node in (other, one):
             for each in core.walk(node):
-                steps = each.steps if isinstance(each, core.Select) else ()
-                name = ".".join(step.name for step in steps if isinstance(step, core.Key))
-                field = NAMES.get(name)
+                field = NAMES.get(_name(each))
                 word = (one, other)[node is one]
                 if field and isinstance(word, core.Word) and self._lacks(word.name, node):
                     who = ", ".join(field.protocols)
@@ -225,6 +226,35 @@ class _Doubts:
             return _MISSING
         return _unlike(bare, known, self._show(bare.written, self._written))
 
+    # ------------------------------------------------------------------ of another protocol
+
+    def _unlikely(self, node: core.Core, above: ast.Node) -> Iterator[Diagnostic]:
+        """Comparisons that are never true of the protocol that most people mean by a field."""
+        at = self._place(node, above)
+        for part in _conditions(node):
+            yield from self._unlikely(part, at)
+        bare = None if isinstance(node, core.Not) else self._possible.bare(node)
+        if bare is None or bare.negated or self._possible.truths(node) == ONLY_FALSE:
+            return
+        field = NAMES.get(_name(bare.written))
+        if field is None or len(field.protocols) < 2:
+            return
+        usual, *others = field.protocols
+        named = {each.name for each in core.walk(self._tree) if isinstance(each, core.Word)}
+        kinds = self._possible.kinds(bare.written, usual)
+        kind = next(iter(kinds), None)
+        if len(kinds) != 1 or not isinstance(kind, Kind) or candidates(bare, kind) != []:
+            return
+        if named.isdisjoint(others):
+            why, suggestion = _unlike(bare, kind, field.name)
+            yield Diagnostic(
+                False,
+                at.at.line,
+                at.at.column,
+                f"This is never true of {usual}: {why}. It can be of {', '.join(others)} alone.",
+                f"{suggestion.removesuffix('.')}, or name the protocol.",
+            )
+
     # ------------------------------------------------------------------ presence
 
     def _presences(self, node: core.Core, above: ast.Node) -> Iterator[Diagnostic]:
@@ -252,7 +282,9 @@ class _Doubts:
         if isinstance(condition, core.TextTest):
             part = condition.part
             kinds = self._kinds(bare)
-            texts = bool(kinds) and all(k is not None and k.type != "bool" for k in kinds)
+            texts = bool(kinds) and all(
+                k is not None and k.type in ("text", "number", "scalar") for k in kinds
+            )
             return texts and isinstance(part, core.Const) and part.value == ""
         kinds = self._kinds(bare)
         if isinstance(condition, core.Compare) and condition.operator == "!=":
@@ -276,6 +308,12 @@ class _Doubts:
         """Its kinds in the worlds that have it."""
         kinds = self._possible.kinds(bare.written) - {GONE}
         return [kind if isinstance(kind, Kind) else None for kind in kinds]
+
+
+def _name(node: core.Core) -> str:
+    """The path of a selector, as the catalogue has it; "" for others."""
+    steps = node.steps if isinstance(node, core.Select) else ()
+    return ".".join(step.name for step in steps if isinstance(step, core.Key))
 
 
 def _conditions(node: core.Core) -> tuple[core.Core, ...]:
@@ -320,6 +358,7 @@ _NOUNS = {
     "text": "a text",
     "bool": "true or false",
     "scalar": "a number or a text",
+    "map": "a map",
 }
 
 
@@ -336,7 +375,11 @@ def _names_one(node: core.Core) -> bool:
 def _unlike(bare: Bare, kind: Kind, shown: str) -> tuple[str, str]:
     """A value of this kind and the constant never fit."""
     noun = _NOUNS[kind.type]
-    if is_in_scalar(bare):
+    if kind.type == "map":
+        below = [name for name in NAMES if name.startswith(f"{shown}.")][:3]
+        right = " or ".join(below) or f'{shown}["key"]'
+        return f"`{shown}` is a map, which equals no text or number", f"Write {right}."
+    if is_in_it(bare):
         return f"`{shown}` is {noun}, and `in` looks into lists and maps", (
             f"For a part of a text, write {shown}.contains(...)."
         )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from kfl.batch import Batch, Columns, Mask
     from kfl.columns import ColumnFilter
     from kfl.packets import Packets
     from kfl.prune import Prune
@@ -44,15 +45,12 @@ class Sql:
 class Filter:
     """A compiled filter. It does not change; threads may share it."""
 
-    __slots__ = ("_columns", "_matches", "_meaning", "_parsed", "_uses_record", "text", "warnings")
+    __slots__ = ("_columns", "_matches", "_meaning", "_parsed", "_uses_record", "_warnings", "text")
 
     def __init__(self, text: str, parsed: Parsed, meaning: Meaning) -> None:
         """Made by compile()."""
         self.text = text
-        self.warnings: list[Diagnostic] = [
-            *parsed.warnings,
-            *(problem for problem in meaning.problems if not problem.is_error),
-        ]
+        self._warnings: list[Diagnostic] | None = None
         self._parsed = parsed
         self._meaning = meaning
         self._uses_record = any(
@@ -63,6 +61,13 @@ class Filter:
 
     def __repr__(self) -> str:
         return f"Filter({self.text!r})"
+
+    @property
+    def warnings(self) -> list[Diagnostic]:
+        """What is doubtful, in the order of the text."""
+        if self._warnings is None:
+            self._warnings = _remarks(self._parsed, self._meaning)
+        return self._warnings
 
     def matches(self, entry: Mapping[str, Any], record: str | None = None) -> bool:
         """Whether the JSON object of an entry matches; `record` is the recording it is from."""
@@ -91,15 +96,19 @@ class Filter:
 
         return prune(self._meaning.tree)
 
-    def columns(self, columns: Mapping[str, np.ndarray], rows: int) -> npt.NDArray[np.bool_]:
+    def columns(self, columns: Columns | Batch, rows: int) -> npt.NDArray[np.bool_]:
         """Which rows may match: never no wrongly. Columns as in ARCHITECTURE.md."""
         return self.bounds(columns, rows)[0]
 
     def bounds(
-        self, columns: Mapping[str, np.ndarray], rows: int
+        self, columns: Columns | Batch, rows: int, asked: Mask | None = None
     ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-        """(rows that may match, rows that certainly do); what lies between needs its entry."""
-        return self._column_filter().bounds(columns, rows)
+        """(rows that may match, rows that certainly do); what lies between needs its entry.
+
+        `asked`: which rows matter; of others it says nothing. Filters that are given the same Batch
+        share what they find out.
+        """
+        return self._column_filter().bounds(columns, rows, asked)
 
     @property
     def is_exact(self) -> bool:
@@ -166,10 +175,16 @@ def check(text: str, macros: Mapping[str, str] = NO_MACROS) -> list[Diagnostic]:
     try:
         check_macro_names(macros)
         parsed = parse(text)
-        problems = [*parsed.warnings, *resolve(parsed.tree, text, macros, _now_ms()).problems]
+        return _remarks(parsed, resolve(parsed.tree, text, macros, _now_ms()))
     except KflError as error:
         return [error.diagnostic()]
-    return sorted(problems, key=lambda problem: (problem.line, problem.column))
+
+
+def _remarks(parsed: Parsed, meaning: Meaning) -> list[Diagnostic]:
+    found = [*parsed.warnings, *meaning.problems]
+    if not any(problem.is_error for problem in found):
+        found += meaning.doubts()
+    return sorted(found, key=lambda problem: (problem.line, problem.column))
 
 
 def _now_ms() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from kfl import ast, core, times
@@ -86,8 +87,8 @@ NO_ARGUMENTS = {name for name, (_, most) in _ARITY.items() if most == 0}
 
 
 @functools.lru_cache(maxsize=1024)
-def _compile_regex(pattern: str) -> Any:
-    """Raises ValueError with RE2's reason."""
+def compile_regex(pattern: str) -> Any:
+    """A regex by RE2, within MAX_REGEX_BYTES. Raises ValueError with RE2's reason."""
     import re2  # few filters need it
 
     options = re2.Options()
@@ -100,6 +101,14 @@ def _compile_regex(pattern: str) -> Any:
         if isinstance(reason, bytes):
             reason = reason.decode("utf-8", "replace")
         raise ValueError(reason) from None
+
+
+def by_branch(value: core.Core, build: Callable[[core.Core], core.Core]) -> core.Core:
+    """What is built of a value; of a choice, of both its values, since each may be of headers."""
+    if isinstance(value, core.IfElse):
+        yes, no = by_branch(value.yes, build), by_branch(value.no, build)
+        return core.IfElse(value.condition, yes, no)
+    return build(value)
 
 
 class Functions:
@@ -121,7 +130,7 @@ class Functions:
                 "Use x in [...] for many words.",
             )
         try:
-            return core.Const(core.Pattern(text, _compile_regex(text)))
+            return core.Const(core.Pattern(text, compile_regex(text)))
         except ValueError as reason:
             return self._resolver.error(
                 at, f"The regex is not valid: {reason}.", "Its syntax is RE2's."
@@ -129,10 +138,7 @@ class Functions:
 
     def call(self, node: ast.Call) -> core.Core:
         """`name(arguments)`."""
-        name, at, resolver = node.name, node.at, self._resolver
-        if name not in FUNCTIONS:
-            hint = f"Write x.{name}(...)." if name in METHODS else did_you_mean(name, FUNCTIONS)
-            return resolver.error(at, f"`{name}` is not a function of KFL.", hint)
+        name, resolver = node.name, self._resolver
         if not self._counted(node, FUNCTIONS[name]):
             return core.Const(True)
         if name == "record":
@@ -145,7 +151,8 @@ class Functions:
         if name == "size":
             return core.Size(arguments[0])
         if name == "map_get":
-            return core.MapGet(arguments[0], arguments[1], arguments[2])
+            holder, key, default = arguments
+            return by_branch(holder, lambda map_: core.MapGet(map_, key, default))
         return self._time(node, arguments)
 
     def method(self, node: ast.Call) -> core.Core:
@@ -154,7 +161,8 @@ class Functions:
         assert node.receiver is not None
         if name not in METHODS:
             hint = f"Write {name}(x)." if name in FUNCTIONS else did_you_mean(name, METHODS)
-            return resolver.error(at, f"`{name}` is not a function of a value in KFL.", hint)
+            hint = hint or f"There are {', '.join(sorted(METHODS))}."
+            return resolver.error(at, f"`{name[:80]}` is not a function of a value in KFL.", hint)
         if not self._counted(node, METHODS[name]):
             return core.Const(True)
         receiver = resolver.value(node.receiver)
@@ -220,6 +228,7 @@ class Functions:
             return self._resolver.error(
                 node.arguments[0].at,
                 f"The name of a recording has 1 to {MAX_RECORDING_NAME} characters.",
+                _like("record"),
             )
         self.recordings.append(name)
         return core.Record(name)
@@ -229,7 +238,9 @@ class Functions:
         number = value.value if isinstance(value, core.Const) else None
         if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= MAX_LIMIT:
             return self._resolver.error(
-                node.arguments[0].at, f"limit() takes a whole number from 1 to {MAX_LIMIT}."
+                node.arguments[0].at,
+                f"limit() takes a whole number from 1 to {MAX_LIMIT}.",
+                _like("limit"),
             )
         self.limit = number if self.limit is None else min(self.limit, number)
         return core.Const(True)
@@ -295,7 +306,12 @@ class Functions:
             parse = times.parse_timestamp if name == "timestamp" else times.parse_datetime
             return core.Const(parse(value), "time")
         except ValueError as error:
-            return self._resolver.error(at, str(error))
+            return self._resolver.error(at, str(error), _like(name))
+
+
+def _like(function: str) -> str:
+    """An example, where that says best what would be right."""
+    return f"Write it as in {EXAMPLES[function]}."
 
 
 _REDACT_EXAMPLE = 'Write one as in redact("request.body") or redact("request.body.json().user").'

@@ -342,39 +342,55 @@ def _short(keys: list[str]) -> Getter:
 
 
 def _chain(get: Getter, steps: tuple[core.Step, ...], before: tuple[core.Step, ...]) -> Getter:
-    """`get`, then the steps one by one."""
-    for position, step in enumerate(steps):
-        get = _one_step(get, step, (*before, *steps[:position]))
-    return get
-
-
-def _one_step(get: Getter, step: core.Step, before: tuple[core.Step, ...]) -> Getter:
-    match step:
-        case core.Key(name=name):
-            take = _key_taker(name, _are_headers(before))
-        case core.Index(number=number):
-            take = _index_taker(number)
-        case core.Each():
-            return _each(get)
-        case core.Deep(name=name):
-            return _deep(get, name, before)
+    """`get`, then the steps one by one; in a loop, since a path can be long."""
+    walks = [_walk(step, (*before, *steps[:place])) for place, step in enumerate(steps)]
 
     def after(entry: Entry) -> Any:
         value = get(entry)
-        if type(value) is Many:
-            return Many([found for each in value if (found := take(each)) is not MISSING])
-        return take(value)
+        for walk in walks:
+            if value is MISSING:
+                return MISSING
+            value = walk(value)
+        return value
 
     return after
 
 
-def _key_taker(name: str, ignore_case: bool) -> Callable[[Any], Any]:
-    if ignore_case:
-        return lambda value: find_key(value, name, True) if isinstance(value, Mapping) else MISSING
-    return lambda value: value.get(name, MISSING) if isinstance(value, Mapping) else MISSING
+Walk: TypeAlias = Callable[[Any], Any]
+"""From a value to what is one step below it; Many where a wildcard stands before or here."""
 
 
-def _index_taker(number: int) -> Callable[[Any], Any]:
+def _walk(step: core.Step, before: tuple[core.Step, ...]) -> Walk:
+    match step:
+        case core.Key(name=name):
+            return _of_each(_key_taker(name, _are_headers(before)))
+        case core.Index(number=number):
+            return _of_each(_index_taker(number))
+        case core.Each():
+            return _each
+        case core.Deep(name=name):
+            return _deep(name, before)
+
+
+def _of_each(take: Walk) -> Walk:
+    def walk(value: Any) -> Any:
+        if type(value) is Many:
+            return Many([found for each in value if (found := take(each)) is not MISSING])
+        return take(value)
+
+    return walk
+
+
+def _key_taker(name: str, ignore_case: bool) -> Walk:
+    def take(value: Any) -> Any:
+        if type(value) is dict or isinstance(value, Mapping):
+            return find_key(value, name, ignore_case)
+        return MISSING
+
+    return take
+
+
+def _index_taker(number: int) -> Walk:
     def take(value: Any) -> Any:
         if isinstance(value, list | tuple) and number < len(value):
             return value[number]
@@ -390,23 +406,18 @@ def _elements(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else None
 
 
-def _each(get: Getter) -> Getter:
-    def after(entry: Entry) -> Any:
-        value = get(entry)
-        if type(value) is Many:
-            return Many([found for each in value for found in _elements(each) or ()])
-        found = _elements(value)
-        return MISSING if found is None else Many(found)
-
-    return after
+def _each(value: Any) -> Any:
+    if type(value) is Many:
+        return Many([found for each in value for found in _elements(each) or ()])
+    found = _elements(value)
+    return MISSING if found is None else Many(found)
 
 
-def _deep(get: Getter, name: str, before: tuple[core.Step, ...]) -> Getter:
+def _deep(name: str, before: tuple[core.Step, ...]) -> Walk:
     of_headers = _are_headers(before)
     of_message = len(before) == 1 and before[0] in _SIDES
 
-    def after(entry: Entry) -> Any:
-        value = get(entry)
+    def walk(value: Any) -> Any:
         found = Many()
         if type(value) is Many:
             for each in value:
@@ -420,7 +431,7 @@ def _deep(get: Getter, name: str, before: tuple[core.Step, ...]) -> Getter:
         _descend(value, name, found, headers)
         return found
 
-    return after
+    return walk
 
 
 def _descend(top: Any, name: str, found: Many, headers: Any = None) -> None:

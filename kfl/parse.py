@@ -14,14 +14,18 @@ from typing import Any
 from kfl import ast
 from kfl.errors import Diagnostic, KflError
 from kfl.foreign import foreign_dialect
-from kfl.slips import RESERVED as RESERVED
-from kfl.slips import brackets, error_at, place, slip_at
+from kfl.slips import slip_at
+from kfl.slips.written import RESERVED as RESERVED
+from kfl.slips.written import brackets, error_at, place
 
 MAX_LENGTH = 16_384
 """Characters of a filter. A person writes a few hundred; dashboards join many of them."""
 
 MAX_DEPTH = 100
 """Levels of a tree: deeper than any filter of a person, well within Python's own stack."""
+
+MAX_DEEP = 2
+"""Steps `..` of one path: each looks at everything below all that the one before it found."""
 
 MAX_NESTING = 200
 """Open brackets at one place, counted before parsing."""
@@ -77,8 +81,9 @@ def parse(text: str) -> Parsed:
     if levels > MAX_DEPTH:
         raise KflError(
             f"The filter is nested {levels} levels deep; at most {MAX_DEPTH} are allowed.",
-            suggestion="Use fewer parentheses.",
+            suggestion="Use fewer parentheses and steps.",
         )
+    _check_deep(tree)
     return Parsed(tree, builder.warnings)
 
 
@@ -100,6 +105,33 @@ def parse_selector(text: str, at: ast.Position) -> ast.Node:
         at.column,
         'Write one as in redact("request.body").',
     )
+
+
+def _check_deep(tree: ast.Node) -> None:
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        waiting.extend(ast.children(node))
+        if isinstance(node, ast.Path):
+            deep = [step for step in node.steps if isinstance(step, ast.Deep)]
+            if len(deep) > MAX_DEEP:
+                raise KflError(
+                    f"A path has {len(deep)} times `..`; at most {MAX_DEEP} are allowed.",
+                    node.at.line,
+                    node.at.column,
+                    "Name the steps between them.",
+                )
+
+
+def is_readable(text: str) -> bool:
+    """Whether the grammar takes a text for a filter, whatever its names."""
+    from lark.exceptions import UnexpectedInput
+
+    try:
+        _lark().parse(text)
+    except UnexpectedInput:
+        return False
+    return True
 
 
 def _is_blank(text: str) -> bool:

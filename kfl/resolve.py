@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from kfl import ast, core
+from kfl import ast, core, meant
 from kfl.doubts import doubts
 from kfl.errors import Diagnostic, KflError, did_you_mean
 from kfl.fields import NAMES, Field
 from kfl.foreign import foreign_dialect
-from kfl.functions import FUNCTIONS, METHODS, Functions
+from kfl.functions import FUNCTIONS, METHODS, Functions, by_branch
 from kfl.parse import parse
 from kfl.show import show, show_steps, show_text
-from kfl.slips import RESERVED
+from kfl.slips.written import RESERVED
 from kfl.values import MISSING, arithmetic
 from kfl.words import WORDS
 
@@ -43,13 +43,6 @@ IN_WORD = "In the word "
 
 _ARITHMETIC = ("+", "-", "*", "/", "%")
 
-_KEYWORDS = {
-    **{word: word for word in RESERVED},
-    **dict.fromkeys(("none", "undefined", "empty", "nothing"), "nil"),
-    **dict.fromkeys(("yes", "on"), "true"),
-    **dict.fromkeys(("no", "off"), "false"),
-}
-
 _MACRO_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
@@ -62,14 +55,17 @@ class Meaning:
     limit: int | None = None
     redactions: tuple[str, ...] = ()
     recordings: tuple[str, ...] = ()
+    doubts: Callable[[], list[Diagnostic]] = list
+    """What is never true, or always: for who wants to read it, since it takes as long as the rest.
+
+    Only for a filter without errors.
+    """
 
 
 def resolve(tree: ast.Node, text: str, macros: Mapping[str, str], now_ms: int) -> Meaning:
     """The meaning of a parsed filter; errors among `problems`, nothing is raised."""
     resolver = Resolver(text, macros, now_ms)
     meaning = resolver.condition(tree)
-    if not any(problem.is_error for problem in resolver.problems):
-        resolver.problems.extend(doubts(meaning, tree, resolver.place))
     calls = resolver.functions
     return Meaning(
         meaning,
@@ -77,6 +73,7 @@ def resolve(tree: ast.Node, text: str, macros: Mapping[str, str], now_ms: int) -
         calls.limit,
         tuple(dict.fromkeys(calls.redactions)),
         tuple(dict.fromkeys(calls.recordings)),
+        lambda: doubts(meaning, tree, resolver.place),
     )
 
 
@@ -90,6 +87,7 @@ class Resolver:
         self._macros = macros
         self._open_macros: list[str] = []
         self._macro_at = ast.START  # where the outermost of them stands
+        self._foreign: tuple[KflError | None] | None = None  # once it was asked for
         self._nodes = 0
         self._places: dict[int, tuple[core.Core, ast.Node]] = {}  # by id(), kept with the node
 
@@ -144,7 +142,11 @@ class Resolver:
         self._nodes += 1
         if self._nodes > MAX_NODES:
             if self._nodes == MAX_NODES + 1:
-                self.error(node.at, "The filter is too large once all its words are put in.")
+                self.error(
+                    node.at,
+                    "The filter is too large once all its words are put in.",
+                    "Use fewer of them.",
+                )
             return core.Const(True)
         match node:
             case ast.Literal(value=literal):
@@ -180,7 +182,9 @@ class Resolver:
 
     def _list(self, node: ast.ListOf) -> core.Core:
         items = tuple(
-            self._unquoted(item, word) if (word := self._bare_text(item)) else self.value(item)
+            self._unquoted(item, word)
+            if (word := meant.bare_text(item, self._knows))
+            else self.value(item)
             for item in node.items
         )
         constants = [item.value for item in items if isinstance(item, core.Const)]
@@ -194,7 +198,7 @@ class Resolver:
         return core.Items(items)
 
     def _binary(self, node: ast.Binary) -> core.Core:
-        hyphened = self._hyphened(node)
+        hyphened = meant.hyphened(node, self._knows)
         if hyphened is not None:
             return self.error(
                 node.at,
@@ -219,7 +223,7 @@ class Resolver:
                     'Write, for example, request.method in ["GET", "HEAD"]; '
                     "for a part of a text, x.contains(y).",
                 )
-            return core.Within(left, right)
+            return by_branch(right, lambda holder: core.Within(left, holder))
         if operator not in ("==", "!="):
             self._no_pattern(node.left, left, operator)
             self._no_pattern(node.right, right, operator)
@@ -244,7 +248,7 @@ class Resolver:
 
     def _right_of(self, node: ast.Binary) -> core.Core:
         """The right side; where a comparison has an unknown word there, quotes were forgotten."""
-        word = "" if node.operator in _ARITHMETIC else self._bare_text(node.right)
+        word = "" if node.operator in _ARITHMETIC else meant.bare_text(node.right, self._knows)
         return self._unquoted(node.right, word) if word else self.value(node.right)
 
     def _unquoted(self, node: ast.Node, word: str) -> core.Const:
@@ -252,38 +256,6 @@ class Resolver:
         advice = f"Put text into quotes: {show_text(word[:80])}. {near}".rstrip()
         message = f"`{word[:80]}` is not a word or a field of KFL."
         return self._unknown(node.at, word, message, advice)
-
-    def _bare_text(self, node: ast.Node) -> str:
-        """`GET`, `kube-dns` or `cart.shop`, which would need quotes; "" for anything else."""
-        match node:
-            case ast.Name(word=word):
-                known = self._knows(word) or word in FUNCTIONS or word.lower() in _KEYWORDS
-                return "" if known else word
-            case ast.Path(base=ast.Name(word=word), steps=steps):
-                root = word in OPEN_ROOTS or any(name.startswith(word + ".") for name in NAMES)
-                if root or self._knows(word) or not all(isinstance(s, ast.Key) for s in steps):
-                    return ""
-                return word + show_steps(steps)
-            case ast.Binary(operator="-", left=left, right=right):
-                start = self._bare_text(left)
-                end = right.word if isinstance(right, ast.Name) else ""
-                if isinstance(right, ast.Literal) and isinstance(right.value, int):
-                    end = str(right.value)
-                return f"{start}-{end}" if start and end else ""
-            case _:
-                return ""
-
-    def _hyphened(self, node: ast.Node) -> ast.Path | None:
-        """The selector that `request.headers.User-Agent` was meant to be."""
-        if not (isinstance(node, ast.Binary) and node.operator == "-"):
-            return None
-        if not isinstance(node.right, ast.Name) or self._knows(node.right.word):
-            return None
-        before = self._hyphened(node.left) or node.left
-        if not (isinstance(before, ast.Path) and isinstance(before.steps[-1], ast.Key)):
-            return None
-        name = f"{before.steps[-1].name}-{node.right.word}"
-        return ast.Path(before.base, (*before.steps[:-1], ast.Key(name)), before.at)
 
     def _knows(self, word: str) -> bool:
         return word in self._macros or word in WORDS or word in NAMES
@@ -339,38 +311,23 @@ class Resolver:
         return self._unknown(node.at, word, f"`{word}` is not a word or a field of KFL.")
 
     def _unknown(self, at: ast.Position, name: str, message: str, advice: str = "") -> core.Const:
-        foreign = foreign_dialect(self._text)
+        if len(self.problems) >= MAX_PROBLEMS:
+            return core.Const(True)
+        if self._foreign is None:
+            self._foreign = (foreign_dialect(self._text),)
+        (foreign,) = self._foreign
         if foreign and not self._open_macros:
             return self.error(
                 ast.Position(foreign.line, foreign.column), foreign.message, foreign.suggestion
             )
-        return self.error(at, message, advice or self._meant(name))
-
-    def _meant(self, name: str) -> str:
-        """What an unknown word or field may have been."""
-        if name.lower() in _KEYWORDS:
-            return f"Write `{_KEYWORDS[name.lower()]}`."
-        if name in METHODS:
-            return f"Write x.{name}(...)."
-        root, _, end = name.rpartition(".")
-        ends = [known for known in NAMES if known.endswith("." + end)]
-        if name.replace(".", "_") in NAMES:
-            return f"Did you mean {name.replace('.', '_')}?"
-        if ends and (not root or root in WORDS):
-            return f"Did you mean {' or '.join(ends[:3])}?"
-        hint = did_you_mean(name, [*NAMES, *WORDS, *self._macros])
-        if hint:
-            return hint
-        root = name.partition(".")[0]
-        below = [known for known in NAMES if known.startswith(root + ".")]
-        if below:
-            return f"There are {', '.join(below[:12])}."
-        return f"Put text into quotes: {show_text(name[:80])}."
+        return self.error(at, message, advice or meant.name(name, self._macros))
 
     def _macro(self, node: ast.Name) -> core.Core:
         word = node.word
         if word in self._open_macros or len(self._open_macros) >= MAX_MACRO_DEPTH:
-            return self.error(node.at, f"The word `{word}` is made from itself.")
+            return self.error(
+                node.at, f"The word `{word}` is made from itself.", "Take it out of its own text."
+            )
         if not self._open_macros:
             self._macro_at = node.at
         self._open_macros.append(word)
@@ -389,12 +346,18 @@ class Resolver:
             if isinstance(base, core.TESTS) or (
                 isinstance(base, core.Const) and not isinstance(base.value, tuple)
             ):
-                return self.error(node.at, f"`{show(node.base)[:60]}` has nothing below it.", "")
-            return core.Down(base, node.steps)
+                return self.error(
+                    node.at,
+                    f"`{show(node.base)[:60]}` has nothing below it.",
+                    "Steps follow a field, as in request.path.",
+                )
+            return by_branch(base, lambda value: below(value, node.steps))
         root = node.base.word
         if root in self._macros:
             return self.error(
-                node.at, f"`{root}` is a word that operators defined; it has nothing below it."
+                node.at,
+                f"`{root}` is a word that operators defined; it has nothing below it.",
+                "Write it alone.",
             )
         return self._selector(node, root)
 
@@ -440,7 +403,7 @@ class Resolver:
 
     def _no_entry_has(self, found: Field, word: str, at: ast.Position) -> None:
         if found.absent:
-            self.warn(at, f"No entry has `{word}`: {found.absent}.")
+            self.warn(at, f"No entry has `{word}`: {found.absent}.", "Take it out.")
 
     def _may_go_below(self, found: Field, rest: tuple[ast.Step, ...]) -> bool:
         """Below request, response, labels and lists anything; below src and the like wildcards."""
@@ -482,9 +445,22 @@ def check_macro_names(macros: Mapping[str, str]) -> None:
     """Raises KflError for a word that cannot be one, or that KFL has already."""
     for name in macros:
         if not _MACRO_NAME.match(name):
-            raise KflError(f"`{name[:60]}` cannot be a word: use letters, digits and _.")
+            raise KflError(
+                f"`{name[:60]}` cannot be a word.", suggestion="Use letters, digits and _."
+            )
         if name in WORDS or name in NAMES or name in FUNCTIONS or name in RESERVED:
             raise KflError(f"The word `{name}` exists already.", suggestion="Choose another name.")
+
+
+def below(value: core.Core, steps: tuple[ast.Step, ...]) -> core.Core:
+    """The value at a path below a value."""
+    match value:
+        case core.Select(steps=before, unit=unit):
+            return core.Select((*before, *steps), unit)
+        case core.Guarded(word=word, value=inner):
+            return core.Guarded(word, below(inner, steps))
+        case _:
+            return core.Down(value, steps)
 
 
 def _steps(path: str) -> tuple[ast.Step, ...]:

@@ -70,12 +70,14 @@ class Part(NamedTuple):
     """An Arrow IPC stream."""
 
     def batches(self) -> list[pa.RecordBatch]:
-        """Return the rows; pa.ArrowInvalid when the octets are not what the writer checked."""
+        """Return the rows; pa.ArrowInvalid when the octets are not what the writer checked.
+
+        Rows of an older release get the columns that it did not have, with nulls.
+        """
         with pa.ipc.open_stream(self.octets) as stream:
-            batches = list(stream)
-            if not stream.schema.equals(schema.TABLES[self.table]):
+            if not schema.is_known(self.table, stream.schema):
                 raise pa.ArrowInvalid(f"a part of table {self.table} has another schema")
-        return batches
+            return [schema.with_all_columns(self.table, batch) for batch in stream]
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,7 +169,7 @@ class Redactions:
         """Return STREAMS without the addresses and ports that are hidden in entries."""
         for part in ("ip", "port"):
             if self.hides(f"src_{part}", f"dst_{part}"):
-                for end in ("client", "server"):
+                for end in ("client", "server", "called", "seen"):
                     table = _put(table, f"{end}_{part}", _nothing)
         return table
 

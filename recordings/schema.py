@@ -7,6 +7,8 @@ after its path (`response.status` is response_status). The rest is JSON text in 
 `response`. An object of the entry is the union of both; a null column is a key that is not there.
 """
 
+from typing import TypeVar
+
 import pyarrow as pa
 
 VERSION = 1
@@ -88,9 +90,20 @@ STREAMS = pa.schema(
         pa.field("first_time", TIMESTAMP, nullable=False),  # of its first packet seen
         pa.field("matched_time", TIMESTAMP, nullable=False),  # when an entry first matched
         pa.field("from_start", pa.bool_(), nullable=False),  # its first packet is in PACKETS
+        # Null where there is none. Older releases lack what follows: see ADDED.
+        pa.field("vlan", pa.string()),  # its id, or two as in 100.5, the outer one first
+        pa.field("tunnel", pa.string()),  # kind and id as in "vxlan 42", or kind
+        # Where the node translates addresses between client and server:
+        pa.field("called_ip", pa.string()),  # whom the client called: a service
+        pa.field("called_port", pa.uint16()),
+        pa.field("seen_ip", pa.string()),  # whom the server saw call
+        pa.field("seen_port", pa.uint16()),
     ]
 )
 """One row for each L4 stream, written when it first matches."""
+
+ADDED = frozenset({"vlan", "tunnel", "called_ip", "called_port", "seen_ip", "seen_port"})
+"""Columns of STREAMS that files of older releases do not have."""
 
 PACKETS = pa.schema(
     [
@@ -122,10 +135,14 @@ LOSS_KINDS = {
     "kernel_drop": "the kernel dropped packets because the ring was full",
     "gap": "octets of a TCP stream were never seen",
     "store_overrun": "packets had left the packet store before their stream matched",
-    "table_overrun": "a stream was not followed because a table was full",
+    "fragment": "fragments of packets never became whole packets",
+    "unknown_link": "packets of a link layer that is not known here were not read",
+    "table_overrun": "streams were cut short or calls forgotten because a table was full",
     "uplink_overrun": "batches were dropped because the scheduler was away for too long",
     "capture_damage": "a capture file was cut or damaged",
     "agent_restart": "a capture agent stopped or started while the run was on",
+    "agent_gone": "a capture agent died or was cut off, and did not deliver all that it had",
+    "dropped_oldest": "the oldest data made room for newer, as the job wanted it",
     "redacted": "what packets carried was not stored, since values were to be hidden",
     "storage_limit": "the storage limit was reached",
     "storage_damage": "octets of the recording were damaged on the scheduler's disk",
@@ -134,3 +151,24 @@ LOSS_KINDS = {
 
 TABLES = {"entries": ENTRIES, "streams": STREAMS, "packets": PACKETS, "losses": LOSSES}
 """Every table of a recording, by the name that its files begin with."""
+
+
+Rows = TypeVar("Rows", pa.RecordBatch, pa.Table)
+
+
+def is_known(table: str, schema: pa.Schema) -> bool:
+    """Whether rows of a table have today's columns, or the first of them: later ones were added,
+    and may be null.
+    """
+    today = TABLES[table]
+    if len(schema) > len(today) or not schema.equals(pa.schema(list(today)[: len(schema)])):
+        return False
+    return all(field.nullable for field in list(today)[len(schema) :])
+
+
+def with_all_columns(table: str, rows: Rows) -> Rows:
+    """Return rows that is_known() accepts with today's columns."""
+    today = TABLES[table]
+    later: list[pa.Field] = [today.field(name) for name in today.names[rows.num_columns :]]
+    columns = [*rows.columns, *(pa.nulls(rows.num_rows, field.type) for field in later)]
+    return type(rows).from_arrays(columns, schema=today) if later else rows

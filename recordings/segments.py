@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recordings import layout
-from recordings.schema import TABLES
+from recordings.schema import TABLES, with_all_columns
 
 COMPRESSION: Final = "zstd"
 COMPRESSION_LEVEL: Final = 1
@@ -120,7 +120,8 @@ def read_rows(path: Path, table: str, begin: int) -> pa.Table:
             before += rows
         if not groups:
             return TABLES[table].empty_table()
-        return file.read_row_groups(groups, use_threads=False).slice(begin - skipped)
+        found = file.read_row_groups(groups, use_threads=False).slice(begin - skipped)
+        return with_all_columns(table, found)
 
 
 def _read_arrivals(file: pq.ParquetFile, begin: int) -> pa.Table:

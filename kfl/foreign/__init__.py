@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from kfl.errors import KflError
-from kfl.slips import blank, error_at
+from kfl.slips.written import blank, error_at
 
 _WIRESHARK_FIELD = re.compile(
     r"(?<![\w.\[])(?:(?:ip|ipv6|tcp|udp|eth|frame|icmp|icmpv6|arp|vlan|sll|data)\.(?:[a-z_]+)"
@@ -28,7 +28,7 @@ _LONE = re.compile(
 
 _BPF = re.compile(
     r"(?:^|[\s(!])(?:(?:src|dst)\s+(?:(?:or|and)\s+(?:src|dst)\s+)?(?:host|net|port|portrange)\s+\S"
-    r"|(?:host|net|port|portrange)\s+(?:[\w.:/-]+|\()"
+    r"|(?:host|net|port|portrange)\s+(?!(?:in|contains|matches|is|like)\b)(?:[\w.:/-]+|\()"
     r"|(?:src|dst)\s+\d+\.\d+"
     r"|(?:ip6?|tcp|udp|sctp|ether|arp|icmp)\s+"
     r"(?:host|port|net|portrange|proto|src|dst|multicast|broadcast)\b"

@@ -173,7 +173,11 @@ class _Reader:
 
     def _as_it_is(self, tokens: list[_Token]) -> Condition:
         """KFL among the rest."""
+        from kfl.parse import is_readable  # which asks us
+
         written = self._text[tokens[0].begin : tokens[-1].end]
+        if not is_readable(written):
+            raise _UnfitError("it is not right in KFL either")
         return ast.Name(written if len(tokens) == 1 else f"({written})")
 
     def _bare(self, name: str) -> Condition:
@@ -245,15 +249,13 @@ def _why_not(name: str) -> str:
 
 
 def _is_regex(pattern: str) -> bool:
-    import re2  # few filters are Wireshark's
+    from kfl.functions import MAX_REGEX_LENGTH, compile_regex  # which parse, as we are asked there
 
-    options = re2.Options()
-    options.log_errors = False
     try:
-        re2.compile(pattern, options)
-    except re2.error:
+        compile_regex(pattern[: MAX_REGEX_LENGTH + 1])
+    except ValueError:
         return False
-    return len(pattern) < 1_000
+    return len(pattern) <= MAX_REGEX_LENGTH
 
 
 def _with_word(rule: Rule, condition: Condition) -> Condition:
@@ -288,7 +290,7 @@ def _listed(rule: Rule, tokens: list[_Token]) -> Condition:
         return either(_address(rule, "==", item) for item in items)
     if rule.kind == "flag":
         raise _UnfitError(_NO_SUCH_FIELD)
-    ranges = [item.split("..") for item in items if ".." in item]
+    ranges = [item.partition("..")[::2] for item in items if ".." in item]
     single = [_value(rule, item) for item in items if ".." not in item]
     parts: list[Condition] = []
     for each in rule.paths:

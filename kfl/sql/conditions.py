@@ -182,7 +182,8 @@ class Conditions:
     def _within(self, item: core.Core, container: core.Core) -> Truth:
         if isinstance(container, core.Const):
             elements = container.value
-            assert isinstance(elements, tuple)
+            if not isinstance(elements, tuple):
+                return NEVER  # only lists and maps have something in them
             if isinstance(item, core.Const):
                 return ALWAYS if within(item.value, elements, False) else NEVER
             if all(type(element) in (str, int) for element in elements):

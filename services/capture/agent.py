@@ -15,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from services.capture.assignments import ActiveRun, Assignments
+from services.capture.frames.afpacket import ANY, AfPacket
 from services.capture.frames.batch import CaptureError, FrameBatch, FrameSource, Loss
 from services.capture.kernelfilter import Filterable, KernelFilter
-from services.capture.matching import Calls, Matcher, flag
+from services.capture.matching import Calls, Matcher, chosen_rows
 from services.capture.packetstore import Overwritten, Packets, PacketStore, choose, packets_table
-from services.capture.pipeline import Pipeline, PipelineOptions
+from services.capture.pipeline import MOST_FLOWS, Pipeline, PipelineOptions
+from services.capture.probe import Probe
 from services.capture.runbuffer import RunBuffer
 from services.capture.uplink import Uplink
 from services.runtime.clock import Clock, SystemClock
@@ -28,9 +30,9 @@ from services.runtime.logging import logger
 LOOK_SECONDS = 0.05
 """How often the agent looks whether a run begins or ends; a new list is noticed at once."""
 
-FILTER_AHEAD_NS = 1_000_000_000
-"""How long before a run begins the kernel already keeps what it needs, so that none of it is late.
-"""
+AHEAD_NS = 1_500_000_000
+"""How long before a run begins the engine is made, and the kernel keeps what it needs, so that none
+of it is late."""
 
 WAIT_SECONDS = 0.2
 """How often the wait for a first assignment looks whether the agent was told to stop."""
@@ -69,14 +71,20 @@ def new_engine_factory(
     most_body: int = MOST_BODY,
     packet_disk: int = 0,
     packet_folder: Path | None = None,
+    networks_apart: bool = True,
+    most_flows: int = MOST_FLOWS,
 ) -> NewEngine:
     """Return what makes an engine whenever recording begins; sizes are in octets.
 
     packet_disk: keep that much of packets in a file in `packet_folder`, and none in memory.
+    networks_apart, most_flows: as PipelineOptions has them.
     """
 
     def new_engine() -> Engine:
-        pipeline = Pipeline(PipelineOptions(node_name=node, node_ip=node_ip))
+        options = PipelineOptions(
+            node_name=node, node_ip=node_ip, networks_apart=networks_apart, most_flows=most_flows
+        )
+        pipeline = Pipeline(options)
         return Engine(pipeline, new_store(pipeline.most_streams), most_body)
 
     def new_store(most_streams: int) -> PacketStore:
@@ -109,6 +117,7 @@ class Progress:
     lost_octets: Counter[str] = field(default_factory=Counter)
     cpu_seconds: dict[str, float] = field(default_factory=dict)
     """Of the capture thread, by stage of the work."""
+    copies: int = 0  # frames of packets that had been seen before, on another interface
     open_streams: int = 0  # now; so is what follows
     stored_packets: int = 0
     overwritten_packets: int = 0
@@ -138,9 +147,14 @@ class Agent:
         self._node = node
         self._clock = clock or SystemClock()
         self._replay = replay
-        self._kernel = KernelFilter(source) if isinstance(source, Filterable) else None
+        self._kernel: KernelFilter | None = None
+        if isinstance(source, Filterable):
+            is_translated = isinstance(source, AfPacket) and source.interface == ANY
+            self._kernel = KernelFilter(source, is_translated=is_translated)
         self._assignments = Assignments(ignore_times)
         self._engine: Engine | None = None
+        self._prepared: Engine | None = None
+        """For the first run that begins."""
         self._matcher: Matcher | None = None
         self._buffers: dict[tuple[str, int], RunBuffer] = {}
         self._revision = 0
@@ -223,10 +237,12 @@ class Agent:
         """Find out what to record now."""
         if self._uplink.revision != self._revision:
             self._revision = self._uplink.revision
-            self._assignments.update(self._uplink.assignments)
+            listed = self._uplink.assignments
+            # A file is read once, so nothing of it is there to be tried.
+            self._assignments.update([a for a in listed if not (a.probe and self._replay)])
         now_ns = _time_ns(self._clock)
         changes = self._assignments.advance(now_ns)
-        self._filter_in_kernel(now_ns)
+        self._prepare(now_ns)
         for run in changes.ended:
             self._buffers.pop(run.key).flush(final=True)
             _log.info("run ended", job=run.key[0], run=run.key[1])
@@ -235,27 +251,34 @@ class Agent:
             self._engine = self._matcher = None
             return
         if self._engine is None or self._matcher is None:
-            self._engine = self._new_engine()
+            self._engine, self._prepared = self._prepared or self._new_engine(), None
             self._engine.pipeline.lap = self._lap
             self._matcher = Matcher(self._engine.pipeline.most_streams)
             self._last_frame_ns = now_ns
         for run in changes.started:
             self._matcher.begin(run)
-            self._buffers[run.key] = RunBuffer(run, self._uplink, self._node)
+            sink = Probe(self._uplink) if run.assignment.probe else self._uplink
+            self._buffers[run.key] = RunBuffer(run, sink, self._node)
             self._tell_matched(run)
-            if not self._replay and run.assignment.start_ns < self._begin_ns:
+            if (
+                not (self._replay or run.assignment.probe)
+                and run.assignment.start_ns < self._begin_ns
+            ):
                 self._buffers[run.key].lose([self._late(run)], self._clock.monotonic())
             _log.info("run started", job=run.key[0], run=run.key[1], kfl=run.assignment.kfl)
 
-    def _filter_in_kernel(self, now_ns: int) -> None:
-        """Let the kernel keep what the runs need that are on, or soon will be."""
-        if self._kernel is None:
-            return
+    def _prepare(self, now_ns: int) -> None:
+        """Get ready for what the runs need that are on, or soon will be."""
         statements = {run.assignment.kfl for run in self._assignments.active}
         for assignment in self._uplink.assignments:
-            if assignment.start_ns - FILTER_AHEAD_NS <= now_ns < assignment.stop_ns:
+            if assignment.start_ns - AHEAD_NS <= now_ns < assignment.stop_ns:
                 statements.add(assignment.kfl)
-        self._kernel.follow(statements)
+        if not statements:
+            self._prepared = None
+        elif self._engine is None and self._prepared is None:
+            self._prepared = self._new_engine()  # before the ring begins to fill
+        if self._kernel is not None:
+            self._kernel.follow(statements)
 
     def _late(self, run: ActiveRun) -> Loss:
         """Return what a run misses that was on before this agent: the one before it may have died.
@@ -271,18 +294,22 @@ class Agent:
     def _record(self, engine: Engine, batch: FrameBatch, now: float) -> None:
         pipeline = engine.pipeline
         pipeline.body_limit = min(self._assignments.body_limit, engine.most_body)
+        copies = pipeline.copies
         calls = pipeline.take(batch)
-        streams = np.ascontiguousarray(pipeline.packet_streams)
-        engine.store.put(batch, streams)
+        self.progress.copies += pipeline.copies - copies
+        # Fragments of earlier batches, whose stream is only known now, come first.
+        parts = [pipeline.late, (batch, np.ascontiguousarray(pipeline.packet_streams))]
+        parts = [(frames, streams) for frames, streams in parts if len(streams)]
+        for frames, streams in parts:
+            engine.store.put(frames, streams)
         self._lap("store")
         assert self._matcher is not None
         # Of streams that match only now, the store has this batch's packets too.
-        before = self._matcher.bits.of(streams)
+        before = [self._matcher.bits.of(streams) for _, streams in parts]
         self._keep(engine, calls, now)
-        for run in self._assignments.active:
-            rows = np.flatnonzero(before & flag(run.bit))
-            if len(rows):
-                self._add_packets(engine, run, choose(batch, streams, rows), now)
+        for (frames, streams), bits in zip(parts, before, strict=True):
+            for run, rows in chosen_rows(bits, self._assignments.active):
+                self._add_packets(engine, run, choose(frames, streams, rows), now)
         self._lap("record")
 
     def _keep(self, engine: Engine, calls: Sequence[Calls], now: float) -> None:
@@ -309,7 +336,7 @@ class Agent:
 
     def _tell_matched(self, run: ActiveRun) -> None:
         """Tell the scheduler, at the begin and whenever it changes, how much of a limit is used."""
-        if run.filter.limit is not None and run.told != run.hits:
+        if run.filter.limit is not None and not run.assignment.probe and run.told != run.hits:
             run.told = run.hits
             self._uplink.tell_matched(*run.key, run.hits)
 
@@ -318,19 +345,17 @@ class Agent:
     ) -> None:
         """Begin to record streams: their rows, and all of their packets that the store has."""
         buffer = self._buffers[run.key]
-        overwritten = [engine.store.losses(int(number)) for number in numbers]
-        is_whole = np.array([not lost.packets and lost.is_exact for lost in overwritten], bool)
+        is_whole = ~engine.store.are_incomplete(numbers)
         matched_ns = np.full(len(numbers), self._last_frame_ns, np.int64)
         buffer.add("streams", engine.pipeline.streams_table(numbers, matched_ns, is_whole), now)
         self.progress.streams += len(numbers)
         self.progress.matches[run.key[0]] += len(numbers)
         self._add_packets(engine, run, engine.store.take(numbers), now)
         if not is_whole.all():
-            ids = engine.pipeline.stream_ids(numbers).to_pylist()
-            found = zip(ids, overwritten, is_whole, strict=True)
-            buffer.lose(
-                [self._overrun(name, lost) for name, lost, whole in found if not whole], now
-            )
+            cut = numbers[~is_whole]
+            ids = engine.pipeline.stream_ids(cut).to_pylist()
+            lost = map(engine.store.losses, cut.tolist())
+            buffer.lose([self._overrun(*each) for each in zip(ids, lost, strict=True)], now)
 
     def _overrun(self, stream: str, lost: Overwritten) -> Loss:
         if lost.packets:

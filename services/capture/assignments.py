@@ -22,6 +22,8 @@ class Assignment:
     start_ns: int
     stop_ns: int
     body_limit: int
+    probe: bool = False
+    """It is only counted what would be recorded."""
 
     @property
     def key(self) -> tuple[str, int]:

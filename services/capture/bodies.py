@@ -14,18 +14,22 @@ SIDES = ("request", "response")
 def cut_bodies(table: pa.Table, limit: int) -> pa.Table:
     """Return schema ENTRIES with bodies of at most `limit` octets; what was cut says so."""
     for side in SIDES:
-        bodies = table.column(f"{side}_body")
-        # Base64 text is longer than what it stands for, so a short text is never too long.
-        longest = pc.max(pc.binary_length(bodies)).as_py()
-        if longest is not None and longest > limit:
-            table = _cut_side(table, side, limit)
+        lengths = pc.binary_length(table.column(f"{side}_body"))
+        longest = pc.max(lengths).as_py()
+        if longest is None or longest <= limit:
+            continue
+        # Base64 has four characters for three octets, or for the last one or two.
+        is_base64 = table.column(f"{side}_body_base64")
+        is_long = pc.greater(lengths, pc.if_else(is_base64, (limit + 2) // 3 * 4, limit))
+        if pc.any(is_long).as_py():
+            is_long = pc.fill_null(is_long, False).combine_chunks()
+            table = _cut_side(table, side, limit, is_long)
     return table
 
 
-def _cut_side(table: pa.Table, side: str, limit: int) -> pa.Table:
+def _cut_side(table: pa.Table, side: str, limit: int, is_long: pa.BooleanArray) -> pa.Table:
     bodies = table.column(f"{side}_body").combine_chunks()
     truncated = table.column(f"{side}_body_truncated").combine_chunks()
-    is_long = pc.fill_null(pc.greater(pc.binary_length(bodies), limit), False)
     in_base64 = table.column(f"{side}_body_base64").combine_chunks().filter(is_long).to_pylist()
     cut, is_cut = [], []
     for body, coded in zip(bodies.filter(is_long).to_pylist(), in_base64, strict=True):

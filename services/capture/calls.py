@@ -14,9 +14,11 @@ from recordings.schema import ENTRIES, STREAMS
 from services.capture.addresses import address_texts
 from services.capture.columns import TIMESTAMP, number_column
 from services.capture.flows import PROTOCOL_UDP, STREAM, Streams, number_entries
+from services.capture.networks import tunnel_texts, vlan_texts
 
 if TYPE_CHECKING:
     from kfl import Filter
+    from kfl.batch import Batch, Column, Mask, Shared
 
 
 HEXADECIMAL = np.frombuffer(b"".join(b"%02x" % octet for octet in range(256)), np.uint16)
@@ -39,8 +41,11 @@ class ProtocolCalls(Protocol):
 
     def __len__(self) -> int: ...
 
-    def columns(self) -> Mapping[str, Callable[[], np.ndarray]]:
-        """Return how to make each hot column, by its name in the table of entries."""
+    def columns(self) -> Mapping[str, Callable[..., Column] | Column]:
+        """Return hot columns, or how to make them, by their name in the table of entries.
+
+        How to make `request_headers.host` is said by `request_headers`, which gets the name.
+        """
         ...
 
     def details(self, rows: np.ndarray) -> dict[str, pa.Array]:
@@ -48,16 +53,21 @@ class ProtocolCalls(Protocol):
         ...
 
 
-class LazyColumns(Mapping[str, np.ndarray]):
-    """Columns that are made when they are asked for."""
+class LazyColumns(Mapping[str, "Column"]):
+    """Columns that are made when they are asked for; what all rows have is given as it is."""
 
-    def __init__(self, makers: Mapping[str, Callable[[], np.ndarray]]):
+    def __init__(self, makers: Mapping[str, Callable[..., Column] | Column]):
         self._makers = makers
-        self._made: dict[str, np.ndarray] = {}
+        self._made: dict[str, Column] = {}
+        self.constants = {name: each for name, each in makers.items() if not callable(each)}
+        """What all calls of this protocol have on this node."""
 
-    def __getitem__(self, name: str) -> np.ndarray:
+    def __getitem__(self, name: str) -> Column:
+        if name in self.constants:
+            return self.constants[name]
         if name not in self._made:
-            self._made[name] = self._makers[name]()
+            column, *keys = name.split(".", 1)
+            self._made[name] = self._makers[column](*keys)
         return self._made[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -75,17 +85,34 @@ class Node:
         self.ip = ip
 
 
-def transport_of(rows: np.ndarray) -> np.ndarray:
-    """Tcp or udp, as an object array, for STREAM rows."""
-    return np.where(rows["ports"] >> np.uint64(32) == PROTOCOL_UDP, "udp", "tcp").astype(object)
+TRANSPORTS = pa.array(["tcp", "udp"])
 
 
-def endpoint(rows: np.ndarray, side: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """(addresses as text, ports as uint16) of one end of streams; side 0 is the lower endpoint."""
+def transport_of(rows: np.ndarray) -> pa.StringArray:
+    """Tcp or udp, for STREAM rows."""
+    return TRANSPORTS.take(pa.array((rows["ports"] >> np.uint64(32) == PROTOCOL_UDP).view(np.int8)))
+
+
+def endpoint(
+    rows: np.ndarray, side: np.ndarray, seen_by: np.ndarray | None = None
+) -> tuple[list[str], np.ndarray]:
+    """(addresses as text, ports as uint16) of one end of streams; side 0 is the lower endpoint.
+
+    seen_by: the side whose view it is, where the node translates addresses between the two; by
+    itself if not given, so that the peer of a service is the pod that answered.
+    """
     higher = side == 1
-    high = np.where(higher, rows["higher_high"], rows["lower_high"])
-    low = np.where(higher, rows["higher_low"], rows["lower_low"])
-    ports = np.where(higher, rows["ports"], rows["ports"] >> np.uint64(16)) & np.uint64(0xFFFF)
+    in_view = rows["viewer"] == (side if seen_by is None else seen_by) + 1
+    high, low = (
+        np.where(
+            in_view,
+            np.where(higher, rows[f"view_higher_{half}"], rows[f"view_lower_{half}"]),
+            np.where(higher, rows[f"higher_{half}"], rows[f"lower_{half}"]),
+        )
+        for half in ("high", "low")
+    )
+    ports = np.where(in_view, rows["view_ports"], rows["ports"]).astype(np.uint32)
+    ports = np.where(higher, ports, ports >> np.uint32(16)) & np.uint32(0xFFFF)
     return address_texts(high, low), ports.astype(np.uint16)
 
 
@@ -107,6 +134,16 @@ def constant(value: str | bool, rows: int) -> pa.Array:
 def _scalar(value: str | bool) -> pa.Scalar:
     # Without a type, Arrow looks for pandas each time.
     return pa.scalar(value, pa.bool_() if isinstance(value, bool) else pa.string())
+
+
+def nulls(type: pa.DataType, rows: int) -> pa.Array:
+    """A column of nulls; it may share its octets with others."""
+    return _nulls(type, 1 << rows.bit_length()).slice(0, rows)
+
+
+@functools.lru_cache(256)
+def _nulls(type: pa.DataType, rows: int) -> pa.Array:
+    return pa.nulls(rows, type)
 
 
 class Calls:
@@ -139,8 +176,11 @@ class Calls:
     @functools.cached_property
     def stream_rows(self) -> np.ndarray:
         """The STREAM row of each call."""
+        return self._rows_of(self.streams)
+
+    def _rows_of(self, streams: np.ndarray) -> np.ndarray:
         rows = self._all_streams.rows
-        return rows[self.streams & (len(rows) - 1)]
+        return rows[streams & (len(rows) - 1)]
 
     @functools.cached_property
     def elapsed_us(self) -> np.ndarray:
@@ -148,26 +188,31 @@ class Calls:
         both = self.calls.has_request & self.calls.has_response
         return np.where(both, (self.calls.end_ns - self.calls.start_ns) // 1000, -1)
 
+    @property
+    def constants(self) -> Mapping[str, Shared]:
+        """Hot columns that are the same for all calls of this protocol on this node."""
+        return self.columns().constants
+
     def columns(self) -> LazyColumns:
         """Hot columns, by their name in the table of entries."""
-        rows, count = self.stream_rows, len(self)
+        return self._columns
+
+    @functools.cached_property
+    def _columns(self) -> LazyColumns:
         asked = self.calls.request_direction
-        nothing = functools.partial(np.full, count, "", object)
         return LazyColumns(
             {
-                "protocol_name": lambda: np.full(count, self.calls.protocol_name, object),
-                "protocol_abbr": lambda: np.full(count, self.calls.protocol_abbr, object),
-                "transport": lambda: transport_of(rows),
-                "tls": lambda: np.zeros(count, np.bool_),
-                "node_name": lambda: np.full(count, self.node.name, object),
-                "src_ip": lambda: np.array(endpoint(rows, asked)[0], object),
-                "dst_ip": lambda: np.array(endpoint(rows, asked ^ 1)[0], object),
-                "src_port": lambda: endpoint(rows, asked)[1].astype(np.int64),
-                "dst_port": lambda: endpoint(rows, asked ^ 1)[1].astype(np.int64),
-                **{f"{side}_{name}": nothing for side in ("src", "dst") for name in NAMES},
-                # HTTP's, which kfl takes as missing where a protocol has none.
-                **{f"request_{name}": nothing for name in ("method", "url", "path")},
-                "response_status": lambda: np.full(count, -1, np.int32),
+                "protocol_name": self.calls.protocol_name,
+                "protocol_abbr": self.calls.protocol_abbr,
+                "transport": lambda: transport_of(self.stream_rows),
+                "tls": False,
+                "node_name": self.node.name,
+                "src_ip": lambda: pa.array(endpoint(self.stream_rows, asked)[0], pa.string()),
+                "dst_ip": lambda: pa.array(endpoint(self.stream_rows, asked ^ 1)[0], pa.string()),
+                "src_port": lambda: endpoint(self.stream_rows, asked)[1].astype(np.int64),
+                "dst_port": lambda: endpoint(self.stream_rows, asked ^ 1)[1].astype(np.int64),
+                **{f"{side}_{name}": "" for side in ("src", "dst") for name in NAMES},
+                **NO_HTTP,
                 "elapsed_us": lambda: self.elapsed_us,
                 "request_size": lambda: self._size("request"),
                 "response_size": lambda: self._size("response"),
@@ -183,7 +228,7 @@ class Calls:
     def entries(self, rows: np.ndarray) -> pa.Table:
         """Build the entries of the chosen rows (int64), with the schema of the table of entries."""
         count = len(rows)
-        stream_rows, asked = self.stream_rows[rows], self.calls.request_direction[rows]
+        stream_rows, asked = self._rows_of(self.streams[rows]), self.calls.request_direction[rows]
         made: dict[str, pa.Array] = {
             "start_time": number_column(self.calls.start_ns[rows], type=TIMESTAMP),
             "index": number_column(self.index[rows]),
@@ -193,7 +238,7 @@ class Calls:
             "protocol_name": constant(self.calls.protocol_name, count),
             "protocol_abbr": constant(self.calls.protocol_abbr, count),
             "protocol_version": constant("", count),
-            "transport": pa.array(transport_of(stream_rows), pa.string()),
+            "transport": transport_of(stream_rows),
             "tls": constant(False, count),
             **_peer("src", stream_rows, asked),
             **_peer("dst", stream_rows, asked ^ 1),
@@ -203,13 +248,22 @@ class Calls:
             **self.calls.details(rows),
         }
         return pa.table(
-            [made[f.name] if f.name in made else pa.nulls(count, f.type) for f in ENTRIES],
+            [made[f.name] if f.name in made else nulls(f.type, count) for f in ENTRIES],
             schema=ENTRIES,
         )
 
 
 NAMES = ("name", "namespace", "pod", "service", "dns")
 """What is known of a peer besides its address; text, "" when nothing is known."""
+
+
+NO_HTTP = {
+    **{f"request_{name}": None for name in ("method", "url", "path")},
+    "response_status": None,
+    **{f"{side}_body": None for side in ("request", "response")},
+    **{f"{side}_headers": lambda _: None for side in ("request", "response")},
+}
+"""HTTP's columns, where a protocol has none."""
 
 
 def _or_null(values: np.ndarray) -> pa.Array:
@@ -227,25 +281,25 @@ def _peer(side: str, rows: np.ndarray, which: np.ndarray) -> dict[str, pa.Array]
 
 def matching_rows(
     chosen: Filter,
-    columns: Mapping[str, np.ndarray],
-    asked: np.ndarray,
-    entries: Callable[[np.ndarray], pa.Table],
+    batch: Batch,
+    asked: Mask,
+    objects: Callable[[np.ndarray], list[dict]],
 ) -> np.ndarray:
-    """Return the rows, of those that are asked about (bool), that a filter lets through.
+    """Return the rows, of those that are asked about, that a filter lets through.
 
-    `columns` decide where they can; for the other rows `entries` builds the entries (schema
-    ENTRIES) and the filter looks at those.
+    The columns decide where they can; for the other rows `objects` builds the entries, as JSON
+    objects, and the filter looks at those.
     """
-    may, must = chosen.bounds(columns, len(asked))
+    may, must = chosen.bounds(batch, batch.rows, asked)
     rows = np.flatnonzero(may & asked)
-    doubtful = rows[~must[rows]]
-    if len(doubtful) == 0:
+    if len(rows) == 0:
         return rows
-    from recordings.entry import objects  # late: most filters never need it
-
-    hits = must.copy()
-    hits[doubtful] = [chosen.matches(each) for each in objects(entries(doubtful))]
-    return rows[hits[rows]]
+    is_sure = must[rows]
+    if is_sure.all():
+        return rows
+    doubtful = rows[~is_sure]
+    is_sure[~is_sure] = [chosen.matches(each) for each in objects(doubtful)]
+    return rows[is_sure]
 
 
 def streams_table(
@@ -253,11 +307,14 @@ def streams_table(
 ) -> pa.Table:
     """Build the table of streams from STREAM rows; `matched_ns` int64, `from_start` bool."""
     assert rows.dtype == STREAM
-    client, server = endpoint(rows, rows["client"]), endpoint(rows, rows["client"] ^ 1)
+    asked, answered = rows["client"], rows["client"] ^ 1
+    client, server = endpoint(rows, asked), endpoint(rows, answered)
+    called = _where_other(endpoint(rows, answered, asked), server)
+    seen = _where_other(endpoint(rows, asked, answered), client)
     columns = {
         "stream": stream_texts(rows["id"]),
         "node_name": constant(node.name, len(rows)),
-        "transport": pa.array(transport_of(rows), pa.string()),
+        "transport": transport_of(rows),
         "client_ip": pa.array(client[0], pa.string()),
         "client_port": number_column(client[1]),
         "server_ip": pa.array(server[0], pa.string()),
@@ -265,5 +322,19 @@ def streams_table(
         "first_time": number_column(rows["first_timestamp"], type=TIMESTAMP),
         "matched_time": number_column(matched_ns, type=TIMESTAMP),
         "from_start": pa.array(from_start & rows["from_start"].astype(np.bool_)),
+        "vlan": vlan_texts(rows["network"]),
+        "tunnel": tunnel_texts(rows["network"]),
+        "called_ip": called[0],
+        "called_port": called[1],
+        "seen_ip": seen[0],
+        "seen_port": seen[1],
     }
     return pa.table([columns[field.name] for field in STREAMS], schema=STREAMS)
+
+
+def _where_other(
+    found: tuple[list[str], np.ndarray], own: tuple[list[str], np.ndarray]
+) -> tuple[pa.Array, pa.Array]:
+    """Return addresses and ports as columns, null where both are an endpoint's own."""
+    other = (found[1] != own[1]) | (np.array(found[0], object) != np.array(own[0], object))
+    return pa.array(found[0], pa.string(), mask=~other), number_column(found[1], other)

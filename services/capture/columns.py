@@ -8,7 +8,7 @@ the lengths, then one copy of each value into one buffer, which Arrow takes over
 import numpy as np
 import pyarrow as pa
 
-from services.capture.kernel import copy_octets, kernel, read_u8
+from services.capture.kernel import copy_octets, is_ascii_run, kernel, read_u8
 
 # fmt: off
 SPAN = np.dtype((np.record, [
@@ -86,6 +86,8 @@ def utf8_size(octets, position, end):
 @kernel
 def is_utf8(octets, position, end):
     """Say whether octets[position:end] are UTF-8."""
+    if is_ascii_run(octets, position, end):
+        return True
     while position < end:
         size = utf8_size(octets, position, end)
         if size == 0:
@@ -193,17 +195,6 @@ def text_column(octets: np.ndarray, spans: np.ndarray) -> pa.StringArray:
         end = transcode(octets, np.ascontiguousarray(spans), text, starts)
         offsets, values = pa.py_buffer(starts), pa.py_buffer(text[:end])
     return pa.Array.from_buffers(pa.string(), len(spans), [present, offsets, values])
-
-
-def text_objects(octets: np.ndarray, spans: np.ndarray) -> np.ndarray:
-    """Return an object array of str, "" where the length is NO_VALUE: what Filter.columns takes."""
-    spans = np.ascontiguousarray(spans)
-    absent = spans["length"] < 0
-    values = text_column(octets, spans).to_numpy(zero_copy_only=False)
-    if absent.any():
-        values = values.copy()
-        values[absent] = ""
-    return values
 
 
 def number_column(

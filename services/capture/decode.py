@@ -1,323 +1,55 @@
 # mypy: ignore-errors
 """Decode frames: one PACKET row for each, down to the transport header. Called once a batch.
 
-`octets` holds all frames of the batch. Every position is an index into it, every `end` is
-exclusive, every length is in octets. One function reads one layer: it gets (octets, position, end)
-and returns scalars. A layer that cannot be read is told by the `status` of what it returns; the
-other fields are then 0.
-
-Link types: https://www.tcpdump.org/linktypes.html. Ethernet and VLAN: IEEE 802.3, 802.1Q. IPv4:
-RFC 791. IPv6: RFC 8200. TCP: RFC 9293. UDP: RFC 768.
+`octets` holds all frames of the batch, and positions are indexes into it. Most packets are a link,
+a network and a transport header, which are read here; with tunnels and fragments `layers` goes on.
 """
-
-from typing import NamedTuple
 
 import numpy as np
 
-from services.capture.flows import NO_FLOW, flow_of
-from services.capture.kernel import kernel, read_u8, read_u16, read_u32, read_u64
+from services.capture.flows import NO_FLOW, note_endpoints, stream_row
+from services.capture.fragments import note_network, note_unknown_link
+from services.capture.headers import (
+    DECODED,
+    MALFORMED,
+    UNSUPPORTED,
+    is_known_link,
+    read_link,
+    read_network,
+    read_transport,
+)
+from services.capture.kernel import kernel, read_u8
+from services.capture.layers import decode_layers, is_layered
+from services.capture.networks import NO_NETWORK, flow_key
 
-# Status of a packet.
-DECODED, UNSUPPORTED, MALFORMED, FRAGMENT = 0, 1, 2, 3
-
-LINK_NULL, LINK_ETHERNET, LINK_RAW, LINK_LOOP = 0, 1, 101, 108
-LINK_RAW_BSD, LINK_RAW_OPENBSD = 12, 14
-LINK_SLL, LINK_IPV4, LINK_IPV6, LINK_SLL2 = 113, 228, 229, 276
-
-ETHERNET_HEADER_SIZE = 14
-SLL_HEADER_SIZE = 16
-SLL2_HEADER_SIZE = 20
-LOOP_HEADER_SIZE = 4
-ETHERTYPE_IPV4 = 0x0800
-ETHERTYPE_IPV6 = 0x86DD
-VLAN_ETHERTYPES = (0x8100, 0x88A8, 0x9100)
-VLAN_TAG_SIZE = 4
-MOST_VLAN_TAGS = 3
-
-IPV4_SMALLEST_HEADER = 20
-IPV4_FRAGMENT_MASK = 0x3FFF  # the offset and the "more fragments" bit
-IPV4_MAPPED = np.uint64(0xFFFF) << np.uint64(32)  # RFC 4291, section 2.5.5.2
-IPV6_HEADER_SIZE = 40
-IPV6_SMALLEST_EXTENSION = 8
-IPV6_MOST_EXTENSIONS = 8
-IPV6_EXTENSIONS = (0, 43, 60)  # hop-by-hop options, routing, destination options
-IPV6_FRAGMENT = 44
-IPV6_AUTHENTICATION = 51  # its length counts in 4 octets, less 2
-IPV6_FRAGMENT_MASK = 0xFFF9  # the offset and the "more fragments" bit
-
-PROTOCOL_TCP = 6
-PROTOCOL_UDP = 17
-TCP_SMALLEST_HEADER = 20
-UDP_HEADER_SIZE = 8
-
-NO_ETHERTYPE = -1
-NO_ADDRESS = np.uint64(0)
+TOUCHED_AHEAD = 64
+"""Frames whose first octets are loaded together. Loading waits for memory, for many no longer than
+for one."""
 
 # fmt: off
 PACKET = np.dtype((np.record, [
     ("timestamp", np.int64),         # nanoseconds since 1970
     ("payload_offset", np.int64),    # position of the transport payload
     ("stream", np.int64),            # number of its stream, or 0
+    ("network", np.int64),           # VLANs and tunnel, see networks; NO_NETWORK
     ("payload_length", np.int32),    # octets captured
     ("captured_length", np.int32),   # octets of the frame
     ("missing", np.int32),           # octets of the payload that were not captured (snaplen)
     ("flow", np.int32),              # row in the flow table, or NO_FLOW
+    ("seen_flow", np.int32),         # that of its own addresses, if they were translated
     ("sequence", np.uint32),         # TCP; 0 for UDP
     ("acknowledgement", np.uint32),  # TCP; 0 for UDP
     ("source_port", np.uint16),
     ("destination_port", np.uint16),
-    ("protocol", np.uint8),          # PROTOCOL_TCP, PROTOCOL_UDP, or 0 when not decoded
+    ("identification", np.uint16),   # of IPv4, else 0
+    ("hops", np.uint8),              # that it may still go
+    ("header_length", np.uint8),     # octets of the transport header, right before the payload
+    ("protocol", np.uint8),          # PROTOCOL_TCP, PROTOCOL_UDP, or 0: not decoded, or a copy
     ("tcp_flags", np.uint8),
     ("direction", np.uint8),         # 0: from the flow's lower endpoint, 1: from its higher one
     ("status", np.uint8),
 ]))
 # fmt: on
-
-
-class Network(NamedTuple):
-    """What an IP header says. An IPv4 address is kept as IPv4-mapped IPv6."""
-
-    status: int
-    protocol: int
-    source_high: int
-    source_low: int
-    destination_high: int
-    destination_low: int
-    payload_offset: int
-    payload_end: int  # of what was captured
-    missing: int  # octets of the payload behind that
-
-
-class Transport(NamedTuple):
-    """What a TCP or UDP header says. The sequence, acknowledgement and flags are TCP's."""
-
-    status: int
-    source_port: int
-    destination_port: int
-    sequence: int
-    acknowledgement: int
-    tcp_flags: int
-    payload_offset: int
-
-
-@kernel
-def skip_vlan_tags(octets, position, end, ethertype):
-    """Return (ethertype, position) after at most MOST_VLAN_TAGS tags."""
-    tags = 0
-    while tags < MOST_VLAN_TAGS and ethertype in VLAN_ETHERTYPES:
-        if position + VLAN_TAG_SIZE > end:
-            break
-        ethertype = read_u16(octets, position + 2)
-        position += VLAN_TAG_SIZE
-        tags += 1
-    return ethertype, position
-
-
-@kernel
-def read_ethernet(octets, position, end):
-    """Return (ethertype or NO_ETHERTYPE, position of the network header)."""
-    if position + ETHERNET_HEADER_SIZE > end:
-        return NO_ETHERTYPE, position
-    ethertype = read_u16(octets, position + 12)
-    return skip_vlan_tags(octets, position + ETHERNET_HEADER_SIZE, end, ethertype)
-
-
-@kernel
-def read_sll(octets, position, end):
-    if position + SLL_HEADER_SIZE > end:
-        return NO_ETHERTYPE, position
-    ethertype = read_u16(octets, position + 14)
-    return skip_vlan_tags(octets, position + SLL_HEADER_SIZE, end, ethertype)
-
-
-@kernel
-def read_sll2(octets, position, end):
-    if position + SLL2_HEADER_SIZE > end:
-        return NO_ETHERTYPE, position
-    ethertype = read_u16(octets, position)
-    return skip_vlan_tags(octets, position + SLL2_HEADER_SIZE, end, ethertype)
-
-
-@kernel
-def read_raw(octets, position, end):
-    """No link header: the IP version tells."""
-    if position >= end:
-        return NO_ETHERTYPE, position
-    version = read_u8(octets, position) >> 4
-    if version == 4:
-        return ETHERTYPE_IPV4, position
-    return (ETHERTYPE_IPV6 if version == 6 else NO_ETHERTYPE), position
-
-
-@kernel
-def read_link(octets, position, end, link_type):
-    """Return (ethertype or NO_ETHERTYPE, position of the network header)."""
-    if link_type == LINK_ETHERNET:
-        return read_ethernet(octets, position, end)
-    if link_type == LINK_SLL:
-        return read_sll(octets, position, end)
-    if link_type == LINK_SLL2:
-        return read_sll2(octets, position, end)
-    if link_type == LINK_NULL or link_type == LINK_LOOP:
-        # The address family has other numbers on each system; the IP version says the same.
-        return read_raw(octets, position + LOOP_HEADER_SIZE, end)
-    return read_raw(octets, position, end)
-
-
-@kernel
-def is_known_link(link_type):
-    return link_type in (
-        LINK_ETHERNET, LINK_SLL, LINK_SLL2, LINK_NULL, LINK_LOOP, LINK_RAW, LINK_RAW_BSD,
-        LINK_RAW_OPENBSD, LINK_IPV4, LINK_IPV6,
-    )  # fmt: skip
-
-
-@kernel
-def no_network(status):
-    return Network(status, 0, NO_ADDRESS, NO_ADDRESS, NO_ADDRESS, NO_ADDRESS, 0, 0, 0)
-
-
-@kernel
-def read_ipv4(octets, position, end):
-    if position + IPV4_SMALLEST_HEADER > end:
-        return no_network(MALFORMED)
-    version = read_u8(octets, position) >> 4
-    header_length = (read_u8(octets, position) & 0x0F) * 4
-    total_length = read_u16(octets, position + 2)
-    payload_offset = position + header_length
-    if version != 4 or header_length < IPV4_SMALLEST_HEADER or payload_offset > end:
-        return no_network(MALFORMED)
-    if total_length == 0:  # segmentation offload: the length did not fit in 16 bits
-        payload_end = end
-    elif total_length < header_length:
-        return no_network(MALFORMED)
-    else:
-        payload_end = position + total_length
-    if read_u16(octets, position + 6) & IPV4_FRAGMENT_MASK != 0:
-        return no_network(FRAGMENT)
-    return Network(
-        DECODED,
-        read_u8(octets, position + 9),
-        NO_ADDRESS,
-        IPV4_MAPPED | np.uint64(read_u32(octets, position + 12)),
-        NO_ADDRESS,
-        IPV4_MAPPED | np.uint64(read_u32(octets, position + 16)),
-        payload_offset,
-        min(end, payload_end),
-        max(0, payload_end - end),
-    )
-
-
-@kernel
-def skip_ipv6_extensions(octets, position, end, protocol):
-    """Return (status, protocol, position) after the extension headers."""
-    extensions = 0
-    while extensions < IPV6_MOST_EXTENSIONS:
-        if protocol == IPV6_FRAGMENT:
-            if position + IPV6_SMALLEST_EXTENSION > end:
-                return MALFORMED, protocol, position
-            if read_u16(octets, position + 2) & IPV6_FRAGMENT_MASK != 0:
-                return FRAGMENT, protocol, position
-            size = IPV6_SMALLEST_EXTENSION  # an atomic fragment, RFC 6946: the whole packet
-        elif protocol in IPV6_EXTENSIONS:
-            if position + IPV6_SMALLEST_EXTENSION > end:
-                return MALFORMED, protocol, position
-            size = (read_u8(octets, position + 1) + 1) * 8
-        elif protocol == IPV6_AUTHENTICATION:
-            if position + IPV6_SMALLEST_EXTENSION > end:
-                return MALFORMED, protocol, position
-            size = (read_u8(octets, position + 1) + 2) * 4
-        else:
-            break
-        protocol = read_u8(octets, position)
-        position += size
-        extensions += 1
-    return (DECODED if position <= end else MALFORMED), protocol, position
-
-
-@kernel
-def read_ipv6(octets, position, end):
-    if position + IPV6_HEADER_SIZE > end:
-        return no_network(MALFORMED)
-    payload_offset = position + IPV6_HEADER_SIZE
-    payload_length = read_u16(octets, position + 4)
-    payload_end = end if payload_length == 0 else payload_offset + payload_length
-    captured_end = min(end, payload_end)
-    status, protocol, payload_offset = skip_ipv6_extensions(
-        octets, payload_offset, captured_end, read_u8(octets, position + 6)
-    )
-    if status != DECODED:
-        return no_network(status)
-    return Network(
-        DECODED,
-        protocol,
-        read_u64(octets, position + 8),
-        read_u64(octets, position + 16),
-        read_u64(octets, position + 24),
-        read_u64(octets, position + 32),
-        payload_offset,
-        captured_end,
-        max(0, payload_end - end),
-    )
-
-
-@kernel
-def no_transport(status):
-    return Transport(status, 0, 0, 0, 0, 0, 0)
-
-
-@kernel
-def read_tcp(octets, position, end):
-    if position + TCP_SMALLEST_HEADER > end:
-        return no_transport(MALFORMED)
-    header_length = (read_u8(octets, position + 12) >> 4) * 4
-    if header_length < TCP_SMALLEST_HEADER or position + header_length > end:
-        return no_transport(MALFORMED)
-    return Transport(
-        DECODED,
-        read_u16(octets, position),
-        read_u16(octets, position + 2),
-        read_u32(octets, position + 4),
-        read_u32(octets, position + 8),
-        read_u8(octets, position + 13),
-        position + header_length,
-    )
-
-
-@kernel
-def read_udp(octets, position, end):
-    if position + UDP_HEADER_SIZE > end:
-        return no_transport(MALFORMED)
-    return Transport(
-        DECODED,
-        read_u16(octets, position),
-        read_u16(octets, position + 2),
-        0,
-        0,
-        0,
-        position + UDP_HEADER_SIZE,
-    )
-
-
-@kernel
-def read_network(octets, position, end, link_type):
-    ethertype, position = read_link(octets, position, end, link_type)
-    if ethertype == ETHERTYPE_IPV4:
-        return read_ipv4(octets, position, end)
-    if ethertype == ETHERTYPE_IPV6:
-        return read_ipv6(octets, position, end)
-    return no_network(MALFORMED if ethertype == NO_ETHERTYPE else UNSUPPORTED)
-
-
-@kernel
-def read_transport(octets, network):
-    if network.status != DECODED:
-        return no_transport(network.status)
-    if network.protocol == PROTOCOL_TCP:
-        return read_tcp(octets, network.payload_offset, network.payload_end)
-    if network.protocol == PROTOCOL_UDP:
-        return read_udp(octets, network.payload_offset, network.payload_end)
-    return no_transport(UNSUPPORTED)
 
 
 @kernel
@@ -330,34 +62,62 @@ def fill_undecoded(packet, status):
 
 
 @kernel
-def decode_frame(octets, start, end, link_type, packet, flows, streams):
-    """Fill `packet` from the frame at octets[start:end], and count it in its flow."""
+def decode_frame(octets, start, end, frame, row, packets, keys, flows, fragments):
+    """Fill packets[row] from the frame at octets[start:end], and keys[row] with its flow's."""
+    packet = packets[np.uint64(row)]
     packet.stream = 0
-    if not is_known_link(link_type):
-        fill_undecoded(packet, UNSUPPORTED)
-        return
-    network = read_network(octets, start, end, link_type)
-    transport = read_transport(octets, network)
+    ethertype, position, network = read_link(octets, start, end, frame.link_type, frame.vlan)
+    found = read_network(octets, position, end, ethertype)
+    transport = read_transport(octets, found)
+    if is_layered(ethertype, found, transport):
+        found, transport, network = decode_layers(
+            octets, start, end, frame, row, packets, flows, fragments
+        )
+    packet.network = network
+    if network != NO_NETWORK:
+        note_network(fragments)
     if transport.status != DECODED:
         fill_undecoded(packet, transport.status)
         return
     packet.status = DECODED
-    packet.protocol = network.protocol
+    packet.protocol = found.protocol
     packet.payload_offset = transport.payload_offset
-    packet.payload_length = network.payload_end - transport.payload_offset
-    packet.missing = network.missing
+    packet.payload_length = found.payload_end - transport.payload_offset
+    packet.missing = found.missing
     packet.sequence = transport.sequence
     packet.acknowledgement = transport.acknowledgement
     packet.source_port = transport.source_port
     packet.destination_port = transport.destination_port
     packet.tcp_flags = transport.tcp_flags
-    flow_of(network, transport, packet, flows, streams)
+    packet.identification = found.identification
+    packet.hops = found.hops
+    packet.header_length = transport.payload_offset - found.payload_offset
+    note_endpoints(found, transport, packet, flow_key(network), keys[np.uint64(row)], flows)
 
 
 @kernel
-def decode_frames(octets, frames, packets, flows, streams):
-    """Fill packets[i] from frames[i]. A frame that does not lie in `octets` is MALFORMED."""
+def touch_ahead(octets, frames, row):
+    """Load an octet of each of the next frames, which waits for nothing; return them mixed."""
+    unused = np.int64(0)
+    for ahead in range(row, min(row + TOUCHED_AHEAD, len(frames))):
+        offset = frames[np.uint64(ahead)].offset
+        if 0 <= offset < len(octets):
+            unused ^= read_u8(octets, offset)
+    return unused
+
+
+@kernel
+def decode_frames(octets, frames, packets, keys, flows, fragments):
+    """Fill packets[i] from frames[i]; find_flows then finds their flows by keys[i].
+
+    A frame that does not lie in `octets` is MALFORMED. `fragments` is after begin_batch; when it
+    has `completed`, the positions of these rows are in its `work`, and move_frames brings the
+    others there.
+    """
+    unused = np.int64(0)
     for row in range(len(frames)):
+        if row % TOUCHED_AHEAD == 0:
+            unused ^= touch_ahead(octets, frames, row)
         frame = frames[np.uint64(row)]
         packet = packets[np.uint64(row)]
         packet.timestamp = frame.timestamp
@@ -365,10 +125,26 @@ def decode_frames(octets, frames, packets, flows, streams):
         start = frame.offset
         end = start + np.int64(frame.captured_length)
         if start < 0 or end < start or end > len(octets):
-            packet.stream = 0
+            packet.stream = packet.network = 0
             fill_undecoded(packet, MALFORMED)
+        elif not is_known_link(frame.link_type):
+            packet.stream = packet.network = 0
+            fill_undecoded(packet, UNSUPPORTED)
+            note_unknown_link(fragments, frame)
         else:
-            decode_frame(octets, start, end, frame.link_type, packet, flows, streams)
+            decode_frame(octets, start, end, frame, row, packets, keys, flows, fragments)
+    return unused
+
+
+@kernel
+def note_networks(packets, streams):
+    """Tell streams which network they are in: the first that one of their packets was in."""
+    for row in range(len(packets)):
+        packet = packets[np.uint64(row)]
+        if packet.network != NO_NETWORK and packet.stream != 0:
+            stream = stream_row(streams, packet.stream)
+            if stream.number == packet.stream and stream.network == NO_NETWORK:
+                stream.network = packet.network
 
 
 def new_packets(rows):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from kfl.batch import Batch
+from recordings.entry import objects
 from services.capture.calls import Calls, matching_rows
 from services.capture.frames import open_capture
 from services.capture.frames.batch import FrameBatch, Loss
@@ -75,7 +77,11 @@ def _calls(batches: Iterator[FrameBatch], pipeline: Pipeline) -> Iterator[Calls]
 
 
 def _rows(calls: Calls, chosen: Filter | None) -> np.ndarray:
-    everything = np.ones(len(calls), np.bool_)
     if chosen is None:
-        return np.flatnonzero(everything)
-    return matching_rows(chosen, calls.columns(), everything, calls.entries)
+        return np.arange(len(calls))
+    return matching_rows(
+        chosen,
+        Batch(calls.columns(), len(calls)),
+        np.bool_(True),
+        lambda rows: objects(calls.entries(rows)),
+    )

@@ -37,8 +37,12 @@ def no_names(test: coarse.Peer) -> None:
 class KernelFilter:
     """The program on one source, and what it is made of."""
 
-    def __init__(self, source: Filterable, resolver: Resolver = no_names) -> None:
+    def __init__(
+        self, source: Filterable, resolver: Resolver = no_names, is_translated: bool = False
+    ) -> None:
+        """is_translated: packets are seen before and after the node translates addresses."""
         self._source = source
+        self._is_translated = is_translated
         self._resolver = resolver
         self._statements: frozenset[str] | None = None
         self._attached: coarse.Coarse | None = None
@@ -61,6 +65,8 @@ class KernelFilter:
     def refresh(self) -> None:
         """Resolve names anew: call it when addresses of names have changed. Raises as follow()."""
         tree = self.packets.resolved(self._resolver).tree
+        if self._is_translated:
+            tree = of_either_end(tree)
         if tree != self._attached:
             self._attach(tree)
             self._attached = tree
@@ -76,6 +82,27 @@ class KernelFilter:
             _tell(tree, program)
             return
         self._source.attach(None)
+
+
+def of_either_end(tree: coarse.Coarse) -> coarse.Coarse:
+    """Return the test that keeps what fulfils a condition of one end of a stream, where `tree` asks
+    for both: no packet has the client's own address together with that of the pod which serves it.
+    """
+    match tree:
+        case coarse.AnyOf(parts=parts):
+            return coarse.any_of(map(of_either_end, parts))
+        case coarse.AllOf(parts=parts):
+            parts = tuple(map(of_either_end, parts))
+            ends = [part for part in parts if _asks_for_an_end(part)]
+            others = [part for part in parts if part not in ends]
+            return coarse.all_of([*others, coarse.any_of(ends)] if ends else others)
+    return tree
+
+
+def _asks_for_an_end(tree: coarse.Coarse) -> bool:
+    if isinstance(tree, coarse.AllOf | coarse.AnyOf):
+        return any(map(_asks_for_an_end, tree.parts))
+    return isinstance(tree, coarse.Hosts | coarse.Ports | coarse.Peer)
 
 
 def _tell(tree: coarse.Coarse, program: Program) -> None:

@@ -8,14 +8,17 @@ they cannot rule it out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from kfl.batch import Batch, Columns, Mask, Shared
+from recordings.entry import objects
 from services.capture.assignments import ActiveRun
 from services.capture.calls import matching_rows
 from services.runtime.logging import logger
@@ -24,6 +27,8 @@ NO_STREAM = 0
 """The stream number of a call that belongs to none; such a call is kept when it matches itself."""
 
 Numbers = npt.NDArray[np.int64]
+NO_NUMBERS: Numbers = np.empty(0, np.int64)
+NEW = np.bool_(True)
 
 _log = logger(__name__)
 
@@ -40,8 +45,12 @@ class Calls(Protocol):
     def streams(self) -> Numbers:
         """Stream number of each call."""
 
-    def columns(self) -> Mapping[str, np.ndarray]:
-        """Hot columns, for Filter.bounds."""
+    @property
+    def constants(self) -> Mapping[str, Shared]:
+        """Hot columns that are the same for all calls of this protocol on this node."""
+
+    def columns(self) -> Columns:
+        """Hot columns, for Filter.bounds; those of `constants` too."""
 
     def entries(self, rows: np.ndarray) -> pa.Table:
         """Schema ENTRIES, for the chosen rows."""
@@ -96,6 +105,8 @@ class Matcher:
         """`most_streams` is the pipeline's: a power of two."""
         self.bits = StreamBits(most_streams)
         self._failed: set[tuple[str, int]] = set()
+        self._runs: Sequence[ActiveRun] = ()
+        self._candidates: dict[Hashable, list[ActiveRun]] = {}  # of `_runs`, by what calls share
 
     def begin(self, run: ActiveRun) -> None:
         """Prepare for a run; its bit may have been another one's."""
@@ -104,64 +115,95 @@ class Matcher:
 
     def match(self, batch: Sequence[Calls], runs: Sequence[ActiveRun]) -> Matches:
         """Decide about all calls of a batch."""
-        built = [_Entries(calls) for calls in batch if len(calls)]
-        opened: list[tuple[ActiveRun, Numbers]] = []
-        alone: dict[tuple[int, int], np.ndarray] = {}  # by position in `built` and bit
-        for run in runs:
-            found: list[Numbers] = []
-            for position, entries in enumerate(built):
+        if runs is not self._runs:
+            self._runs, self._candidates = runs, {}
+        built = [_Entries(calls, self.bits) for calls in batch if len(calls)]
+        found: dict[int, list[Numbers]] = {}  # streams, by the run's bit
+        for entries in built:
+            for run in self._possible(entries.calls):
                 rows = self._matching_rows(entries, run)
-                streams = entries.calls.streams[rows]
-                found.append(streams[streams != NO_STREAM])
-                alone[position, run.bit] = rows[streams == NO_STREAM]
-            numbers = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
+                if len(rows):
+                    streams = entries.calls.streams[rows]
+                    found.setdefault(run.bit, []).append(streams[streams != NO_STREAM])
+                    entries.bits[rows] |= flag(run.bit)
+        opened: list[tuple[ActiveRun, Numbers]] = []
+        for run in runs:
+            numbers = np.unique(np.concatenate(found[run.bit])) if run.bit in found else NO_NUMBERS
             if len(numbers):
                 self.bits.add(numbers, run.bit)
                 opened.append((run, numbers))
         tables: list[tuple[ActiveRun, pa.Table]] = []
-        for position, entries in enumerate(built):
-            bits = self.bits.of(entries.calls.streams)
-            for run in runs:
-                chosen = (bits & flag(run.bit)) != 0
-                chosen[alone[position, run.bit]] = True
-                rows = np.flatnonzero(chosen)
-                if len(rows):
-                    tables.append((run, entries.take(rows)))
+        for entries in built:
+            if opened:  # calls of the batch from before the match belong to it, too
+                entries.bits |= self.bits.of(entries.calls.streams)
+            tables += [(run, entries.take(rows)) for run, rows in chosen_rows(entries.bits, runs)]
         return Matches(tuple(opened), tuple(tables))
+
+    def _possible(self, calls: Calls) -> list[ActiveRun]:
+        """Return the runs whose filter some call of this protocol may match."""
+        key = calls.protocol, frozenset(calls.constants.items())
+        found = self._candidates.get(key)
+        if found is None:
+            columns = Batch(calls.constants, 1)
+            found = [run for run in self._runs if run.filter.bounds(columns, 1)[0].any()]
+            self._candidates[key] = found
+        return found
 
     def _matching_rows(self, entries: _Entries, run: ActiveRun) -> np.ndarray:
         """Return rows whose call matches the run and whose stream is not in it yet."""
-        nothing = np.empty(0, np.int64)
-        if run.is_full:
-            return nothing
+        is_new: Mask = NEW
+        if entries.runs >> run.bit & 1:
+            is_new = (entries.bits & flag(run.bit)) == 0
+        if run.is_full or not is_new.any():
+            return NO_NUMBERS
         try:
-            calls = entries.calls
-            is_new = (self.bits.of(calls.streams) & flag(run.bit)) == 0
-            rows = matching_rows(run.filter, entries.columns(), is_new, entries.take)
+            rows = matching_rows(run.filter, entries.columns, is_new, entries.objects)
         except Exception:
             # One run's filter must not end the capture of all others.
             if run.key not in self._failed:
                 self._failed.add(run.key)
                 _log.exception("a filter failed", job=run.key[0], run=run.key[1])
-            return nothing
+            return NO_NUMBERS
         rows = rows[: run.room]
         run.hits += len(rows)
         return rows
 
 
-class _Entries:
-    """Entries of one Calls, each built at most once."""
+def chosen_rows(
+    bits: npt.NDArray[np.uint64], runs: Sequence[ActiveRun]
+) -> Iterator[tuple[ActiveRun, np.ndarray]]:
+    """Yield each run with the rows that have its bit, if there are any."""
+    there = int(np.bitwise_or.reduce(bits))
+    for run in runs:
+        if there >> run.bit & 1:
+            yield run, np.flatnonzero(bits & flag(run.bit))
 
-    def __init__(self, calls: Calls) -> None:
+
+class _Entries:
+    """Entries of one Calls, each built at most once for all runs."""
+
+    def __init__(self, calls: Calls, bits: StreamBits) -> None:
         self.calls = calls
-        self._columns: Mapping[str, np.ndarray] | None = None
+        self.bits = bits.of(calls.streams)
+        """uint64: the runs that each call is in."""
+        self.runs = int(np.bitwise_or.reduce(self.bits))
+        """The runs that any of them was in before this batch."""
         self._built: pa.Table | None = None
         self._where = np.full(len(calls), -1, np.int64)  # row in `_built`
+        self._objects: dict[int, dict[str, Any]] = {}
 
-    def columns(self) -> Mapping[str, np.ndarray]:
-        if self._columns is None:
-            self._columns = self.calls.columns()
-        return self._columns
+    @cached_property
+    def columns(self) -> Batch:
+        """Return what filters share."""
+        return Batch(self.calls.columns(), len(self.calls))
+
+    def objects(self, rows: np.ndarray) -> list[dict[str, Any]]:
+        """Return the entries of some rows, which ascend, as JSON objects."""
+        missing = np.array([row for row in rows.tolist() if row not in self._objects], np.int64)
+        if len(missing):
+            made = objects(self.take(missing))
+            self._objects.update(zip(missing.tolist(), made, strict=True))
+        return [self._objects[row] for row in rows.tolist()]
 
     def take(self, rows: np.ndarray) -> pa.Table:
         """Return the entries of some rows, which ascend."""

@@ -14,6 +14,7 @@ KINDS = (
     Kind("capture_kernel_dropped_packets_total", "Packets that the kernel dropped."),
     Kind("capture_ring_freezes_total", "How often the ring was full."),
     Kind("capture_unknown_link_packets_total", "Packets of a link layer that is not read."),
+    Kind("capture_copies_total", "Packets seen again, on another interface of the node."),
     Kind("capture_streams_open", "TCP connections and UDP exchanges now.", type="gauge"),
     Kind("capture_messages_total", "Calls dissected.", ("protocol",)),
     Kind("capture_matched_streams_total", "Streams that a job's filter matched.", ("job",)),
@@ -51,6 +52,7 @@ def snapshot(agent: Agent, source: FrameSource, uplink: Uplink) -> Snapshot:
     values: dict[str, dict[tuple[str, ...], float]] = {
         "capture_packets_total": alone(done.frames),
         "capture_bytes_total": alone(done.octets),
+        "capture_copies_total": alone(done.copies),
         "capture_streams_open": alone(done.open_streams),
         "capture_messages_total": by(done.messages),
         "capture_matched_streams_total": by(done.matches),

@@ -208,6 +208,19 @@ def put_frames(ring: Ring, octets: np.ndarray, frames: np.ndarray, streams: np.n
 
 
 @kernel
+def mark_incomplete(ring: Ring, numbers: np.ndarray, marks: np.ndarray) -> None:
+    """Set marks[i] to whether frames of stream numbers[i] were overwritten, or may have been."""
+    for index in range(len(numbers)):
+        number = numbers[np.uint64(index)]
+        row = find_stream(ring, number)
+        if row == NOT_FOUND:
+            marks[np.uint64(index)] = number <= ring.totals[np.uint64(HIGHEST)]
+        else:
+            stream = ring.streams[np.uint64(row)]
+            marks[np.uint64(index)] = stream.packets != 0 or stream.is_exact == 0
+
+
+@kernel
 def count_stored(ring: Ring, numbers: np.ndarray) -> int:
     """Return how many frames of these streams are in the ring."""
     frames = 0

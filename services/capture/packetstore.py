@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from recordings import schema
 from services.capture import packetring
+from services.capture.columns import number_column
 from services.capture.frames.batch import FrameBatch
 from services.capture.ringfile import file_octets
 
@@ -68,7 +69,9 @@ class PacketStore:
             )
         rows = 1 << (most_streams - 1).bit_length()
         size = capacity_bytes // packetring.CELL_SIZE * packetring.CELL_SIZE
-        octets = np.zeros(size, np.uint8) if folder is None else file_octets(folder, size)
+        # full() touches each page now: at full speed, the kernel giving them one by one would be
+        # long enough for the ring of frames to run over.
+        octets = np.full(size, 0, np.uint8) if folder is None else file_octets(folder, size)
         self._ring = packetring.new_ring(octets, rows)
 
     def put(self, batch: FrameBatch, streams: np.ndarray) -> None:
@@ -93,6 +96,12 @@ class PacketStore:
         rows = np.zeros(packetring.count_stored(self._ring, numbers), packetring.STORED)
         packetring.list_stored(self._ring, numbers, rows)
         return Packets(self._ring.octets, rows)
+
+    def are_incomplete(self, streams: np.ndarray) -> np.ndarray:
+        """Return for each stream whether frames of it were overwritten, or may have been."""
+        marks = np.empty(len(streams), np.bool_)
+        packetring.mark_incomplete(self._ring, np.ascontiguousarray(streams, np.int64), marks)
+        return marks
 
     def losses(self, stream: int) -> Overwritten:
         """Return what was overwritten of a stream until now.
@@ -188,11 +197,9 @@ def _record_batch(
     columns = {
         "stream": stream_ids(np.ascontiguousarray(rows["stream"])),
         "node_name": pa.repeat(pa.scalar(node, pa.string()), len(rows)),
-        "time": pa.array(np.ascontiguousarray(rows["timestamp"]), pa.int64()).cast(
-            schema.TIMESTAMP
-        ),
-        "link_type": pa.array(rows["link_type"].astype(np.uint16), pa.uint16()),
-        "original_length": pa.array(rows["original_length"].astype(np.uint32), pa.uint32()),
+        "time": number_column(rows["timestamp"], type=schema.TIMESTAMP),
+        "link_type": number_column(rows["link_type"].astype(np.uint16)),
+        "original_length": number_column(rows["original_length"].astype(np.uint32)),
         "frame": pa.Array.from_buffers(
             pa.binary(), len(rows), [None, pa.py_buffer(offsets), pa.py_buffer(frames)]
         ),

@@ -6,17 +6,27 @@ The octets of a packet cannot be replaced by name: a value may be compressed, or
 
 import numpy as np
 
-from services.capture.decode import DECODED, is_known_link, read_network, read_transport
+from services.capture.headers import (
+    DECODED,
+    is_known_link,
+    read_link,
+    read_network,
+    read_transport,
+)
 from services.capture.kernel import kernel
 from services.capture.packetstore import Packets
 
 
 @kernel
 def headers_size(octets, position, end, link_type):
-    """Return the octets of a frame up to its payload; 0 where that cannot be told."""
+    """Return the octets of a frame up to its payload; 0 where that cannot be told.
+
+    What a tunnel carries is its payload: nothing is left of the packet inside.
+    """
     if not is_known_link(link_type):
         return 0
-    transport = read_transport(octets, read_network(octets, position, end, link_type))
+    ethertype, at, _ = read_link(octets, position, end, link_type, 0)
+    transport = read_transport(octets, read_network(octets, at, end, ethertype))
     return transport.payload_offset - position if transport.status == DECODED else 0
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from services.capture import reassembly
 from services.capture.calls import Calls, Node, ProtocolCalls, stream_texts, streams_table
-from services.capture.decode import decode_frames, new_packets
+from services.capture.decode import decode_frames, new_packets, note_networks
 from services.capture.dissectors.dns import Dns, DnsOptions
 from services.capture.dissectors.dns.detect import find_datagrams
 from services.capture.dissectors.dns.tcp import DnsStreams
@@ -22,23 +22,52 @@ from services.capture.dissectors.http1.framing import frame_segments
 from services.capture.dissectors.http1.past import new_past, recall, remember
 from services.capture.dissectors.http1.rows import NO_MESSAGE, new_framer
 from services.capture.dissectors.transport import unrecognised
+from services.capture.duplicates import (
+    COPIES,
+    forget_copies,
+    is_needed,
+    mark_copies,
+    new_sightings,
+)
 from services.capture.flows import (
-    END_OF_TIME,
-    NOT_FOLLOWED,
+    EVICTED,
+    FIRST_EVICTED,
+    LAST_EVICTED,
     ROWS_USED,
-    SECOND,
     STREAMS_ENDED,
     STREAMS_OPENED,
     ended_since,
+    find_flows,
     new_flows,
+    new_keys,
     new_streams,
 )
+from services.capture.fragments import (
+    begin_batch,
+    expire,
+    link_fragments,
+    move_frames,
+    new_fragments,
+    with_room,
+)
 from services.capture.frames.batch import MOST_FRAMES, FrameBatch, Loss
+from services.capture.timewheel import END_OF_TIME, SECOND
 
 DNS_PORTS = np.array([53, 5353, 5355])  # DNS; mDNS, RFC 6762; LLMNR, RFC 4795
 MULTICAST_PORTS = (5353, 5355)
 SEGMENT_ROWS = 2 * MOST_FRAMES
-STREAMS_FOR_A_FLOW = 4  # more than two, so that ended streams keep their rows for a while
+GIVEN_UP = (
+    "datagrams of which fragments never came",
+    "datagrams that had to make room for others",
+    "datagrams whose fragments overlap, contradict each other, or are cut by the snaplen",
+)
+"""Why, in the order of fragments.NEVER_CAME and the next."""
+NOTHING = np.zeros(1, np.uint8)  # where the octets would be of segments that have none
+STREAMS_FOR_A_FLOW = 2  # so that as many ended streams as there are flows keep their rows
+SMALLEST_STREAMS = 4 * MOST_FRAMES  # each packet of a batch may end one and begin another
+PART_EVICTED = 64  # of the flows: a full table makes room for some at once, not for each new one
+MOST_FLOWS = 1 << 17
+"""With what dissectors, matching and packet store keep for each, 110 MiB when all are in use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +78,12 @@ class PipelineOptions:
     node_ip: str = ""
     body_limit: int = 0
     """Octets of each body to keep; 0 keeps none."""
-    most_flows: int = 1 << 16
-    """Flows followed at once, a power of two; packets of others are counted as losses."""
+    most_flows: int = MOST_FLOWS
+    """Flows followed at once, rounded up to a power of two. For one more, another one has to go:
+    its stream is cut short, which is a loss."""
+    networks_apart: bool = True
+    """Whether the same five-tuple in another VLAN or tunnel is another stream. Not on several
+    interfaces, which show a packet with and without its tag."""
 
 
 def is_multicast(packets: np.ndarray) -> np.ndarray:
@@ -64,13 +97,16 @@ class Pipeline:
 
     def __init__(self, options: PipelineOptions):
         self.node = Node(options.node_name, options.node_ip)
-        self.flows = new_flows(options.most_flows)
-        self.streams = new_streams(STREAMS_FOR_A_FLOW * max(options.most_flows, MOST_FRAMES))
-        self.reassembler = reassembly.new_reassembler(options.most_flows)
+        most_flows = 1 << (options.most_flows - 1).bit_length()
+        self.flows = new_flows(most_flows, options.networks_apart)
+        self.streams = new_streams(max(STREAMS_FOR_A_FLOW * most_flows, SMALLEST_STREAMS))
+        self.reassembler = reassembly.new_reassembler(most_flows)
         self.segments = reassembly.new_segments(SEGMENT_ROWS)
-        self.packets = new_packets(MOST_FRAMES)
+        self.packets, self._keys = new_packets(MOST_FRAMES), new_keys(MOST_FRAMES)
+        self.sightings = new_sightings()
+        self.fragments = new_fragments()
         self._rows_found = np.empty(MOST_FRAMES, np.int64)
-        self.framer = new_framer(options.most_flows, options.body_limit)
+        self.framer = new_framer(most_flows, options.body_limit)
         self._past = new_past(len(self.framer.messages))
         self.dns = Dns(DnsOptions())
         self.dns_streams = DnsStreams()
@@ -103,13 +139,32 @@ class Pipeline:
         """Take a batch; return the calls that it completed, good until the next one."""
         octets, frames = batch
         if len(frames) > len(self.packets):
-            self.packets = new_packets(len(frames))
+            self.packets, self._keys = new_packets(len(frames)), new_keys(len(frames))
             self._rows_found = np.empty(len(frames), np.int64)
         packets = self.packets[: len(frames)]
-        decode_frames(octets, frames, packets, self.flows, self.streams)
+        whole = self._decode(octets, frames, packets)
         self.lap("decode")
-        self._take_tcp(octets, packets)
-        self._take_datagrams(octets, packets)
+        has_copies = is_needed(frames)
+        row = 0
+        while row < len(frames):
+            first, row = row, find_flows(packets, self._keys, row, self.flows)
+            self.lap("decode")
+            part = packets[first:row]
+            if has_copies:
+                places = octets, frames[first:row]
+                mark_copies(self.sightings, *places, whole, part, self.flows, self.streams)
+                self.lap("copies")
+            self._reassemble(whole, part)
+            self._take_datagrams(whole, part)
+            if row < len(frames):
+                self.make_room(len(frames) - row, int(frames["timestamp"][row]))
+        state = self.fragments.state[0]
+        if state.networks:
+            note_networks(packets, self.streams)
+        if has_copies:
+            forget_copies(packets)
+        if state.filled:
+            link_fragments(self.fragments, packets)
         self.packet_streams = packets["stream"]
         self.packets_taken += len(frames)
         if len(frames):
@@ -122,10 +177,25 @@ class Pipeline:
         self.lap("dissect")
         return calls
 
+    @property
+    def late(self) -> tuple[FrameBatch, np.ndarray]:
+        """Frames of earlier batches, and the streams (int64) that they turned out to belong to:
+        fragments of datagrams that the last batch completed.
+        """
+        kept = self.fragments
+        count = int(kept.state["late"][0])
+        return FrameBatch(kept.work, kept.late[:count]), kept.late_streams[:count]
+
     def end(self) -> list[Calls]:
         """End all streams, as at the end of a capture; return what was waiting."""
-        self._end_idle(END_OF_TIME)  # which may deliver DNS messages that waited for lost ones
-        self.dns.end()
+        expire(self.fragments, END_OF_TIME)
+        number = 0
+        while number < self.flows.counts[ROWS_USED]:
+            number, filled = reassembly.end_all(
+                self.reassembler, self.flows, self.streams, number, self.segments
+            )
+            self._take_segments(NOTHING, filled)
+        self.dns.end()  # after the messages that waited for lost ones have been delivered
         return self._collect()
 
     def earlier(self, numbers: np.ndarray) -> list[Calls]:
@@ -146,9 +216,19 @@ class Pipeline:
         """Streams that have not ended."""
         return int(self.streams.counts[STREAMS_OPENED] - self.streams.counts[STREAMS_ENDED])
 
+    @property
+    def copies(self) -> int:
+        """Packets so far that had been seen before, on another interface."""
+        return int(self.sightings.counts[COPIES])
+
+    @property
+    def conflicts(self) -> int:
+        """Segments so far that said something else than an earlier one with the same octets."""
+        return int(self.reassembler.state["conflicts"][0])
+
     def losses(self) -> list[Loss]:
         """What was lost since the last call."""
-        found = []
+        found = self._decoding_losses()
         state = self.reassembler.state[0]
         if state.gaps:
             found.append(
@@ -161,17 +241,38 @@ class Pipeline:
                 )
             )
             state.gaps = state.gap_octets = 0
-        missed = int(self.flows.counts[NOT_FOLLOWED])
-        if missed:
-            self.flows.counts[NOT_FOLLOWED] = 0
-            detail = f"more than {len(self.flows.rows)} flows at once"
-            found.append(Loss("table_overrun", self._now, self._now, packets=missed, detail=detail))
+        counts = self.flows.counts
+        if counts[EVICTED]:
+            detail = (
+                f"{counts[EVICTED]} streams were cut short to make room: more than "
+                f"{len(self.flows.rows)} flows at once"
+            )
+            first, last = sorted((int(counts[FIRST_EVICTED]), int(counts[LAST_EVICTED])))
+            found.append(Loss("table_overrun", first, last, detail=detail))
+            counts[EVICTED] = 0
         totals = self.framer.totals[0]
         overwritten = self._overwritten + int(totals.overwritten)
         if overwritten:
             detail = f"{overwritten} HTTP answers, which more messages followed than are kept"
             found.append(Loss("table_overrun", self._now, self._now, detail=detail))
             self._overwritten = totals.overwritten = 0
+        return found
+
+    def _decoding_losses(self) -> list[Loss]:
+        found = []
+        state = self.fragments.state[0]
+        if state.lost_frames:
+            reasons = zip(state.given_up.tolist(), GIVEN_UP, strict=True)
+            detail = ", ".join(f"{count} {reason}" for count, reason in reasons if count)
+            first, last = int(state.first_loss), int(state.last_loss)
+            frames, octets = int(state.lost_frames), int(state.lost_octets)
+            found.append(Loss("fragment", first, last, frames, octets, detail=detail))
+            state.given_up[:] = state.lost_frames = state.lost_octets = 0
+        if state.unknown_links:
+            detail = f"link type {state.unknown_link}, https://www.tcpdump.org/linktypes.html"
+            count = int(state.unknown_links)
+            found.append(Loss("unknown_link", self._now, self._now, count, detail=detail))
+            state.unknown_links = 0
         return found
 
     def stream_ids(self, numbers: np.ndarray) -> pa.Array:
@@ -187,7 +288,20 @@ class Pipeline:
     def _rows(self, numbers: np.ndarray) -> np.ndarray:
         return self.streams.rows[numbers & (self.most_streams - 1)]
 
-    def _take_tcp(self, octets: np.ndarray, packets: np.ndarray) -> None:
+    def _decode(self, octets: np.ndarray, frames: np.ndarray, packets: np.ndarray) -> np.ndarray:
+        """Fill PACKET rows; return the octets that their positions are in."""
+        needed = begin_batch(self.fragments, frames)
+        if needed > len(self.fragments.work) or len(frames) > len(self.fragments.completed):
+            self.fragments = with_room(self.fragments, needed, len(frames))
+            begin_batch(self.fragments, frames)
+        decode_frames(octets, frames, packets, self._keys, self.flows, self.fragments)
+        if not self.fragments.state[0].filled:
+            return octets
+        move_frames(self.fragments, octets, frames, packets)
+        work: np.ndarray = self.fragments.work
+        return work
+
+    def _reassemble(self, octets: np.ndarray, packets: np.ndarray) -> None:
         row = 0
         while row < len(packets):
             row, filled = reassembly.reassemble(
@@ -223,19 +337,25 @@ class Pipeline:
             is_multicast(packets),
         )
 
+    def make_room(self, packets: int, now: int) -> None:
+        """End flows of a full table, for some of the new ones that so many packets may bring."""
+        wanted = max(1, min(len(self.flows.rows) // PART_EVICTED, packets))
+        self._end_flows(reassembly.make_room, now, wanted)
+
     def _sweep(self, now: int) -> None:
         """End the streams that are idle at `now`."""
-        self._end_idle(now)
+        self._end_flows(reassembly.end_idle, now)
+        if self.fragments.state[0].used:
+            expire(self.fragments, now)
         self.dns.expire(now)
 
-    def _end_idle(self, now: int) -> None:
-        nothing = np.zeros(1, np.uint8)
-        number = 0
-        while number < self.flows.counts[ROWS_USED]:
-            number, filled = reassembly.end_idle(
-                self.reassembler, self.flows, self.streams, now, number, self.segments
+    def _end_flows(self, kernel: Callable[..., tuple[bool, int]], *arguments: int) -> None:
+        is_done = False
+        while not is_done:
+            is_done, filled = kernel(
+                self.reassembler, self.flows, self.streams, *arguments, self.segments
             )
-            self._take_segments(nothing, filled)
+            self._take_segments(NOTHING, filled)
 
     def _collect(self) -> list[Calls]:
         ended = ended_since(self.streams, self._ended)

@@ -9,9 +9,10 @@ come too early are copied into a ring (`held`), so they outlive their batch; onc
 their DATA row has place IN_HELD. What a call delivers from the ring is overwritten by the next call
 at the earliest, so the rows of one call are to be used up before the next.
 
-When two segments carry the same octets, the copy seen first wins. What is missing is given up, with
-a GAP row, when the receiver has acknowledged it (so the wire had it and we did not), when the ring
-is full, when the direction holds too many segments, or when the stream ends.
+When two segments carry the same octets, the copy seen first wins; it is counted when the other one
+says something else and both can still be compared. What is missing is given up, with a GAP row,
+when the receiver has acknowledged it (so the wire had it and we did not), when the ring is full,
+when the direction holds too many segments, or when the stream ends.
 Sequence numbers are compared modulo 2**32, as RFC 9293 section 3.4 asks.
 """
 
@@ -19,16 +20,28 @@ from typing import NamedTuple
 
 import numpy as np
 
-from services.capture.decode import PROTOCOL_TCP
 from services.capture.flows import (
+    EVICTED,
+    FIRST_EVICTED,
+    LAST_EVICTED,
     NO_FLOW,
     NO_STREAM,
+    ROWS_FREE,
+    ROWS_USED,
     count_packet,
     end_stream,
+    first_to_go,
     is_idle,
+    next_idle,
+    note_view,
     open_stream,
     remove_flow,
+    root_of,
+    settle,
+    stream_row,
+    take_datagram,
 )
+from services.capture.headers import PROTOCOL_TCP, PROTOCOL_UDP
 from services.capture.kernel import copy_octets, kernel
 
 # Kinds of row.
@@ -49,7 +62,11 @@ DNS_PORT = 53
 LARGEST_FRAME = 262_144  # octets; the largest that any source lets through
 LATE_SYN_WINDOW = 1 << 20  # octets; a SYN this little behind what we have is of the same connection
 RST_WINDOW = 1 << 20  # octets; a RST further off is not of this stream (RFC 5961, section 3)
-STREAM_JUMP = 1 << 28  # octets; no window is that large: the five-tuple was used again, SYN unseen
+# Further off than this are octets of another connection, whose SYN was not seen:
+STREAM_JUMP = 1 << 28  # octets; no window is that large
+BOTH_JUMP = 1 << 24  # octets, when what they acknowledge is as far off as that
+CLOSED_JUMP = 1 << 20  # octets, after the end; nearer are those that were under way then
+MOST_COMPARED = 256  # rows back, in which an octet that comes again is looked for
 MOST_HELD_IN_DIRECTION = 128  # segments; bounds the walk through a direction's list
 ROWS_FOR_ONE_PACKET = 4 * MOST_HELD_IN_DIRECTION + 16
 SHARE_RELEASED = 8  # a full ring lets go of one eighth at a time, not of one segment a call
@@ -79,11 +96,13 @@ DIRECTION = np.dtype((np.record, [
     ("first", np.uint32),      # sequence number of the stream's first octet
     ("next", np.uint32),       # sequence number of the octet we wait for
     ("end", np.uint32),        # sequence number after the last octet; see has_end
+    ("acknowledged", np.uint32),  # highest that the other side has acknowledged; see has_…
     ("first_held", np.int32),  # slot of the earliest segment held, or NO_SEGMENT
     ("held", np.int32),        # segments
     ("started", np.uint8),     # `first` and `next` are known
     ("has_end", np.uint8),     # FIN or RST seen
     ("closed", np.uint8),      # CLOSED delivered
+    ("has_acknowledged", np.uint8),
     ("hint", np.uint8),
 ]))
 
@@ -109,6 +128,7 @@ STATE = np.dtype((np.record, [
     ("first_gap", np.int64),   # nanoseconds since 1970: of the first gap counted, and of the last
     ("last_gap", np.int64),
     ("midstream_starts", np.int64),
+    ("conflicts", np.int64),   # segments that said something else than the first copy of an octet
 ]))
 # fmt: on
 
@@ -238,9 +258,10 @@ def release_until(r, segments, flows, number):
 
 
 @kernel
-def reclaim(r):
-    """Forget the oldest segments of the ring that were delivered by earlier calls."""
+def begin_call(r):
+    """Begin with no rows; forget the oldest segments of the ring that were delivered before."""
     state = r.state[0]
+    state.rows = 0
     last_slot = len(r.slots) - 1
     while state.oldest < state.newest:
         if r.slots[np.uint64(state.oldest & last_slot)].direction != NO_DIRECTION:
@@ -262,6 +283,44 @@ def find_room(r, length):
             return state.write
         return 0 if length < oldest else NO_ROOM
     return state.write if state.write + length < oldest else NO_ROOM
+
+
+@kernel
+def differ(octets, position, others, at, length):
+    """Whether octets[position:][:length] are not others[at:][:length]."""
+    for index in range(length):
+        if octets[np.uint64(position + index)] != others[np.uint64(at + index)]:
+            return True
+    return False
+
+
+@kernel
+def is_conflict(r, octets, segments, direction_number, sequence, position, length):
+    """Whether octets that come again differ from those delivered in this call, whose rows say where
+    they lie.
+    """
+    direction = r.directions[np.uint64(direction_number)]
+    begin = distance(direction.next, sequence)  # counted back from the octet we wait for
+    end = begin - length
+    row, row_end = r.state[0].rows - 1, 0
+    oldest = max(0, row - MOST_COMPARED)
+    while row >= oldest and row_end < begin:
+        known = segments[np.uint64(row)]
+        row -= 1
+        if known.direction != direction_number or known.length == 0:
+            continue
+        row_begin = row_end + np.int64(known.length)
+        first, last = min(begin, row_begin), max(end, row_end)
+        if known.kind == DATA and first > last:
+            at = known.position + row_begin - first
+            again = position + begin - first
+            if known.place == IN_HELD:
+                if differ(octets, again, r.octets, at, first - last):
+                    return True
+            elif differ(octets, again, octets, at, first - last):
+                return True
+        row_end = row_begin
+    return False
 
 
 @kernel
@@ -308,6 +367,8 @@ def hold(r, octets, packet, direction_number, sequence, position, length):
             before = distance(held.sequence, sequence)
             if before <= 0:  # it begins first: what it has we need not hold
                 known = min(length, max(0, before + np.int64(held.length)))
+                if differ(octets, position, r.octets, held.position - before, known):
+                    r.state[0].conflicts += 1
                 sequence, position, length = sequence + known, position + known, length - known
                 r.state[0].duplicate_octets += known
                 previous, following = following, np.int64(held.following)
@@ -336,6 +397,20 @@ def forget_direction(r, direction):
     direction.stream = NO_STREAM
     direction.first_held = NO_SEGMENT
     direction.held = direction.started = direction.has_end = direction.closed = 0
+    direction.has_acknowledged = 0
+
+
+@kernel
+def skip_to_end(r, segments, direction_number, flow, timestamp):
+    """Stop waiting for anything before the end, which was seen."""
+    direction = r.directions[np.uint64(direction_number)]
+    while direction.first_held != NO_SEGMENT:
+        skip_gap(r, segments, direction_number, flow)
+    missing = distance(direction.end, direction.next)
+    if missing > 0:
+        add_gap(r, segments, direction_number, missing, timestamp)
+        direction.next = direction.end
+    deliver_end(r, segments, direction_number, flow, timestamp)
 
 
 @kernel
@@ -345,12 +420,8 @@ def release_held(r, segments, number, flow):
         direction = r.directions[np.uint64(direction_number)]
         while direction.stream != NO_STREAM and direction.first_held != NO_SEGMENT:
             skip_gap(r, segments, direction_number, flow)
-        if direction.stream != NO_STREAM and direction.has_end and not direction.closed:
-            missing = distance(direction.end, direction.next)
-            if missing > 0:
-                add_gap(r, segments, direction_number, missing, flow.last_timestamp)
-                direction.next = direction.end
-            deliver_end(r, segments, direction_number, flow, flow.last_timestamp)
+        if direction.stream != NO_STREAM and direction.has_end:
+            skip_to_end(r, segments, direction_number, flow, flow.last_timestamp)
 
 
 @kernel
@@ -381,6 +452,23 @@ def is_of_this_stream(direction, first):
 
 
 @kernel
+def is_of_another(r, packet, direction_number):
+    """Whether a packet that is no SYN is of another connection with the same five-tuple."""
+    direction = r.directions[np.uint64(direction_number)]
+    if not direction.started:
+        return False
+    jump = abs(distance(packet.sequence, direction.next))
+    if jump < CLOSED_JUMP:
+        return False
+    other = r.directions[np.uint64(direction_number ^ 1)]
+    if jump >= STREAM_JUMP or (direction.closed and other.closed):
+        return True
+    answers = packet.tcp_flags & ACK != 0 and other.started
+    other_jump = abs(distance(packet.acknowledgement, other.next)) if answers else 0
+    return jump >= BOTH_JUMP and other_jump >= BOTH_JUMP
+
+
+@kernel
 def client_of(packet):
     """The side that most likely began a stream whose beginning was not seen: the higher port."""
     side = np.int64(packet.direction)
@@ -400,8 +488,7 @@ def begin(r, segments, packet, direction_number, flow, streams):
         if not direction.started:
             start(direction, first)
         return True
-    jump = distance(packet.sequence, direction.next)
-    strayed = direction.started and not -STREAM_JUMP < jump < STREAM_JUMP
+    strayed = is_of_another(r, packet, direction_number)
     if packet.tcp_flags & RST and not direction.started and direction.stream != NO_STREAM:
         # A refused SYN: the number of this RST says nothing, what it acknowledges does.
         other = r.directions[np.uint64(direction_number ^ 1)]
@@ -451,6 +538,10 @@ def take_octets(r, octets, segments, packet, direction_number, flow):
             skip_gap(r, segments, direction_number, flow)
             continue
         known = min(length, -ahead)
+        if known > 0 and is_conflict(
+            r, octets, segments, direction_number, sequence, position, known
+        ):
+            r.state[0].conflicts += 1
         r.state[0].duplicate_octets += known
         sequence, position, length = sequence + known, position + known, length - known
         if length == 0:
@@ -469,7 +560,14 @@ def take_acknowledgement(r, segments, packet, direction_number, flow):
     """What the receiver has, it will not be sent again: do not wait for it."""
     other_number = direction_number ^ 1
     other = r.directions[np.uint64(other_number)]
-    if other.stream == NO_STREAM or other.first_held == NO_SEGMENT:
+    if not other.started or abs(distance(packet.acknowledgement, other.next)) >= STREAM_JUMP:
+        return
+    if not other.has_acknowledged or distance(packet.acknowledgement, other.acknowledged) > 0:
+        other.acknowledged = packet.acknowledgement
+        other.has_acknowledged = 1
+    if other.has_end and not other.closed and distance(packet.acknowledgement, other.end) > 0:
+        skip_to_end(r, segments, other_number, flow, packet.timestamp)
+    if other.first_held == NO_SEGMENT:
         return
     held = r.slots[np.uint64(other.first_held)]
     if (
@@ -480,12 +578,23 @@ def take_acknowledgement(r, segments, packet, direction_number, flow):
 
 
 @kernel
+def is_valid_reset(packet, direction):
+    """Whether the receiver of a RST would believe it: RFC 5961, section 3.2. Of what the receiver
+    expects we know that it is not before what it acknowledged.
+    """
+    ahead = distance(packet.sequence, direction.next)
+    if direction.has_acknowledged and distance(packet.sequence, direction.acknowledged) < 0:
+        return False
+    return -RST_WINDOW < ahead < RST_WINDOW
+
+
+@kernel
 def take_end(r, segments, packet, direction_number, flow):
     """A FIN ends its own direction, after the octets before it; a RST the other at once too."""
     direction = r.directions[np.uint64(direction_number)]
     other = r.directions[np.uint64(direction_number ^ 1)]
     end = packet.sequence + np.uint32(packet.payload_length) + np.uint32(packet.missing)
-    if packet.tcp_flags & RST and not -RST_WINDOW < distance(end, direction.next) < RST_WINDOW:
+    if packet.tcp_flags & RST and not is_valid_reset(packet, direction):
         return
     if not direction.has_end:
         direction.has_end = 1
@@ -519,25 +628,46 @@ def take_packet(r, octets, segments, packet, flow, streams):
 
 
 @kernel
+def take_view(packet, flows, streams):
+    """Keep with the stream what this packet, which was translated, tells of the other addresses."""
+    stream = stream_row(streams, packet.stream)
+    _, turned = root_of(flows, np.int64(packet.seen_flow))
+    flow = flows.rows[np.uint64(packet.seen_flow)]
+    came_first = packet.protocol != 0  # so with the addresses that its sender knows
+    side = np.int64(packet.direction) ^ (0 if came_first else 1)
+    note_view(flow, stream, turned, side, came_first)
+
+
+@kernel
 def reassemble(r, octets, packets, row, flows, streams, segments):
     """Take packets[row:] of a batch. Return (row of the next packet, segments filled).
 
     When that row is before len(packets), use the segments up and call again from it. `segments` has
     at least ROWS_FOR_ONE_PACKET rows.
     """
-    r.state[0].rows = 0
-    reclaim(r)
+    begin_call(r)
     while row < len(packets) and has_rows(r, segments):
         packet = packets[np.uint64(row)]
-        if packet.protocol == PROTOCOL_TCP and packet.flow != NO_FLOW:
-            flow = flows.rows[np.uint64(packet.flow)]
+        row += 1
+        if packet.flow == NO_FLOW:
+            continue
+        flow = flows.rows[np.uint64(packet.flow)]
+        if packet.protocol == PROTOCOL_TCP:
             if not take_packet(r, octets, segments, packet, flow, streams):
                 # A ring may be full of octets with few segments; behind the newest is none.
                 until = r.state[0].oldest + len(r.slots) // SHARE_RELEASED
                 release_until(r, segments, flows, min(until, r.state[0].newest))
+                row -= 1
                 break
             count_packet(flow, packet)
-        row += 1
+            if flow.closed:
+                settle(flows, np.int64(packet.flow))
+        elif packet.protocol == PROTOCOL_UDP:
+            take_datagram(flow, streams, packet)
+        else:  # a copy
+            packet.stream = flow.stream
+        if packet.seen_flow != packet.flow and packet.stream != NO_STREAM:
+            take_view(packet, flows, streams)
     return row, r.state[0].rows
 
 
@@ -556,20 +686,58 @@ def end_flow(r, segments, flows, streams, number):
 
 
 @kernel
-def end_idle(r, flows, streams, now, number, segments):
-    """End the flows from row `number` on that are idle at `now` (nanoseconds since 1970).
+def end_idle(r, flows, streams, now, segments):
+    """End the flows that are idle at `now` (nanoseconds since 1970).
 
-    Return (row to go on from, segments filled); as reassemble, call again until the row is
-    flows.counts[ROWS_USED].
+    Return (whether that were all, segments filled); if not, use the segments up and call again.
     """
-    r.state[0].rows = 0
-    reclaim(r)
-    while number < flows.counts[0] and has_rows(r, segments):
-        flow = flows.rows[np.uint64(number)]
-        if flow.used and is_idle(flow, now):
+    begin_call(r)
+    while has_rows(r, segments):
+        number = next_idle(flows, now)
+        if number == NO_FLOW:
+            return True, r.state[0].rows
+        end_flow(r, segments, flows, streams, number)
+    return False, r.state[0].rows
+
+
+@kernel
+def end_all(r, flows, streams, number, segments):
+    """End the flows from row `number` on. Return (row to go on from, segments filled); as
+    reassemble, call again until the row is flows.counts[ROWS_USED].
+    """
+    begin_call(r)
+    while number < flows.counts[ROWS_USED] and has_rows(r, segments):
+        if flows.rows[np.uint64(number)].used:
             end_flow(r, segments, flows, streams, number)
         number += 1
     return number, r.state[0].rows
+
+
+@kernel
+def count_evicted(flows, number, now):
+    """Count a flow whose stream is cut short to make room."""
+    flow = flows.rows[np.uint64(number)]
+    if flow.stream == NO_STREAM or flow.closed or is_idle(flows, number, now):
+        return
+    counts = flows.counts
+    if counts[EVICTED] == 0:
+        counts[FIRST_EVICTED] = flow.last_timestamp
+    counts[LAST_EVICTED] = flow.last_timestamp
+    counts[EVICTED] += 1
+
+
+@kernel
+def make_room(r, flows, streams, now, wanted, segments):
+    """End flows, those first that are over first, until a full table has `wanted` free rows.
+
+    Return (whether it has, segments filled); if not, use the segments up and call again.
+    """
+    begin_call(r)
+    while flows.counts[ROWS_FREE] < wanted and has_rows(r, segments):
+        number = first_to_go(flows)
+        count_evicted(flows, number, now)
+        end_flow(r, segments, flows, streams, number)
+    return flows.counts[ROWS_FREE] >= wanted, r.state[0].rows
 
 
 def new_segments(rows):

@@ -1,6 +1,7 @@
 """What one run has gathered since it was last sent. `agent` has one for each active run."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -10,9 +11,9 @@ from recordings.redaction import Redactions
 from services.capture.assignments import ActiveRun
 from services.capture.bodies import cut_bodies
 from services.capture.frames.batch import Loss
+from services.capture.outbox import Parts
 from services.capture.packetstore import Packets
 from services.capture.payloads import without_payloads
-from services.capture.uplink import Uplink
 
 FLUSH_SECONDS = 0.2
 """Rows leave the agent at most this late: a query is to see them within a second."""
@@ -34,10 +35,17 @@ ADDRESSES = ("src_ip", "src_port", "dst_ip", "dst_port")
 CUT_DETAIL = "the job's filter has redact(), so its packets are stored without what they carried"
 
 
+class Sink(Protocol):
+    """Where tables go: an Uplink, or a Probe."""
+
+    def send(self, job: str, run: int, parts: Parts, final: bool = False) -> None:
+        """Take pairs of a table's name and its rows."""
+
+
 class RunBuffer:
     """Tables of one run, until they are sent. What its filter redacts is gone from them."""
 
-    def __init__(self, run: ActiveRun, uplink: Uplink, node: str) -> None:
+    def __init__(self, run: ActiveRun, uplink: Sink, node: str) -> None:
         self.run = run
         self._uplink = uplink
         self._node = node
@@ -63,7 +71,7 @@ class RunBuffer:
                 table = self._redactions.apply_to_table(table)
             table = cut_bodies(table, self.run.assignment.body_limit)
         self._tables[name].append(table)
-        self._bytes += table.nbytes
+        self._bytes += table.get_total_buffer_size()
         self._since = now if self._since is None else self._since
 
     def redacted(self, packets: Packets) -> Packets:
@@ -113,11 +121,7 @@ class RunBuffer:
             self._cut, self._has_told_cut = None, True
         if told:
             self._tables["losses"].append(losses_table(self._node, told))
-        parts = [
-            (name, pa.concat_tables(tables).combine_chunks())
-            for name, tables in self._tables.items()
-            if tables
-        ]
+        parts = [(name, _joined(name, tables)) for name, tables in self._tables.items() if tables]
         if parts or final:
             self._uplink.send(*self.run.key, parts, final)
         for tables in self._tables.values():
@@ -126,6 +130,12 @@ class RunBuffer:
         self._sums.clear()
         self._bytes = 0
         self._since = None
+
+
+def _joined(name: str, tables: list[pa.Table]) -> pa.Table:
+    """Return tables as one; chunks of many columns cost more than to copy them, frames do not."""
+    table = pa.concat_tables(tables)
+    return table if name == "packets" else table.combine_chunks()
 
 
 def losses_table(node: str, losses: Sequence[Loss]) -> pa.Table:

@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grpc
 from recorder.v1 import ingest_pb2, ingest_pb2_grpc
@@ -90,6 +90,7 @@ class Uplink:
         self._matched: dict[tuple[str, int], int] = {}
         self._untold: set[tuple[str, int]] = set()  # keys of it that this session has yet to say
         self._elsewhere: Mapping[tuple[str, int], int] = {}
+        self._probed: list[ingest_pb2.Probed] = []
         self._reconnects = 0
         self._stopping = False
         self._failure = ""
@@ -185,6 +186,17 @@ class Uplink:
         with self._changed:
             self._matched[job, run] = calls
             self._untold.add((job, run))
+            self._changed.notify_all()
+
+    def tell_probed(
+        self, probe: int, entries: int, streams: int, packets: int, octets: int
+    ) -> None:
+        """Tell what a probe has counted; nobody waits for it after a broken connection."""
+        counts = ingest_pb2.Probed(
+            probe=probe, entries=entries, streams=streams, packets=packets, bytes=octets
+        )
+        with self._changed:
+            self._probed.append(counts)
             self._changed.notify_all()
 
     def flush(self, timeout: float) -> bool:
@@ -301,6 +313,8 @@ class Uplink:
 
     def _next_request(self) -> ingest_pb2.ConnectRequest | None:
         """Counts before batches: other agents may be about to take more than the limit."""
+        if self._probed:
+            return ingest_pb2.ConnectRequest(probed=self._probed.pop())
         if not self._untold:
             return self._outbox.next()
         job, run = key = self._untold.pop()
@@ -316,7 +330,11 @@ class Uplink:
                 self._outbox.acknowledge(response.acknowledgement.sequence)
                 session.fruitful = True
             elif kind == "assignments":
-                self._assignments = tuple(_assignment(a) for a in response.assignments.assignments)
+                lists = response.assignments
+                self._assignments = (
+                    *(_assignment(a) for a in lists.assignments),
+                    *(replace(_assignment(a), probe=True) for a in lists.probes),
+                )
                 self._revision += 1
                 listed = {assignment.key for assignment in self._assignments}
                 for key in self._matched.keys() - listed:
@@ -348,6 +366,7 @@ class Uplink:
             session.fruitful = True  # nothing is wrong with the scheduler: no need to wait
             raise _NumbersLostError
         session.welcomed = True
+        self._probed.clear()
         self._untold = set(self._matched)  # the scheduler may be another one
         self._failure = ""
         _log.info("connected to the scheduler", address=self._address, agent_id=self._agent_id)

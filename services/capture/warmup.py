@@ -62,6 +62,7 @@ def warm_up(engine: Engine) -> None:
         seen = np.union1d(seen, streams)
     _keep(engine, matcher, run, engine.pipeline.end())
     engine.pipeline.earlier(seen)
+    engine.pipeline.make_room(1, START_NS)
     engine.pipeline.losses()
 
 
@@ -79,14 +80,22 @@ def _batch(frames: list[bytes], start_ns: int) -> FrameBatch:
     rows["captured_length"] = rows["original_length"] = [len(frame) for frame in frames]
     rows["timestamp"] = start_ns + STEP_NS * np.arange(len(frames))
     rows["link_type"] = ETHERNET
+    rows["interface"] = 1  # as on "any"
     return FrameBatch(np.frombuffer(bytearray(b"".join(frames)), np.uint8), rows)
 
 
 def _conversation() -> Iterator[bytes]:
-    """Yield frames: DNS queries, an HTTP call and a DNS query by TCP; all but one are answered."""
+    """Yield frames: DNS queries, an HTTP call and a DNS query by TCP; all but one are answered.
+
+    The last DNS query by UDP is in a VLAN and in two fragments.
+    """
     yield _ip(UDP, 0, _udp(0, 53, UNANSWERED))
     yield _ip(UDP, 0, _udp(0, 53, QUERY))
     yield _ip(UDP, 1, _udp(1, 53, ANSWER))
+    query = _udp(0, 53, QUERY)
+    for fragment, part in ((0x2000, query[:16]), (2, query[16:])):
+        frame = _ip(UDP, 0, part, fragment)
+        yield frame[:12] + b"\x81\x00\x00\x05" + frame[12:]
     yield from _connection(80, REQUEST, RESPONSE)
     yield from _connection(53, *(struct.pack("!H", len(m)) + m for m in (QUERY, ANSWER)))
 
@@ -121,8 +130,8 @@ def _udp(side: int, port: int, data: bytes) -> bytes:
     return struct.pack("!4H", ports[side], ports[1 - side], 8 + len(data), 0) + data
 
 
-def _ip(protocol: int, side: int, payload: bytes) -> bytes:
+def _ip(protocol: int, side: int, payload: bytes, fragment: int = 0) -> bytes:
     """Return an Ethernet frame from one of two ends; side 0 is the client."""
     ends = (b"\12\0\0\1", b"\12\0\0\2")
-    header = struct.pack("!2B3H2BH", 0x45, 0, 20 + len(payload), 1, 0, 64, protocol, 0)
+    header = struct.pack("!2B3H2BH", 0x45, 0, 20 + len(payload), 1, fragment, 64, protocol, 0)
     return bytes(12) + b"\x08\x00" + header + ends[side] + ends[1 - side] + payload

@@ -6,7 +6,7 @@ import threading
 
 from services.capture.agent import Agent, new_engine_factory
 from services.capture.frames import CaptureError, FrameSource, open_capture
-from services.capture.frames.interfaces import open_interfaces
+from services.capture.frames.interfaces import is_one_interface, open_interfaces
 from services.capture.metrics import snapshot
 from services.capture.pcapfilter import Filtered, compile_filter
 from services.capture.spool import Spool
@@ -33,6 +33,7 @@ class Worker:
         # First, so that whoever named something that cannot be opened need not wait for kernels.
         self.source = open_source(settings, fanout_group)
         self._grace_seconds = settings.grace_seconds
+        is_replay = settings.replay is not None
         new_engine = new_engine_factory(
             settings.node,
             settings.node_ip,
@@ -40,8 +41,9 @@ class Worker:
             settings.body_limit,
             settings.packet_disk,
             settings.packet_folder,
+            networks_apart=is_replay or is_one_interface(settings.interface),
+            most_flows=settings.most_flows,
         )
-        is_replay = settings.replay is not None
         if not is_replay:
             self.source.close()  # a ring that nobody reads meanwhile would overrun
         warm_up(new_engine())

@@ -46,6 +46,11 @@ FLAGS = {
     "duration_minutes": "--duration",
     "expiration_minutes": "--expiration",
     "body_limit": "--body-limit",
+    "labels": "--label",
+    "description": "--description",
+    "size_limit_bytes": "--size-limit",
+    "reason": "--reason",
+    "probe_seconds": "--probe",
 }
 """What a person calls the fields of a job."""
 
@@ -132,4 +137,4 @@ def _violation(violation: Violation, kfl: str) -> str:
         if shown:
             return shown
     field = violation.field.rpartition(".")[2]
-    return f"{FLAGS.get(field, field)}: {violation.description}"
+    return f"{FLAGS.get(field, field)}: {violation.description}".removeprefix(": ")

@@ -27,10 +27,13 @@ ROW = "_row"
 """Column with the row's number in it, from 0."""
 
 PARQUET = "read_parquet(?, filename=true, file_row_number=true, hive_partitioning=false)"
+OLD_PARQUET = "read_parquet(?, union_by_name=true, hive_partitioning=false)"
 
 LATEST_NS = (2**63 - 1) // 1000 * 1000
 EARLIEST_NS = -LATEST_NS
 """Times that a timestamp in nanoseconds can hold, and in microseconds too: years 1677 to 2262."""
+
+_WANTED = "(record, node_name, stream) IN (SELECT record, node_name, stream FROM wanted)"
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -167,12 +170,37 @@ def packets(sources: Sequence[Source], streams: pa.Table) -> Plan:
     return _plan(
         schema.PACKETS,
         sources,
-        where="(record, node_name, stream) IN (SELECT record, node_name, stream FROM wanted)",
+        where=_WANTED,
         values=[],
         order=("time", "node_name", "stream", "record"),
         is_exact=True,
         tables={"wanted": streams},
     )
+
+
+def of_streams(table: pa.Schema, sources: Sequence[Source], streams: pa.Table) -> Question:
+    """Return the rows of STREAMS or PACKETS of `streams` (record, node_name, stream), unordered."""
+    scan = _scan(table, sources, located=False)
+    return Question(
+        f"SELECT * FROM ({scan.sql}) AS rows WHERE {_WANTED}",
+        scan.parameters,
+        {**scan.tables, "wanted": streams},
+    )
+
+
+def of_stream(table: pa.Schema, source: Source, node: str, stream: str) -> Question:
+    """Return the rows of one stream: readers of files know a comparison with a constant best."""
+    scan = _scan(table, [source], located=False)
+    return Question(
+        f"SELECT * FROM ({scan.sql}) AS rows WHERE stream = ? AND node_name = ?",
+        [*scan.parameters, stream, node],
+        scan.tables,
+    )
+
+
+def microseconds(time: datetime) -> int:
+    """Return a time of an answer in microseconds since 1970."""
+    return (time - EPOCH) // timedelta(microseconds=1)
 
 
 def _pruned(source: Source, prune: Prune, *, descending: bool) -> Source:
@@ -222,17 +250,24 @@ def _plan(
     limit: int | None = None,
     tables: dict[str, pa.Table] | None = None,
 ) -> Plan:
-    columns = _columns(table)
+    columns = f"{_columns(table)}, record, {FILE}, {ROW}"
     scan = _scan(table, sources, located=True)
-    sql = f"SELECT {columns}, record, {FILE}, {ROW} FROM ({scan.sql}) AS rows WHERE {where}"
-    parameters = [*scan.parameters, *values]
+    rows = f"FROM ({scan.sql}) AS rows"
+    by = ""
     if ordered:
         direction = "DESC" if descending else "ASC"
         # Files and rows are in the order of arrival: it decides among packets of the same time.
-        sql += " ORDER BY " + ", ".join(f'"{name}" {direction}' for name in (*order, FILE, ROW))
-    if limit is not None:
-        sql += " LIMIT ?"
-        parameters.append(limit)
+        by = " ORDER BY " + ", ".join(f'"{name}" {direction}' for name in (*order, FILE, ROW))
+    parameters = [*scan.parameters, *values]
+    if limit is None:
+        sql = f"SELECT {columns} {rows} WHERE {where}{by}"
+    else:
+        # Which rows, first: otherwise DuckDB reads all columns of every row that may be among them,
+        # which in a file by time is every row, when the last ones are wanted.
+        keys = f'"{order[0]}", {FILE}, {ROW}'
+        chosen = f"SELECT {keys} {rows} WHERE {where}{by} LIMIT ?"
+        sql = f"SELECT {columns} {rows} JOIN ({chosen}) AS chosen USING ({keys}){by}"
+        parameters = [*scan.parameters, *parameters, limit]
     question = Question(sql, parameters, {**scan.tables, **(tables or {})})
     return Plan(question, scan.tails, order[0], is_exact, descending)
 
@@ -257,7 +292,12 @@ def _scan(table: pa.Schema, sources: Sequence[Source], *, located: bool) -> _Sca
     for source in sources:
         if source.files:
             place = f", filename AS {FILE}, file_row_number AS {ROW}" if located else ""
-            scans.append(f"SELECT {columns}, ? AS record{place} FROM {PARQUET}")
+            files = PARQUET
+            if schema.ADDED & set(table.names):
+                # Nulls for what files of older releases lack.
+                registered["no_rows"] = table.empty_table()
+                files = f"(FROM no_rows UNION ALL BY NAME FROM {OLD_PARQUET})"
+            scans.append(f"SELECT {columns}, ? AS record{place} FROM {files}")
             parameters += [source.record, [str(path) for path in source.files]]
         # A source without any rows still gives its columns to the SELECT.
         nothing = () if source.files or source.tails else (("", table.empty_table()),)

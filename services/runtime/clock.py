@@ -5,7 +5,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-LONGEST_SLEEP_SECONDS = 3600.0
+LONGEST_SLEEP_SECONDS = 10.0
 """A wait looks at the wall clock again after this long, so that a clock that was set is noticed."""
 
 MOVED_CLOCK_LOOK_SECONDS = 0.002
@@ -64,6 +64,12 @@ class MovedClock:
             raise ValueError("A clock moves forward only.")
         with self._lock:
             self._passed += by
+            return self._start + self._passed
+
+    def step(self, by: timedelta) -> datetime:
+        """Set the wall clock by this much, also back, and return it; no time passes."""
+        with self._lock:
+            self._start += by
             return self._start + self._passed
 
     def now(self) -> datetime:

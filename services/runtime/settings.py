@@ -208,6 +208,13 @@ class CaptureSettings(ServiceSettings):
     replay: Path | None = Field(
         None, description="Take frames from this pcap or pcapng file instead of an interface."
     )
+    most_flows: int = Field(
+        1 << 17,
+        ge=1 << 10,
+        le=1 << 22,
+        description="Flows followed at once by each worker, rounded up to a power of two; each may "
+        "take 0.9 KiB.",
+    )
     packet_memory: Octets = Field(
         256 << 20, ge=1 << 20, description="Memory for packets whose stream has not matched yet."
     )

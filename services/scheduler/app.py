@@ -56,6 +56,7 @@ class Scheduler:
         writer = Writer(settings.data, quota, clock)
         lifecycle = Lifecycle(settings.data, store, writer, clock)
         writer.on_full = lifecycle.run_full
+        writer.on_dropped = lifecycle.run_dropped
         stack.callback(writer.stop)
         writer.start()
         stack.callback(lifecycle.stop)

@@ -27,17 +27,20 @@ class Assignment:
     start_time: datetime
     stop_time: datetime
     body_limit: int  # octets
+    probe: bool = False  # it is only counted what would be recorded
 
 
 def assigned(jobs: Iterable[Job], now: datetime) -> Iterator[Assignment]:
     """Yield what is to be recorded now and soon, of all these jobs."""
     for job in jobs:
-        if job.is_over:  # a run of it may still take data, but nothing more is to be recorded
-            continue
         for run in job.runs:
             planned = timetable.window(job, run.number)
-            if run.is_recording and planned is not None:
+            # Of a job that was stopped, only up to the instant at which all agents stop.
+            is_on = run.is_recording and (not job.is_over or run.end_time > now)
+            if is_on and planned is not None:
                 yield _assignment(job, run.number, planned.start, run.end_time)
+        if job.is_over:
+            continue
         upcoming = timetable.window(job, job.planned + 1)
         if upcoming is not None and upcoming.start - now <= ANNOUNCE_LEAD:
             yield _assignment(job, upcoming.number, upcoming.start, upcoming.end)
@@ -56,14 +59,24 @@ class Bulletin:
         self._lists: tuple[list[Assignment], list[Assignment]] = ([], [])
         self._revision = 0
         self._version = 0
+        self._changes = 0
         self._is_closed = False
 
     def publish(
-        self, jobs: Mapping[str, Job], now: datetime, next_revision: Callable[[], int]
+        self,
+        jobs: Mapping[str, Job],
+        now: datetime,
+        next_revision: Callable[[], int],
+        changes: int = 0,
+        probes: Iterable[Assignment] = (),
     ) -> None:
-        """Publish the jobs, and the list that follows; a new list gets the number that it asks."""
+        """Publish the jobs, and the list that follows; a new list gets the number that it asks.
+
+        changes: the revision of the last change of a job. probes: what agents are to try besides.
+        """
         jobs = dict(jobs)
         wire = list(assigned((j for j in jobs.values() if not j.spec.imported), now))
+        wire += probes
         imports = list(assigned((j for j in jobs.values() if j.spec.imported), now))
         lists = (wire, imports)
         revision = next_revision() if lists != self._lists or not self._revision else None
@@ -71,6 +84,7 @@ class Bulletin:
             if jobs != self._jobs:
                 self._jobs = jobs
                 self._version += 1
+            self._changes = changes
             if revision is not None:
                 self._lists = lists
                 self._revision = revision
@@ -90,6 +104,11 @@ class Bulletin:
         """Return all jobs, oldest first."""
         return sorted(self._jobs.values(), key=lambda job: (job.create_time, job.name))
 
+    def snapshot(self) -> tuple[int, list[Job]]:
+        """Return the revision of the last change, and all jobs as they were then, oldest first."""
+        with self._change:
+            return self._changes, self.jobs()
+
     def assignments(self, import_job: str) -> tuple[int, list[Assignment]]:
         """Return the list and its revision: for agents, or for the importer of one job."""
         with self._change:
@@ -101,7 +120,8 @@ class Bulletin:
     def is_assigned(self, job: str, run: int) -> bool:
         """Whether agents, or an importer, are to record this run now or soon."""
         with self._change:
-            return any((a.job, a.run) == (job, run) for found in self._lists for a in found)
+            listed = (a for found in self._lists for a in found if not a.probe)
+            return any((a.job, a.run) == (job, run) for a in listed)
 
     def wait_for_list(self, revision: int, timeout: float) -> int:
         """Wait until the list is another than that of `revision`, at most `timeout` seconds."""

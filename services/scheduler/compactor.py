@@ -6,11 +6,14 @@ the largest of them, or as large as a segment should be: so each row is written 
 most, the logarithm of how much smaller its first segment was. When a run has ended, what is left is
 merged once more.
 
-It is never in a hurry: one merge at a time, at the lowest priority, working half of the time. What
-it writes is reserved in the quota first, and given up when a run needs the room.
+It is never in a hurry: one merge at a time, working half of the time, behind all other reads and
+writes. What it writes is reserved in the quota first, and given up when a run needs the room.
 """
 
+import ctypes
 import os
+import platform
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -41,9 +44,9 @@ GROWTH: Final = 8
 segments, fewer would write each row more often."""
 MOST_SEGMENTS: Final = 4096
 """Merged at once; their names and times go into the manifest again, as retired."""
-GRACE_SECONDS: Final = 600.0
-"""How long what was merged is kept for readers that have an earlier manifest. Twice as long as the
-work of an export may take; a slow reader of an answer finds the rows in the merged segment."""
+GRACE_SECONDS: Final = 900.0
+"""How long what was merged is kept for readers that have an earlier manifest: half as long again as
+an export may work. Who reads an answer slowly finds its rows in the merged segment."""
 LOOK_SECONDS: Final = 5.0
 RETRY_SECONDS: Final = 60.0
 """Pause when there was no room, or a merge was given up."""
@@ -56,8 +59,10 @@ OVERHEAD_BYTES: Final = 64 << 10
 """Reserved for a merged segment beyond the octets of its sources: footer, manifest."""
 RETIRED_LINE_BYTES: Final = 256
 """In the manifest and its temporary file, for each segment that was merged."""
-LOWEST_PRIORITY: Final = 19
-"""The kernel takes the priority of reads and writes from it, too."""
+IOPRIO_SET: Final = {"x86_64": 251, "aarch64": 30}
+"""Number of the system call, which the standard library lacks."""
+LEAST_IOPRIO: Final = (2 << 13) | 7
+"""Class "best effort", the last of its eight levels (ioprio_set(2))."""
 
 
 class Clock(Protocol):
@@ -102,32 +107,38 @@ class AbandonedError(Exception):
 
 
 def choose(
-    found: Sequence[Segment], policy: Policy, *, is_ended: bool, most: int = MOST_SEGMENTS
+    found: Sequence[Segment],
+    policy: Policy,
+    *,
+    is_ended: bool,
+    most: int = MOST_SEGMENTS,
+    room: int = TARGET_BYTES,
 ) -> list[Segment]:
-    """Return neighbours of one table that are to be merged, at most `most`; or nothing.
+    """Return neighbours of one table that are to be merged, or nothing.
 
-    `found` are the segments of a run in the order of arrival.
+    `found` are the segments of a run in the order of arrival; at most `most` are returned, of at
+    most `room` octets.
     """
     best: list[Segment] = []
     for table in TABLES:
         mine = [segment for segment in found if segment.table == table]
-        for window in _windows(mine, policy, is_ended=is_ended, most=most):
+        for window in _windows(mine, policy, is_ended=is_ended, most=most, room=room):
             if len(window) > len(best):
                 best = window
     return best
 
 
 def _windows(
-    found: Sequence[Segment], policy: Policy, *, is_ended: bool, most: int
+    found: Sequence[Segment], policy: Policy, *, is_ended: bool, most: int, room: int
 ) -> Iterator[list[Segment]]:
     """Yield runs of neighbours that are worth a merge, none of them twice."""
-    begin = 0
+    begin, limit = 0, min(policy.target_bytes, room)
     while begin < len(found):
         window: list[Segment] = []
         size = rows = 0
         for segment in found[begin : begin + most]:
             size, rows = size + segment.bytes, rows + segment.rows
-            if _is_large(segment, policy) or size > policy.target_bytes or rows > TARGET_ROWS:
+            if _is_large(segment, policy) or size > limit or rows > TARGET_ROWS:
                 break
             window.append(segment)
         if len(window) > 1:
@@ -143,6 +154,22 @@ def _windows(
 
 def _is_large(segment: Segment, policy: Policy) -> bool:
     return segment.bytes >= policy.target_bytes // 2 or segment.rows >= TARGET_ROWS // 2
+
+
+def _yield_disk() -> None:
+    """Let this thread's reads and writes wait for those of all others, where the kernel can.
+
+    Its share of the processor is bounded by pauses. With a lower priority it could be kept waiting
+    while it holds the interpreter's lock, and acknowledgements with it.
+    """
+    number = IOPRIO_SET.get(platform.machine())
+    if sys.platform == "linux" and number is not None:
+        ctypes.CDLL(None).syscall(number, 1, 0, LEAST_IOPRIO)
+
+
+def _reserved(chosen: Sequence[Segment], octets: int) -> int:
+    """Return what a merged segment of so many octets may add to what is on disk."""
+    return on_disk(octets) + OVERHEAD_BYTES + on_disk(RETIRED_LINE_BYTES * len(chosen))
 
 
 def _discard(run: RunFiles, merged: Segment) -> None:
@@ -215,9 +242,7 @@ class Compactor:
         return merged
 
     def _loop(self) -> None:
-        if self._policy.is_gentle and hasattr(os, "setpriority"):
-            # On Linux it is this thread's alone.
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOWEST_PRIORITY)
+        _yield_disk()
         while not self._stop.is_set():
             try:
                 goes_on = self.look()
@@ -234,17 +259,25 @@ class Compactor:
         if self._done.get(key) == state or self._not_before.get(key, now) > now:
             return False
         try:
-            chosen = self._choose(run)
+            chosen = self._choose(run, TARGET_BYTES)
             if not chosen:
                 self._done[key] = state
                 return False
+            room = self._room(run.folder) - _reserved(chosen, 0)
+            if sum(segment.bytes for segment in chosen) > room:
+                chosen = self._choose(run, room)
+            if not chosen:
+                raise AbandonedError
             self._merge(run, chosen)
             return True
         except AbandonedError:
             self._not_before[key] = now + RETRY_SECONDS
-        except merging.TangledError:
-            self._most[key] = max(2, len(chosen) // 2)
-            return True
+        except merging.TangledError as error:
+            if len(chosen) > 2:
+                self._most[key] = max(2, len(chosen) // 2)
+                return True
+            self._not_before[key] = now + RETRY_SECONDS
+            self._tell(run, error)
         except merging.DamagedError as error:
             self._damaged.add(run.folder / error.file)
             self._tell(run, error)
@@ -255,26 +288,27 @@ class Compactor:
                 self._tell(run, error)
         return False
 
-    def _choose(self, run: RunFiles) -> list[Segment]:
+    def _choose(self, run: RunFiles, room: int) -> list[Segment]:
         if run.is_deleted:
             return []
-        found: list[Segment] = []
-        most = self._most.get((run.job, run.run), MOST_SEGMENTS)
-        parts = [found]
+        parts: list[list[Segment]] = [[]]
         for segment in run.whole().segments:
             if run.folder / segment.file in self._damaged:
                 parts.append([])  # nothing is merged across it
             else:
                 parts[-1].append(segment)
-        chosen = (choose(part, self._policy, is_ended=not run.is_open, most=most) for part in parts)
+        most = self._most.get((run.job, run.run), MOST_SEGMENTS)
+        chosen = (
+            choose(part, self._policy, is_ended=not run.is_open, most=most, room=room)
+            for part in parts
+        )
         return max(chosen, key=len)
 
     def _merge(self, run: RunFiles, chosen: list[Segment]) -> None:
         """Write one segment and publish it. AbandonedError when there is no room for it."""
-        octets = on_disk(sum(segment.bytes for segment in chosen)) + OVERHEAD_BYTES
-        octets += on_disk(RETIRED_LINE_BYTES * len(chosen))
+        octets = _reserved(chosen, sum(segment.bytes for segment in chosen))
         with self._way:
-            if self._is_unwanted or not self._reserve(run.folder, octets):
+            if self._is_unwanted or not self._quota.reserve(octets, self._spare()):
                 raise AbandonedError
             self._is_merging = True
         budget = Budget(self._quota, octets)
@@ -333,14 +367,17 @@ class Compactor:
 
         return pause
 
-    def _reserve(self, folder: Path, octets: int) -> bool:
+    def _room(self, folder: Path) -> int:
+        """Return how many octets may be written, when others are left what they may need."""
         disk = os.statvfs(folder)
         spare = min(disk.f_blocks * disk.f_frsize // SPARE_SHARE, SPARE_BYTES)
-        if disk.f_bavail * disk.f_frsize < octets + spare:
-            return False
-        return self._quota.reserve(
-            octets, min((self._quota.limit or 0) // SPARE_SHARE, SPARE_BYTES)
-        )
+        room = disk.f_bavail * disk.f_frsize - spare
+        if self._quota.limit is not None:
+            room = min(room, self._quota.limit - self._spare() - self._quota.used)
+        return room
+
+    def _spare(self) -> int:
+        return min((self._quota.limit or 0) // SPARE_SHARE, SPARE_BYTES)
 
     def _tell(self, run: RunFiles, error: Exception) -> None:
         self._log.error("segments not merged", job=run.job, run=run.run, error=str(error))

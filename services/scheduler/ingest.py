@@ -69,6 +69,17 @@ class Matched:
 
 
 @dataclass(frozen=True, slots=True)
+class Probed:
+    """What an agent would have recorded during a probe."""
+
+    probe: int
+    entries: int
+    streams: int
+    packets: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Welcome:
     """Answers a hello."""
 
@@ -130,7 +141,9 @@ class Session:
         self._assigned: tuple[Assignment, ...] | None = None
         self._matched: Mapping[tuple[str, int], int] = {}
 
-    def receive(self, message: Hello | Delivery | Matched) -> Hello | Batch | Matched:
+    def receive(
+        self, message: Hello | Delivery | Matched | Probed
+    ) -> Hello | Batch | Matched | Probed:
         """Take the agent's next message and return who it is, a batch to be stored, or a count.
 
         Raises ProtocolError.
@@ -146,6 +159,8 @@ class Session:
         if self.hello is None:
             what = "a batch" if isinstance(message, Delivery) else "a count"
             raise ProtocolError(f"The first message of a session must be a hello, not {what}.")
+        if isinstance(message, Probed):
+            return message
         if isinstance(message, Matched):
             self._check_job(message.job, "A count")
             return message

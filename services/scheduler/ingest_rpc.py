@@ -26,12 +26,13 @@ from services.scheduler.ingest import (
     Finished,
     Hello,
     Matched,
+    Probed,
     ProtocolError,
     Refusal,
     Session,
     Welcome,
 )
-from services.scheduler.writer import Outcome, Writer
+from services.scheduler.writer import Accepted, Outcome, Writer
 
 HELLO_SECONDS: Final = 10.0
 """A client that says nothing for this long holds a thread that an agent could use."""
@@ -64,8 +65,16 @@ class Lifecycle(Protocol):
     def agent_finished(self, agent_id: str, job: str, run: int) -> None:
         """Note that an agent has nothing more for a run."""
 
+    def agent_delivered(
+        self, agent_id: str, job: str, run: int, sequence: int, octets: int
+    ) -> None:
+        """Note that a batch with data is on disk; on the writer's thread."""
+
     def agent_matched(self, agent_id: str, job: str, run: int, calls: int) -> None:
         """Note how many calls of a run with a limit() have matched on an agent."""
+
+    def agent_probed(self, agent_id: str, probed: Probed) -> None:
+        """Note what an agent has counted during a probe."""
 
     def matched_elsewhere(self, agent_id: str) -> Mapping[tuple[str, int], int]:
         """Return how many calls have matched on all other agents, by job and run."""
@@ -354,7 +363,7 @@ class _Conversation:
                 return False
         with self._changed:
             if self._is_over or self._is_stopping:
-                received: Hello | Batch | Matched | None = None
+                received: Hello | Batch | Matched | Probed | None = None
             else:
                 try:
                     received = self._session.receive(message)
@@ -368,6 +377,8 @@ class _Conversation:
             assert self._session.hello is not None
             agent_id = self._session.hello.agent_id
             self._lifecycle.agent_matched(agent_id, received.job, received.run, received.calls)
+        elif isinstance(received, Probed):
+            self._lifecycle.agent_probed(self.agent_id, received)
         elif received is not None:
             self._submit(received, size)
         elif isinstance(message, Delivery):
@@ -382,8 +393,11 @@ class _Conversation:
             self._memory.give(size)
             if future.cancelled() or future.exception() is not None:
                 self.tell(_Cancelled())
-            else:
-                self.tell(future.result())
+                return
+            if batch.parts and isinstance(future.result(), Accepted):
+                of = (hello.agent_id, batch.job, batch.run)
+                self._lifecycle.agent_delivered(*of, batch.sequence, size)
+            self.tell(future.result())
 
         try:
             future = self._writer.submit(hello.agent_id, hello.node, batch)
@@ -424,7 +438,7 @@ class _Memory:
             self._changed.notify_all()
 
 
-def _message(request: ingest_pb2.ConnectRequest) -> Hello | Delivery | Matched:
+def _message(request: ingest_pb2.ConnectRequest) -> Hello | Delivery | Matched | Probed:
     """Return a message of the protocol; ProtocolError for one that is none."""
     kind = request.WhichOneof("message")
     if kind == "hello":
@@ -439,6 +453,9 @@ def _message(request: ingest_pb2.ConnectRequest) -> Hello | Delivery | Matched:
         )
     if kind == "matched":
         return Matched(request.matched.job, request.matched.run, request.matched.calls)
+    if kind == "probed":
+        found = request.probed
+        return Probed(found.probe, found.entries, found.streams, found.packets, found.bytes)
     if kind != "batch":
         raise ProtocolError("A message holds neither a hello nor a batch.")
     batch = request.batch
@@ -476,7 +493,8 @@ def _response(
     else:
         response.assignments.revision = answer.revision
         for found in answer.assignments:
-            added = response.assignments.assignments.add(
+            lists = response.assignments
+            added = (lists.probes if found.probe else lists.assignments).add(
                 job=found.job, run=found.run, kfl=found.kfl, body_limit=found.body_limit
             )
             added.start_time.FromDatetime(found.start_time)

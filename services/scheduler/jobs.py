@@ -6,7 +6,7 @@ ForbiddenMoveError.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import IntEnum
 
@@ -60,6 +60,29 @@ RUN_MOVES: Mapping[JobState | None, frozenset[JobState]] = {
 """Where a run may go from each state. A run is never scheduled or waiting: its job is."""
 
 
+class RunMissed(IntEnum):
+    """What becomes of a run whose start passed while the scheduler was away; as in recorder.v1."""
+
+    LATE = 1
+    SKIP = 2
+
+
+class OnFull(IntEnum):
+    """What becomes of a run when there is no room for more; as in recorder.v1."""
+
+    STOP = 1
+    DROP_OLDEST = 2
+
+
+class AgentState(IntEnum):
+    """How an agent stands in a run; as in recorder.v1."""
+
+    RECORDING = 1
+    AWAY = 2
+    FINISHED = 3
+    GONE = 4
+
+
 class ForbiddenMoveError(RuntimeError):
     """A change of state that the tables do not have."""
 
@@ -77,6 +100,12 @@ class Spec:
     body_limit: int  # octets
     imported: bool
     expanded_kfl: str = ""  # with operators' words put in; "" when there are none in it
+    run_missed: RunMissed = RunMissed.LATE
+    pinned: bool = False  # nothing of it is removed
+    labels: Mapping[str, str] = field(default_factory=dict)
+    description: str = ""
+    size_limit: int = 0  # octets on disk of all its runs; 0 is no limit of its own
+    on_full: OnFull = OnFull.STOP
 
     @property
     def recorded_kfl(self) -> str:
@@ -109,6 +138,8 @@ class Run:
     bytes: int = 0
     lost_packets: int = 0
     nodes: tuple[str, ...] = ()
+    pinned: bool = False  # its data is not removed
+    completeness: str = ""  # a sentence about its agents, once it has ended
 
     @property
     def is_recording(self) -> bool:
@@ -124,6 +155,22 @@ class Run:
     def has_data(self) -> bool:
         """It has ended and what it recorded may still be there."""
         return self.state in _ENDINGS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunAgent:
+    """One agent's part in a run."""
+
+    agent_id: str
+    node: str
+    state: AgentState
+    join_time: datetime
+    heard_time: datetime
+    data_time: datetime | None = None  # when its last batch came
+    finish_time: datetime | None = None
+    batches: int = 0
+    bytes: int = 0  # of these, as they were sent
+    sequence: int = 0  # number of its last batch that is counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +210,15 @@ class Job:
     def is_expired(self) -> bool:
         """All of its data is gone, and its name is free again."""
         return self.state is EXPIRED
+
+    @property
+    def is_pinned(self) -> bool:
+        """It or one of its runs is pinned, so that it is not deleted by mistake."""
+        return self.spec.pinned or any(run.pinned for run in self.runs)
+
+    def keeps(self, run: Run) -> bool:
+        """Whether a run's data is not to be removed, be it for its age or for want of room."""
+        return self.spec.pinned or run.pinned
 
     def run(self, number: int) -> Run | None:
         """Return the run of that number, or None."""
@@ -252,6 +308,8 @@ def expire_if_empty(job: Job, at: datetime) -> Job:
     A job that ended without any run stays for its expiration time, so that people see why.
     """
     if EXPIRED not in JOB_MOVES[job.state] or any(r.state is not EXPIRED for r in job.runs):
+        return job
+    if job.spec.pinned:
         return job
     if not job.runs and at < job.change_time + job.spec.expiration:
         return job

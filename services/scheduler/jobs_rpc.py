@@ -1,53 +1,32 @@
 """JobsService: what people ask of jobs, checked before lifecycle.py sees it.
 
-The only file of the scheduler that knows the messages of jobs.proto. A wrong request is answered
-with every field that is wrong, and changes nothing.
+A wrong request is answered with every field that is wrong, and changes nothing.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from datetime import datetime
 from typing import NoReturn
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 from recorder.v1 import jobs_pb2, jobs_pb2_grpc
 
 import kfl
-from kfl.macros import expand
 from recordings import names
 from services.runtime import errors
 from services.runtime.errors import Violation
-from services.scheduler import timetable
-from services.scheduler.jobs import Job, Run, Spec
+from services.scheduler import amendments, jobspecs
+from services.scheduler.amendments import Amendment, RefusedError
+from services.scheduler.jobmessages import add_agents, change_message, job_message
+from services.scheduler.jobs import Job, JobState, Spec
+from services.scheduler.jobspecs import NO_MACROS, read_spec
 from services.scheduler.jobstore import NameTakenError
-from services.scheduler.lifecycle import Lifecycle, RefusedError
+from services.scheduler.lifecycle import Lifecycle
+from services.scheduler.listing import Question, page
 from services.scheduler.quota import StorageFullError
 from services.scheduler.runs import sentence
 
-DEFAULT_KFL = "http or dns"
-DEFAULT_ITERATIONS = 1
-DEFAULT_DURATION_MINUTES = 240
-DEFAULT_EXPIRATION_MINUTES = 2880
-DEFAULT_BODY_LIMIT = 64 << 10
-
-MOST_ITERATIONS = 3650
-"""Ten years, day by day; whoever wants more wants 0, which is for ever."""
-
-LONGEST_DURATION_MINUTES = 1440
-"""A day: runs of a job do not overlap."""
-
-LONGEST_EXPIRATION_MINUTES = 10 * 365 * 24 * 60
-"""Ten years; a larger number is a mistake, such as seconds for minutes."""
-
-LARGEST_BODY_LIMIT = 2 << 20
-"""Two bodies of it, in base64, fit into one batch of an agent."""
-
 COUNTS_SECONDS = 1.0
 """How often a watcher learns of new counts of a run that records; states it learns at once."""
-
-
-NO_MACROS: Mapping[str, str] = {}
 
 
 class JobsService(jobs_pb2_grpc.JobsServiceServicer):
@@ -81,36 +60,53 @@ class JobsService(jobs_pb2_grpc.JobsServiceServicer):
     def GetJob(  # noqa: N802
         self, request: jobs_pb2.GetJobRequest, context: grpc.ServicerContext
     ) -> jobs_pb2.GetJobResponse:
-        """Return one job."""
+        """Return one job, the agents of its runs, and its history."""
         job = self._find(request.name, context)
-        return jobs_pb2.GetJobResponse(job=self._message(job))
+        message = self._message(job)
+        for run in message.runs:
+            add_agents(run, self._lifecycle.agents(job.name, run.number))
+        changes = [change_message(event) for event in self._lifecycle.history(job.name)]
+        return jobs_pb2.GetJobResponse(job=message, changes=changes)
 
     def ListJobs(  # noqa: N802
         self, request: jobs_pb2.ListJobsRequest, context: grpc.ServicerContext
     ) -> jobs_pb2.ListJobsResponse:
-        """Return all jobs, oldest first."""
-        del request, context
-        jobs = [self._message(job) for job in self._lifecycle.jobs()]
-        return jobs_pb2.ListJobsResponse(jobs=jobs)
+        """Return one page of the jobs that fit, oldest first."""
+        try:
+            states = [JobState(state) for state in request.states]
+            question = Question(request.search, states, request.labels)
+            of = (request.page_size, request.page_token)
+            jobs, token = page(question, self._lifecycle.jobs(), *of)
+        except ValueError as error:
+            errors.invalid_argument(context, [Violation("", str(error))])
+        messages = [self._message(job) for job in jobs]
+        return jobs_pb2.ListJobsResponse(jobs=messages, next_page_token=token)
 
     def WatchJobs(  # noqa: N802
         self, request: jobs_pb2.WatchJobsRequest, context: grpc.ServicerContext
     ) -> Iterator[jobs_pb2.WatchJobsResponse]:
         """Send all jobs, then each that changes, until the caller or the service ends."""
-        del request
         sent: dict[str, Job] = {}
-        version = -1
+        version, synced = -1, -1
         while context.is_active() and not self._lifecycle.is_stopping:
             # Asked for before the jobs: a change in between is then seen at the next turn.
             version = self._lifecycle.wait_for_jobs(version, COUNTS_SECONDS)
-            jobs = {job.name: job for job in self._lifecycle.jobs()}
-            for name in sent.keys() - jobs.keys():
-                gone = self._message(sent.pop(name))
-                yield jobs_pb2.WatchJobsResponse(job=gone, deleted=True)
-            for name, job in jobs.items():
-                if sent.get(name) != job:
-                    sent[name] = job
-                    yield jobs_pb2.WatchJobsResponse(job=self._message(job))
+            revision, listed = self._lifecycle.snapshot()
+            jobs = {job.name: job for job in listed}
+            is_reset = False
+            if synced < 0 and request.after_revision:
+                changed = self._lifecycle.changed_since(request.after_revision, revision)
+                is_reset = changed is None
+                if changed is not None:
+                    sent = {n: job for n, job in jobs.items() if n not in changed}
+                    for name in sorted(changed - jobs.keys()):
+                        gone = jobs_pb2.Job(spec=jobs_pb2.JobSpec(name=name))
+                        yield jobs_pb2.WatchJobsResponse(job=gone, deleted=True)
+            for job, is_gone in _changed(sent, jobs):
+                yield jobs_pb2.WatchJobsResponse(job=self._message(job), deleted=is_gone)
+            if revision != synced:
+                synced = revision
+                yield jobs_pb2.WatchJobsResponse(revision=revision, synced=True, reset=is_reset)
 
     def StopJob(  # noqa: N802
         self, request: jobs_pb2.StopJobRequest, context: grpc.ServicerContext
@@ -127,18 +123,104 @@ class JobsService(jobs_pb2_grpc.JobsServiceServicer):
             _unavailable(context, f"The job was not stopped. {sentence(error)}")
         return jobs_pb2.StopJobResponse(job=self._message(job))
 
+    def ExtendJob(  # noqa: N802
+        self, request: jobs_pb2.ExtendJobRequest, context: grpc.ServicerContext
+    ) -> jobs_pb2.ExtendJobResponse:
+        """Give a job more time."""
+        fields = ("duration_minutes", "daily_iterations", "expiration_minutes")
+        asked = [getattr(request, f) if request.HasField(f) else None for f in fields]  # type: ignore[arg-type]
+        wrong = jobspecs.check_minutes(asked[0], asked[2]) + jobspecs.check_iterations(asked[1])
+        if asked == [None, None, None]:
+            wrong.append(Violation("", "Say what to extend: duration, iterations or expiration."))
+        job = self._amend(request.name, wrong, amendments.extend(*asked), context)
+        return jobs_pb2.ExtendJobResponse(job=job)
+
+    def PinJob(  # noqa: N802
+        self, request: jobs_pb2.PinJobRequest, context: grpc.ServicerContext
+    ) -> jobs_pb2.PinJobResponse:
+        """Keep what a job or a run has recorded."""
+        return jobs_pb2.PinJobResponse(job=self._pin(request, True, context))
+
+    def UnpinJob(  # noqa: N802
+        self, request: jobs_pb2.UnpinJobRequest, context: grpc.ServicerContext
+    ) -> jobs_pb2.UnpinJobResponse:
+        """Keep it no longer than its expiration."""
+        return jobs_pb2.UnpinJobResponse(job=self._pin(request, False, context))
+
+    def _pin(
+        self,
+        request: jobs_pb2.PinJobRequest | jobs_pb2.UnpinJobRequest,
+        pinned: bool,
+        context: grpc.ServicerContext,
+    ) -> jobs_pb2.Job:
+        wrong = []
+        try:
+            jobspecs.check_text(request.reason)
+        except ValueError as error:
+            wrong.append(Violation("reason", str(error)))
+        change = amendments.pin(request.run, request.reason.strip(), pinned)
+        return self._amend(request.name, wrong, change, context)
+
+    def _amend(
+        self,
+        name: str,
+        wrong: list[Violation],
+        change: Callable[[Job, datetime], Amendment],
+        context: grpc.ServicerContext,
+    ) -> jobs_pb2.Job:
+        self._find(name, context)
+        if wrong:
+            errors.invalid_argument(context, wrong)
+        try:
+            job = self._lifecycle.amend(name, change)
+        except LookupError:
+            self._missing(name, context)
+        except RefusedError as error:
+            errors.failed_precondition(context, str(error))
+        except OSError as error:
+            _unavailable(context, f"The job was not changed. {sentence(error)}")
+        return self._message(job)
+
     def DeleteJob(  # noqa: N802
         self, request: jobs_pb2.DeleteJobRequest, context: grpc.ServicerContext
     ) -> jobs_pb2.DeleteJobResponse:
         """Remove a job with all that it recorded."""
         self._find(request.name, context)
         try:
-            self._lifecycle.delete_job(request.name)
+            self._lifecycle.delete_job(request.name, request.force)
         except LookupError:
             self._missing(request.name, context)
+        except RefusedError as error:
+            errors.failed_precondition(context, str(error))
         except OSError as error:
             _unavailable(context, f"The job was not deleted. {sentence(error)}")
         return jobs_pb2.DeleteJobResponse()
+
+    def ForecastJob(  # noqa: N802
+        self, request: jobs_pb2.ForecastJobRequest, context: grpc.ServicerContext
+    ) -> jobs_pb2.ForecastJobResponse:
+        """Tell how much a job would record."""
+        asked = jobspecs.read_forecast(request, self._macros)
+        if isinstance(asked, list):
+            errors.invalid_argument(context, asked)
+        try:
+            found = self._lifecycle.forecast(*asked)
+        except RefusedError as error:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+        return jobs_pb2.ForecastJobResponse(
+            agents=found.agents,
+            answered=len(found.answers),
+            probe_seconds=found.seconds,
+            entries_per_second=found.entries,
+            streams_per_second=found.streams,
+            bytes_per_second=found.bytes,
+            expected_bytes=found.expected,
+            free_bytes=found.free,
+            fits=found.fits,
+            full_after_minutes=found.full_after,
+            past_bytes_per_second=found.past,
+            summary=found.summary,
+        )
 
     def _find(self, name: str, context: grpc.ServicerContext) -> Job:
         """Return the job of that name, or abort the call."""
@@ -155,126 +237,17 @@ class JobsService(jobs_pb2_grpc.JobsServiceServicer):
         errors.not_found(context, f"There is no job named {name}.{hint}")
 
     def _message(self, job: Job) -> jobs_pb2.Job:
-        spec = job.spec
-        message = jobs_pb2.Job(
-            spec=jobs_pb2.JobSpec(
-                name=spec.name,
-                kfl=spec.kfl,
-                start_time=spec.start_time,
-                daily_iterations=spec.daily_iterations,
-                duration_minutes=spec.duration_minutes,
-                expiration_minutes=spec.expiration_minutes,
-                body_limit=spec.body_limit,
-                imported=spec.imported,
-            ),
-            state=jobs_pb2.JobState.ValueType(job.state),
-            reason=job.reason,
-            create_time=_timestamp(job.create_time),
-            expanded_kfl=spec.expanded_kfl,
-            runs=[_run_message(job, run) for run in job.runs],
-        )
-        for start in timetable.next_starts(job, self._lifecycle.now(), 1):
-            message.next_start_time.CopyFrom(_timestamp(start))
-        return message
+        return job_message(job, self._lifecycle.now())
 
 
-def read_spec(
-    message: jobs_pb2.JobSpec, macros: Mapping[str, str] = NO_MACROS
-) -> Spec | list[Violation]:
-    """Return what was asked for with its defaults, or all that is wrong with it."""
-    wrong: list[Violation] = []
-
-    def check(field: str, test: Callable[[], object]) -> None:
-        try:
-            test()
-        except ValueError as error:
-            wrong.append(Violation(f"spec.{field}", str(error)))
-
-    def number(field: str, default: int, least: int, most: int, unit: str) -> int:
-        value: int = getattr(message, field) if message.HasField(field) else default  # type: ignore[arg-type]
-        check(field, lambda: _within(value, least, most, unit))
-        return value
-
-    text = message.kfl if message.kfl.strip() else DEFAULT_KFL
-    check("name", lambda: names.check(message.name))
-    check("kfl", lambda: _check_filter(text, macros))
-    if message.start_time:
-        check("start_time", lambda: timetable.parse_start(message.start_time))
-    spec = Spec(
-        name=message.name,
-        kfl=text,
-        start_time=message.start_time,
-        daily_iterations=number(
-            "daily_iterations", DEFAULT_ITERATIONS, 0, MOST_ITERATIONS, "days, where 0 is for ever"
-        ),
-        duration_minutes=number(
-            "duration_minutes", DEFAULT_DURATION_MINUTES, 1, LONGEST_DURATION_MINUTES, "minutes"
-        ),
-        expiration_minutes=number(
-            "expiration_minutes",
-            DEFAULT_EXPIRATION_MINUTES,
-            1,
-            LONGEST_EXPIRATION_MINUTES,
-            "minutes",
-        ),
-        body_limit=number("body_limit", DEFAULT_BODY_LIMIT, 0, LARGEST_BODY_LIMIT, "octets"),
-        imported=message.imported,
-    )
-    if spec.imported and spec.start_time:
-        sentence = "An imported job begins when it is created; leave the start time empty."
-        wrong.append(Violation("spec.start_time", sentence))
-    if spec.imported and spec.daily_iterations != 1:
-        sentence = "An imported job has one run; leave the number of days unset."
-        wrong.append(Violation("spec.daily_iterations", sentence))
-    if wrong:
-        return wrong
-    expanded = expand(text, macros)
-    return spec if expanded == text else replace(spec, expanded_kfl=expanded)
-
-
-def _within(value: int, least: int, most: int, unit: str) -> None:
-    if not least <= value <= most:
-        raise ValueError(f"{value} is out of range: {least} to {most} {unit}.")
-
-
-def _check_filter(text: str, macros: Mapping[str, str]) -> None:
-    """Raise ValueError with all that is wrong with a job's filter."""
-    found = [diagnostic for diagnostic in kfl.check(text, macros) if diagnostic.is_error]
-    if found:
-        sentences = (
-            f"line {d.line}, column {d.column}: {d.message} {d.suggestion}".strip() for d in found
-        )
-        raise ValueError(" ".join(sentences))
-    if not kfl.compile(expand(text, macros)).needs_live:  # as agents will
-        raise ValueError(
-            "This asks only what is recorded already, because of record(); a job records live "
-            "traffic. Leave record() out, or ask the query service."
-        )
-
-
-def _run_message(job: Job, run: Run) -> jobs_pb2.Run:
-    message = jobs_pb2.Run(
-        number=run.number,
-        state=jobs_pb2.JobState.ValueType(run.state),
-        reason=run.reason,
-        start_time=_timestamp(run.start_time),
-        end_time=_timestamp(run.end_time),
-        entries=run.entries,
-        streams=run.streams,
-        packets=run.packets,
-        bytes=run.bytes,
-        lost_packets=run.lost_packets,
-        nodes=run.nodes,
-    )
-    if not run.is_recording:
-        message.expire_time.CopyFrom(_timestamp(run.end_time + job.spec.expiration))
-    return message
-
-
-def _timestamp(time: datetime) -> Timestamp:
-    message = Timestamp()
-    message.FromDatetime(time)
-    return message
+def _changed(sent: dict[str, Job], jobs: Mapping[str, Job]) -> Iterator[tuple[Job, bool]]:
+    """Yield the jobs that are not as they were sent, and whether they are gone; note them."""
+    for name in sent.keys() - jobs.keys():
+        yield sent.pop(name), True
+    for name, job in jobs.items():
+        if sent.get(name) != job:
+            sent[name] = job
+            yield job, False
 
 
 def _unavailable(context: grpc.ServicerContext, sentence: str) -> NoReturn:

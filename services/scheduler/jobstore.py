@@ -9,8 +9,9 @@ opened.
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,18 @@ from alembic.util import CommandError
 from sqlalchemy import exc
 
 from services.runtime.errors import UserError
-from services.scheduler.jobs import Job, JobState, Run, Spec, check_job_move, check_run_move
+from services.scheduler.jobs import (
+    AgentState,
+    Job,
+    JobState,
+    OnFull,
+    Run,
+    RunAgent,
+    RunMissed,
+    Spec,
+    check_job_move,
+    check_run_move,
+)
 
 FILE_NAME = "jobs.sqlite"
 
@@ -47,19 +59,23 @@ class _Time(sa.TypeDecorator[datetime]):
         return None if value is None else value.replace(tzinfo=UTC)
 
 
-class _State(sa.TypeDecorator[JobState]):
-    """A state, stored as its word, so that the file can be read without this program."""
+class _Word(sa.TypeDecorator[IntEnum]):
+    """A member of an enum, stored as its word, so that others can read the file too."""
 
     impl = sa.String
     cache_ok = True
 
-    def process_bind_param(self, value: JobState | None, dialect: sa.Dialect) -> str | None:
-        del dialect
-        return None if value is None else value.word
+    def __init__(self, kind: type[IntEnum]) -> None:
+        super().__init__()
+        self.kind = kind
 
-    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> JobState | None:
+    def process_bind_param(self, value: IntEnum | None, dialect: sa.Dialect) -> str | None:
         del dialect
-        return None if value is None else JobState[value.upper()]
+        return None if value is None else value.name.lower()
+
+    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> IntEnum | None:
+        del dialect
+        return None if value is None else self.kind[value.upper()]
 
 
 METADATA = sa.MetaData()
@@ -75,13 +91,19 @@ JOBS = sa.Table(
     sa.Column("expiration_minutes", sa.Integer, nullable=False),
     sa.Column("body_limit", sa.Integer, nullable=False),
     sa.Column("imported", sa.Boolean, nullable=False),
-    sa.Column("state", _State, nullable=False),
+    sa.Column("state", _Word(JobState), nullable=False),
     sa.Column("reason", sa.String, nullable=False),
     sa.Column("create_time", _Time, nullable=False),
     sa.Column("change_time", _Time, nullable=False),
     sa.Column("first_start", _Time, nullable=False),
     sa.Column("planned", sa.Integer, nullable=False),
     sa.Column("expanded_kfl", sa.String, nullable=False),
+    sa.Column("run_missed", _Word(RunMissed), nullable=False),
+    sa.Column("pinned", sa.Boolean, nullable=False),
+    sa.Column("labels", sa.JSON, nullable=False),
+    sa.Column("description", sa.String, nullable=False),
+    sa.Column("size_limit", sa.BigInteger, nullable=False),
+    sa.Column("on_full", _Word(OnFull), nullable=False),
 )
 
 RUNS = sa.Table(
@@ -89,7 +111,7 @@ RUNS = sa.Table(
     METADATA,
     sa.Column("job", sa.String, sa.ForeignKey("jobs.name", ondelete="CASCADE"), primary_key=True),
     sa.Column("number", sa.Integer, primary_key=True),
-    sa.Column("state", _State, nullable=False),
+    sa.Column("state", _Word(JobState), nullable=False),
     sa.Column("reason", sa.String, nullable=False),
     sa.Column("start_time", _Time, nullable=False),
     sa.Column("end_time", _Time, nullable=False),
@@ -99,6 +121,28 @@ RUNS = sa.Table(
     sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Column("lost_packets", sa.BigInteger, nullable=False),
     sa.Column("nodes", sa.JSON, nullable=False),
+    sa.Column("pinned", sa.Boolean, nullable=False),
+    sa.Column("completeness", sa.String, nullable=False),
+)
+
+AGENTS = sa.Table(
+    "agents",
+    METADATA,
+    sa.Column("job", sa.String, primary_key=True),
+    sa.Column("run", sa.Integer, primary_key=True),
+    sa.Column("agent_id", sa.String, primary_key=True),
+    sa.Column("node", sa.String, nullable=False),
+    sa.Column("state", _Word(AgentState), nullable=False),
+    sa.Column("join_time", _Time, nullable=False),
+    sa.Column("heard_time", _Time, nullable=False),
+    sa.Column("data_time", _Time),
+    sa.Column("finish_time", _Time),
+    sa.Column("batches", sa.BigInteger, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("sequence", sa.BigInteger, nullable=False),
+    sa.ForeignKeyConstraint(
+        ["job", "run"], ["runs.job", "runs.number"], ondelete="CASCADE", name="agents_run"
+    ),
 )
 
 EVENTS = sa.Table(
@@ -109,8 +153,8 @@ EVENTS = sa.Table(
     # Not a foreign key: the history outlives the job.
     sa.Column("job", sa.String, nullable=False, index=True),
     sa.Column("run", sa.Integer),
-    sa.Column("from_state", _State),  # null: it did not exist
-    sa.Column("to_state", _State),  # null: it was deleted
+    sa.Column("from_state", _Word(JobState)),  # null: it did not exist
+    sa.Column("to_state", _Word(JobState)),  # null: it was deleted
     sa.Column("reason", sa.String, nullable=False),
 )
 
@@ -137,8 +181,10 @@ class Event:
     job: str
     run: int | None
     from_state: JobState | None
-    to_state: JobState | None
+    to_state: JobState | None  # the same as before when something else has changed
     reason: str
+    revision: int = field(default=0, compare=False)
+    """Counts the changes of all jobs; given by the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,12 +256,15 @@ class JobStore:
         except exc.IntegrityError as error:
             raise NameTakenError(f"There is a job named {job.name} already.") from error
 
-    def save(self, job: Job, at: datetime, removals: Sequence[int] = ()) -> None:
+    def save(
+        self, job: Job, at: datetime, removals: Sequence[int] = (), note: str = "", run: int = 0
+    ) -> None:
         """Store a job that has changed, and an event for each state that has.
 
         removals: numbers of runs whose data is to be removed from now on. Runs that the job no
-        longer has are dropped. Raises ForbiddenMoveError, and LookupError when there is no such
-        job; nothing is stored then.
+        longer has are dropped. note: an event for a change that is none of state, of the job or of
+        a run. Raises ForbiddenMoveError, and LookupError when there is no such job; nothing is
+        stored then.
         """
         with self._change() as connection:
             old = _load(connection, job.name)
@@ -226,6 +275,10 @@ class JobStore:
             where = JOBS.c.name == job.name
             connection.execute(sa.update(JOBS).where(where).values(**_job_values(job)))
             _save_runs(connection, job, {run.number: run for run in old.runs}, at)
+            if note:
+                noted = job.run(run)
+                state = job.state if noted is None else noted.state
+                _note(connection, Event(at, job.name, run or None, state, state, note))
             for number in removals:
                 _add_removal(connection, Removal(job.name, number))
 
@@ -250,18 +303,58 @@ class JobStore:
         with self._change() as connection:
             connection.execute(sa.delete(REMOVALS).where(where))
 
-    def events(self, name: str) -> list[Event]:
-        """Return the history of all jobs that had this name, oldest first."""
-        query = sa.select(EVENTS).where(EVENTS.c.job == name).order_by(EVENTS.c.id)
+    def save_agents(self, job: str, run: int, agents: Sequence[RunAgent]) -> None:
+        """Store how these agents stand in a run; nothing when there is no such run any more."""
+        if not agents:
+            return
+        rows = [_agent_values(job, run, agent) for agent in agents]
+        with self._change() as connection:
+            key = (RUNS.c.job == job) & (RUNS.c.number == run)
+            if connection.execute(sa.select(RUNS.c.number).where(key)).one_or_none() is not None:
+                connection.execute(sa.insert(AGENTS).prefix_with("OR REPLACE"), rows)
+
+    def agents(self, job: str, run: int) -> list[RunAgent]:
+        """Return the agents that took part in a run, as they were stored last."""
+        query = sa.select(AGENTS).where((AGENTS.c.job == job) & (AGENTS.c.run == run))
         with self._engine.connect() as connection:
-            rows = connection.execute(query).mappings()
-            return [Event(**{k: v for k, v in row.items() if k != "id"}) for row in rows]
+            rows = connection.execute(query.order_by(AGENTS.c.node, AGENTS.c.agent_id)).mappings()
+            return [RunAgent(**{name: row[name] for name in _AGENT}) for row in rows]
+
+    def events(self, name: str, most: int | None = None) -> list[Event]:
+        """Return the history of all jobs that had this name, oldest first; the `most` latest."""
+        query = sa.select(EVENTS).where(EVENTS.c.job == name).order_by(EVENTS.c.id.desc())
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.limit(most)).mappings().all()
+        return [_event(row) for row in reversed(rows)]
+
+    def revision(self) -> int:
+        """Return the revision of the last change."""
+        with self._engine.connect() as connection:
+            return connection.execute(sa.select(sa.func.max(EVENTS.c.id))).scalar_one() or 0
+
+    def changed_since(self, revision: int, until: int) -> set[str] | None:
+        """Return the names of the jobs that have changed after a revision, up to another.
+
+        None when that cannot be told: it is from another file, or its history is forgotten.
+        """
+        with self._engine.connect() as connection:
+            ends = sa.select(sa.func.min(EVENTS.c.id), sa.func.max(EVENTS.c.id))
+            first, last = connection.execute(ends).one()
+            if last is None or not first - 1 <= revision <= last:
+                return None
+            query = sa.select(EVENTS.c.job).where(EVENTS.c.id > revision, EVENTS.c.id <= until)
+            return set(connection.execute(query.distinct()).scalars())
 
     def forget_events(self, before: datetime) -> int:
-        """Remove events from before that time and return how many they were."""
+        """Remove events from before that time and return how many they were.
+
+        Those of jobs that are there stay, and so does the last one: revisions count on from it.
+        """
+        last = sa.select(sa.func.max(EVENTS.c.id)).scalar_subquery()
         with self._change() as connection:
-            gone = connection.execute(sa.delete(EVENTS).where(EVENTS.c.time < before))
-            return int(gone.rowcount)
+            old = (EVENTS.c.time < before) & (EVENTS.c.id < last)
+            old &= EVENTS.c.job.not_in(sa.select(JOBS.c.name))
+            return int(connection.execute(sa.delete(EVENTS).where(old)).rowcount)
 
     def next_revision(self) -> int:
         """Count one more list of assignments; goes on through restarts."""
@@ -371,10 +464,11 @@ def _add_removal(connection: sa.Connection, removal: Removal) -> None:
 _SPEC = tuple(Spec.__dataclass_fields__)
 _JOB = tuple(name for name in Job.__dataclass_fields__ if name not in ("spec", "runs"))
 _RUN = tuple(Run.__dataclass_fields__)
+_AGENT = tuple(RunAgent.__dataclass_fields__)
 
 
 def _job_values(job: Job) -> dict[str, Any]:
-    spec = {name: getattr(job.spec, name) for name in _SPEC}
+    spec = {name: getattr(job.spec, name) for name in _SPEC} | {"labels": dict(job.spec.labels)}
     return spec | {name: getattr(job, name) for name in _JOB}
 
 
@@ -391,3 +485,11 @@ def _job(row: sa.RowMapping, runs: Sequence[Run]) -> Job:
 def _run(row: sa.RowMapping) -> Run:
     run = Run(**{name: row[name] for name in _RUN})
     return replace(run, nodes=tuple(row["nodes"]))
+
+
+def _agent_values(job: str, run: int, agent: RunAgent) -> dict[str, Any]:
+    return {name: getattr(agent, name) for name in _AGENT} | {"job": job, "run": run}
+
+
+def _event(row: sa.RowMapping) -> Event:
+    return Event(revision=row["id"], **{k: v for k, v in row.items() if k != "id"})

@@ -19,12 +19,18 @@ from pathlib import Path
 from recordings import layout
 from services.runtime.clock import Clock
 from services.runtime.logging import logger
-from services.scheduler import timetable
+from services.scheduler import allowances, timetable
+from services.scheduler.amendments import Amendment, RefusedError
 from services.scheduler.bulletin import ANNOUNCE_LEAD, Assignment, Bulletin
+from services.scheduler.completeness import at_end
 from services.scheduler.deliveries import Deliveries
+from services.scheduler.forecast import Forecast, past_rate
+from services.scheduler.ingest import Probed
 from services.scheduler.jobs import (
     Job,
     JobState,
+    Run,
+    RunAgent,
     Spec,
     expire_if_empty,
     move_job,
@@ -32,28 +38,32 @@ from services.scheduler.jobs import (
     settle,
     with_run,
 )
-from services.scheduler.jobstore import WHOLE_JOB, JobStore, NameTakenError
+from services.scheduler.jobstore import WHOLE_JOB, Event, JobStore, NameTakenError
 from services.scheduler.matches import Matches
+from services.scheduler.probes import ANSWER_SECONDS, Probes
 from services.scheduler.runs import KEPT_AFTER_EXPIRY, PREPARE_LEAD, Runs, spoken
 from services.scheduler.writer import Writer
 
 EVENTS_KEPT = timedelta(days=400)
-"""How long the history is kept: a year, and time to look at it."""
+"""How long the history of jobs that are gone is kept: a year, and time to look at it."""
 
 RETRY = timedelta(seconds=10)
 """When to try again what the disk refused."""
+
+MOST_CHANGES = 1000
+"""Of a job's history, that are told at once: three years of a daily job."""
 
 MOST_JOBS = 64
 """Jobs that are not over. An agent can record this many runs at once; one more would be recorded
 nowhere, and nobody would know."""
 
-STOP_WAIT_SECONDS = 3.0
+STOP_LEAD = timedelta(seconds=1)
+"""How far ahead the instant is at which a stopped run ends: long enough for all agents to hear of
+it, so that all of them stop at the same one."""
+
+STOP_WAIT_SECONDS = 4.0
 """How long the answer to a stop waits for agents to deliver what they hold. Most take milliseconds;
 the stop itself does not depend on it."""
-
-
-class RefusedError(Exception):
-    """What was asked for cannot be done now; its text is a sentence that says why."""
 
 
 class Lifecycle:
@@ -70,8 +80,10 @@ class Lifecycle:
         self._failing = False
         self._deliveries = Deliveries()
         self._matches = Matches()
+        self._probes = Probes()
         self._runs = Runs(writer, self._deliveries, self._matches)
         self._full: queue.SimpleQueue[tuple[str, int, str]] = queue.SimpleQueue()
+        self._dropped: queue.SimpleQueue[tuple[str, int, str]] = queue.SimpleQueue()
         self._bulletin = Bulletin()
         self._wake = threading.Event()
         self._stopping = False
@@ -88,6 +100,7 @@ class Lifecycle:
         self._stopping = True
         self._wake.set()
         self._bulletin.close()
+        self._probes.close()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -160,7 +173,9 @@ class Lifecycle:
                 removals = self._runs.prepared(job)
                 for run in job.runs:
                     if run.is_recording:
-                        job = with_run(job, replace(run, end_time=min(run.end_time, now)))
+                        is_heard = self._deliveries.any_recording(name, run.number)
+                        end = min(run.end_time, now + STOP_LEAD if is_heard else now)
+                        job = with_run(job, replace(run, end_time=max(run.start_time, end)))
                 job = move_job(job, JobState.STOPPED, now, "Stopped by request.")
                 self._save(job, now, removals)
                 self._log.info("job stopped", job=name)
@@ -169,12 +184,33 @@ class Lifecycle:
         stopped = self.get(name)
         return job if stopped is None else stopped
 
-    def delete_job(self, name: str) -> None:
-        """Stop a job and remove it with all that it recorded. Raises LookupError."""
+    def amend(self, name: str, change: Callable[[Job, datetime], Amendment]) -> Job:
+        """Change what a job was asked for, as amendments.py says, and return it.
+
+        Raises LookupError, RefusedError and OSError with a sentence; nothing is changed then.
+        """
         with self._lock:
             job = self._jobs.get(name)
             if job is None:
                 raise LookupError(name)
+            now = self._clock.now()
+            amended = change(job, now)
+            if amended.job != job:
+                self._save(amended.job, now, note=amended.note, run=amended.run)
+                self._log.info("job amended", job=name, change=amended.note)
+                self.tick()
+            return self._runs.with_totals(self._jobs[name])
+
+    def delete_job(self, name: str, force: bool = False) -> None:
+        """Stop a job and remove it with all that it recorded. Raises LookupError, RefusedError."""
+        with self._lock:
+            job = self._jobs.get(name)
+            if job is None:
+                raise LookupError(name)
+            if job.is_pinned and not force:
+                runs = [str(run.number) for run in job.runs if run.pinned]
+                what = f"Run {', '.join(runs)} of the job {name}" if runs else f"The job {name}"
+                raise RefusedError(f"{what} is pinned. Unpin it first, or force the deletion.")
             self._store.remove(name, self._clock.now(), "Deleted by request.", True)
             del self._jobs[name]
             self._runs.forget_job(name)
@@ -189,7 +225,46 @@ class Lifecycle:
 
     def jobs(self) -> list[Job]:
         """Return all jobs with the counts of now, oldest first."""
-        return [self._runs.with_totals(job) for job in self._bulletin.jobs()]
+        return self.snapshot()[1]
+
+    def snapshot(self) -> tuple[int, list[Job]]:
+        """Return the revision of the last change, and all jobs after it, oldest first."""
+        revision, jobs = self._bulletin.snapshot()
+        return revision, [self._runs.with_totals(job) for job in jobs]
+
+    def changed_since(self, revision: int, until: int) -> set[str] | None:
+        """Return the names of jobs that have changed between two revisions; None if unknown."""
+        return self._store.changed_since(revision, until)
+
+    def history(self, name: str) -> list[Event]:
+        """Return the latest changes of a job, oldest first."""
+        return self._store.events(name, MOST_CHANGES)
+
+    def agents(self, name: str, run: int) -> list[RunAgent]:
+        """Return the agents that take or took part in a run, by node."""
+        now = self._deliveries.agents(name, run)
+        return self._store.agents(name, run) if now is None else now
+
+    def forecast(self, kfl: str, minutes: int, seconds: int, body_limit: int) -> Forecast:
+        """Let all agents try a statement for some seconds, and return what it comes to.
+
+        Raises RefusedError when several others are being made.
+        """
+        agents = self._deliveries.connected_agents()
+        answers: list[Probed] = []
+        if agents:
+            start = timetable.first_start("", self._clock.now())
+            number = self._probes.begin(kfl, body_limit, start, seconds, agents)
+            if number is None:
+                raise RefusedError("Several forecasts are being made; ask again in a moment.")
+            try:
+                self.tick()
+                self._probes.wait(number, seconds + ANSWER_SECONDS)
+            finally:
+                answers = self._probes.end(number)
+                self.tick()
+        room, past = self._writer.room(), past_rate(self.jobs(), kfl)
+        return Forecast(len(agents), answers, seconds, minutes, room, past)
 
     @property
     def is_stopping(self) -> bool:
@@ -219,12 +294,14 @@ class Lifecycle:
 
     def agent_connected(self, agent_id: str, node: str, import_job: str = "") -> None:
         """Note that an agent's session has begun: runs wait for it at their end."""
-        self._deliveries.connected(agent_id, import_job, self._clock.now())
+        self._deliveries.connected(agent_id, node, import_job, self._clock.now())
+        self._wake.set()
         self._log.info("agent connected", agent=agent_id, node=node)
 
     def agent_disconnected(self, agent_id: str) -> None:
         """Note that an agent's session has ended."""
         self._deliveries.disconnected(agent_id, self._clock.now())
+        self._wake.set()
         self._log.info("agent disconnected", agent=agent_id)
 
     def agent_finished(self, agent_id: str, job: str, run: int) -> None:
@@ -232,13 +309,25 @@ class Lifecycle:
         known = self._bulletin.get(job)
         found = None if known is None else known.run(run)
         if found is not None and found.is_recording:
-            self._deliveries.finished(agent_id, job, run)
+            self._deliveries.finished(agent_id, job, run, self._clock.now())
+            self._wake.set()
+
+    def agent_delivered(
+        self, agent_id: str, job: str, run: int, sequence: int, octets: int
+    ) -> None:
+        """Note that a batch of an agent is on disk."""
+        now = self._clock.now()
+        if self._deliveries.delivered(agent_id, job, run, sequence, octets, now):
             self._wake.set()
 
     def agent_matched(self, agent_id: str, job: str, run: int, calls: int) -> None:
         """Note how many calls have matched on an agent, of a run with a limit()."""
         if self._bulletin.is_assigned(job, run):
             self._matches.told(agent_id, job, run, calls)
+
+    def agent_probed(self, agent_id: str, probed: Probed) -> None:
+        """Note what an agent has counted during a probe."""
+        self._probes.told(agent_id, probed)
 
     def matched_elsewhere(self, agent_id: str) -> dict[tuple[str, int], int]:
         """Return how many calls have matched on all other agents, by job and run."""
@@ -253,6 +342,11 @@ class Lifecycle:
         self._full.put((job, run, reason))
         self._wake.set()
 
+    def run_dropped(self, job: str, run: int, reason: str) -> None:
+        """Note that a run's data was removed to make room; reason is a sentence."""
+        self._dropped.put((job, run, reason))
+        self._wake.set()
+
     # ---- the passing of time
 
     def tick(self) -> datetime | None:
@@ -262,17 +356,41 @@ class Lifecycle:
             self._failing = False
             for name, reason in self._full_jobs().items():
                 self._guard(name, partial(self._end_full, name, reason, now))
+            self._guard("all", partial(self._drop_runs, now))
             for name in list(self._jobs):
                 for step in (self._end_runs, self._begin_runs, self._expire):
                     self._guard(name, partial(step, name, now))
+            self._guard("all", partial(self._save_agents, now))
             self._guard("all", self._remove_data)
             self._guard("all", partial(self._publish, now))
             if threading.current_thread() is not self._thread:
                 self._wake.set()  # what it waits for may be later than what is due next now
             return self._next_time(now)
 
+    def _drop_runs(self, now: datetime) -> None:
+        """Note the runs that the writer has dropped to make room for newer ones of their job."""
+        for _ in range(self._dropped.qsize()):
+            name, number, reason = self._dropped.get_nowait()
+            job = self._jobs.get(name)
+            run = None if job is None else job.run(number)
+            if run is not None and run.is_recording:  # it is being closed
+                self._dropped.put((name, number, reason))
+            elif job is not None and run is not None and run.has_data:
+                job = with_run(job, replace(run, bytes=0))
+                self._save(move_run(job, number, JobState.EXPIRED, reason), now)
+
     def _publish(self, now: datetime) -> None:
-        self._bulletin.publish(self._jobs, now, self._store.next_revision)
+        changes, probes = self._store.revision(), self._probes.assignments()
+        self._bulletin.publish(self._jobs, now, self._store.next_revision, changes, probes)
+
+    def _save_agents(self, now: datetime) -> None:
+        for job in self._jobs.values():
+            for run in job.runs:
+                if run.is_recording:
+                    self._deliveries.ends(job.name, run)
+        for (name, number), agents in self._deliveries.to_save(now).items():
+            self._store.save_agents(name, number, agents)
+            self._deliveries.saved(name, number, agents)
 
     def _loop(self) -> None:
         while not self._stopping:
@@ -308,9 +426,18 @@ class Lifecycle:
 
     def _resume(self, name: str, now: datetime) -> None:
         job = self._jobs[name]
+        try:
+            on_disk = layout.runs(self._data, name)
+        except OSError:  # what cannot be looked at may be there
+            on_disk = [run.number for run in job.runs]
         for run in job.runs:
+            if run.has_data and run.bytes and run.number not in on_disk:
+                # Dropped in the moment in which the scheduler was killed, or removed by hand.
+                job = with_run(job, replace(run, bytes=0))
+                reason = "Its data is not on disk any more."
+                job = move_run(job, run.number, JobState.EXPIRED, reason)
             if run.is_recording:
-                job = self._runs.resume(job, run, now)
+                job = self._runs.resume(job, run, self._store.agents(name, run.number), now)
         self._save(settle(job, timetable.has_more(job), now), now)
 
     def _end_full(self, name: str, reason: str, now: datetime) -> None:
@@ -318,7 +445,7 @@ class Lifecycle:
         removals = self._runs.prepared(job)
         for run in job.runs:
             if run.is_recording:
-                job = self._runs.close(job, run, JobState.STORAGE_LIMITED, reason, now)
+                job = self._close(job, run, JobState.STORAGE_LIMITED, reason, now)
         self._save(settle(job, timetable.has_more(job), now), now, removals)
 
     def _end_runs(self, name: str, now: datetime) -> None:
@@ -328,9 +455,14 @@ class Lifecycle:
                 continue
             ending = self._runs.ending(job, run, now)
             if ending is not None:
-                job = self._runs.close(job, run, *ending, now)
+                job = self._close(job, run, *ending, now)
                 self._save(settle(job, timetable.has_more(job), now), now)
                 job = self._jobs[name]
+
+    def _close(self, job: Job, run: Run, to: JobState, reason: str | None, now: datetime) -> Job:
+        agents = self.agents(job.name, run.number)
+        self._store.save_agents(job.name, run.number, at_end(agents))
+        return self._runs.close(job, run, agents, to, reason, now)
 
     def _begin_runs(self, name: str, now: datetime) -> None:
         job = self._jobs[name]
@@ -352,7 +484,7 @@ class Lifecycle:
         job = self._jobs[name]
         expired: list[int] = []
         for run in job.runs:
-            if run.has_data and run.end_time + job.spec.expiration <= now:
+            if run.has_data and not job.keeps(run) and run.end_time + job.spec.expiration <= now:
                 reason = f"Its data was kept for {spoken(job.spec.expiration)}, then removed."
                 job = move_run(
                     with_run(job, replace(run, bytes=0)), run.number, JobState.EXPIRED, reason
@@ -397,6 +529,8 @@ class Lifecycle:
     def _next_time(self, now: datetime) -> datetime | None:
         """Return when something will be due next."""
         times = [now + RETRY] if self._failing or self._removals_pending else []
+        saving = self._deliveries.save_time()
+        times += [saving] if saving and saving > now else []
         for job in self._jobs.values():
             times += [time for time in self._times(job) if time > now]
         return min(times, default=None)
@@ -410,7 +544,7 @@ class Lifecycle:
         for run in job.runs:
             if run.is_recording:
                 yield from (run.end_time, self._runs.last_call(job, run))
-            else:
+            elif not job.keeps(run):
                 expired = run.end_time + job.spec.expiration
                 yield from (expired, expired + KEPT_AFTER_EXPIRY)
         if job.is_over:
@@ -437,9 +571,17 @@ class Lifecycle:
                 f"Choose another name, or move the folder {folder} away."
             )
 
-    def _save(self, job: Job, now: datetime, removals: Sequence[int] = ()) -> None:
+    def _save(
+        self,
+        job: Job,
+        now: datetime,
+        removals: Sequence[int] = (),
+        note: str = "",
+        run: int = 0,
+    ) -> None:
         if job == self._jobs[job.name] and not removals:
             return
-        self._store.save(job, now, removals)
+        self._store.save(job, now, removals, note, run)
+        self._writer.allow(job.name, allowances.of(job))
         self._jobs[job.name] = job
         self._removals_pending = self._removals_pending or bool(removals)

@@ -7,7 +7,7 @@ changed under `lock`.
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ from recordings.manifest import AgentMark, Manifest, Retired
 from recordings.schema import LOSSES, TABLES
 from recordings.segments import Segment
 from services.runtime.logging import logger
+from services.scheduler import journalrows
 from services.scheduler.batches import NO_ROWS, Checked, Rows, count
 from services.scheduler.quota import Budget, Quota, StorageFullError, on_disk
 
@@ -131,16 +132,16 @@ class RunFiles:
         self.last[agent] = batch.sequence
         self.nodes.add(node)
 
-    def append_loss(self, kind: str, loss: dict[str, object], now: float) -> None:
-        """Append a row of LOSSES out of the headroom, synced; kept for later when that fails."""
-        row = {"kind": kind, "node_name": "", "packets": 0, "bytes": 0, "stream": None, **loss}
-        rows = pa.RecordBatch.from_pylist([row], schema=LOSSES)
+    def append_losses(self, kind: str, losses: Sequence[dict[str, object]], now: float) -> None:
+        """Append rows of LOSSES out of the headroom, synced; kept for later when that fails."""
+        blank = {"kind": kind, "node_name": "", "packets": 0, "bytes": 0, "stream": None}
+        rows = pa.RecordBatch.from_pylist([{**blank, **loss} for loss in losses], schema=LOSSES)
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, LOSSES) as stream:
             stream.write_batch(rows)
-        part = journal.Part("losses", 1, sink.getvalue().to_pybytes())
+        part = journal.Part("losses", rows.num_rows, sink.getvalue().to_pybytes())
         sequence = self.last.get(SELF, 0) + 1
-        counted = Rows(losses=1, lost_packets=max(0, int(str(row["packets"]))))
+        counted = Rows(losses=rows.num_rows, lost_packets=journalrows.lost(rows))
         try:
             record = journal.encode(SELF, "", sequence, [part])
             self._append(record, 0, counted, 0, now)
@@ -189,8 +190,8 @@ class RunFiles:
         """
         path = layout.journal(self.folder, tail.number)
         scan = journal.scan(path)
-        batches = _by_table(scan.records)
-        batches["losses"] += [*self.owed, *_damage_rows(path, scan, batches, time_ns)]
+        batches = journalrows.by_table(scan.records)
+        batches["losses"] += [*self.owed, *journalrows.damage(path, scan, batches, time_ns)]
         owed = len(self.owed)
         budget = Budget(self._quota, tail.segment_bytes + JOURNAL_OVERHEAD_BYTES)
         written: list[Segment] = []
@@ -253,6 +254,23 @@ class RunFiles:
             self._settle(0)
         self._publish(fresh, 0)
 
+    def drop(self, gone: Sequence[Segment], counts: Mapping[str, int]) -> None:
+        """Remove segments and what they held, for good. Raises OSError, ManifestError."""
+        if self.is_deleted:
+            return
+        files = {segment.file for segment in gone}
+        current = self.whole()
+        kept = tuple(s for s in current.segments if s.file not in files)
+        fresh = replace(current, segments=kept, counts=dict(counts))
+        size = fresh.save(self.folder)
+        with self.lock:
+            self.manifest = replace(fresh, segments=()) if self._is_shelved else fresh
+        for file in files:
+            (self.folder / file).unlink(missing_ok=True)
+        with self.lock:
+            self._measure(fresh, size)
+            self._settle(0)
+
     def _publish(self, fresh: Manifest, reserved: int) -> None:
         size = fresh.save(self.folder)
         with self.lock:
@@ -287,7 +305,7 @@ class RunFiles:
             agents=agents,
             nodes=tuple(sorted({*old.nodes, *(r.node for r in records if r.node)})),
             counts=counts,
-            lost_packets=old.lost_packets + sum(_lost(rows) for rows in losses),
+            lost_packets=old.lost_packets + sum(map(journalrows.lost, losses)),
         )
 
     def shelve(self) -> None:
@@ -450,41 +468,3 @@ class RunFiles:
 
 def _is_before(gone: Retired, before_ns: int | None) -> bool:
     return before_ns is None or gone.since_ns < before_ns
-
-
-def _by_table(records: Iterable[JournalRecord]) -> dict[str, list[pa.RecordBatch]]:
-    found: dict[str, list[pa.RecordBatch]] = {table: [] for table in TABLES}
-    for record in records:
-        for part in record.parts:
-            found[part.table] += part.batches()
-    return found
-
-
-def _damage_rows(
-    path: Path, scan: journal.Scan, batches: dict[str, list[pa.RecordBatch]], time_ns: int
-) -> list[pa.RecordBatch]:
-    """Return losses that say which octets of a journal cannot be read any more."""
-    gone = [(rotten.size, rotten.reason) for rotten in scan.rotten]
-    if scan.torn and not scan.torn.is_torn:
-        # Not just cut: it may have been whole, and acknowledged, before it was damaged.
-        gone.append((path.stat().st_size - scan.end, scan.torn.reason))
-    if not gone:
-        return []
-    times = [
-        value
-        for table, rows in batches.items()
-        for batch in rows
-        for value in batch.column(segments.TIME_COLUMNS[table]).cast(pa.int64()).to_pylist()
-    ]
-    row = {"node_name": "", "kind": "storage_damage", "packets": 0, "stream": None}
-    span = {"start_time": min(times, default=time_ns), "end_time": max(times, default=time_ns)}
-    return [
-        pa.RecordBatch.from_pylist(
-            [{**row, **span, "bytes": size, "detail": reason} for size, reason in gone],
-            schema=LOSSES,
-        )
-    ]
-
-
-def _lost(rows: pa.RecordBatch) -> int:
-    return sum(max(0, packets) for packets in rows.column("packets").to_pylist())

@@ -4,16 +4,18 @@ lifecycle.py decides when and saves what comes back; here is how. Every method i
 lifecycle's lock held.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from services.runtime.logging import logger
-from services.scheduler import timetable
+from services.scheduler import allowances, completeness, timetable
 from services.scheduler.deliveries import FINAL_GRACE, RESTART_GRACE, Deliveries
 from services.scheduler.jobs import (
     Job,
     JobState,
     Run,
+    RunAgent,
     begin_run,
     ending_of_run,
     move_run,
@@ -70,11 +72,13 @@ class Runs:
             state = JobState.STORAGE_LIMITED if is_full else JobState.FAILED
             reason = f"It could not be begun: {sentence(error)}"
             return begin_run(job, replace(run, state=state, reason=reason, end_time=now))
+        self._deliveries.begin(job, run)
         _log.info("run begun", job=job.name, run=window.number)
         return begin_run(job, run)
 
-    def resume(self, job: Job, run: Run, now: datetime) -> Job:
+    def resume(self, job: Job, run: Run, agents: list[RunAgent], now: datetime) -> Job:
         """Return the job with a run taken up that was recording when the scheduler ended."""
+        self._deliveries.begin(job, run, agents)
         self._resumed[job.name, run.number] = now
         try:
             self._take_data(job, run.number)
@@ -82,7 +86,7 @@ class Runs:
             reason = f"It could not be taken up after a restart: {sentence(error)}"
             _log.error("run not taken up", job=job.name, run=run.number, error=str(error))
             self.forget(job.name, run.number)
-            job = with_run(job, replace(run, end_time=min(run.end_time, now)))
+            job = with_run(job, replace(run, end_time=_end(run, now)))
             return move_run(job, run.number, JobState.FAILED, reason)
         streams = self._writer.totals(job.name, run.number).streams
         self._matches.resume(job.name, run.number, streams)
@@ -100,6 +104,8 @@ class Runs:
         if now < run.end_time:
             return None
         resumed = self._resumed.get((job.name, run.number))
+        if resumed is not None and resumed > now:  # the clock was set back since
+            resumed = self._resumed[job.name, run.number] = now
         are_known = resumed is None or now >= resumed + RESTART_GRACE
         complete = are_known and self._deliveries.are_complete(job, run, now)
         if complete or now >= self.last_call(job, run):
@@ -112,11 +118,24 @@ class Runs:
         last = run.end_time + FINAL_GRACE
         return last if resumed is None else max(last, resumed + RESTART_GRACE)
 
-    def close(self, job: Job, run: Run, to: JobState, reason: str | None, now: datetime) -> Job:
+    def close(
+        self,
+        job: Job,
+        run: Run,
+        agents: Sequence[RunAgent],
+        to: JobState,
+        reason: str | None,
+        now: datetime,
+    ) -> Job:
         """Return the job with a run closed on disk and ended; None keeps the run's reason."""
+        run = replace(run, end_time=_end(run, now))
+        run = replace(run, completeness=completeness.sentence(run, to, agents))
         try:
             # It is not open when it was closed before and the state could not be stored then.
             self._take_data(job, run.number)
+            gone = completeness.losses(run, to, agents)
+            if gone:
+                self._writer.tell_losses(job.name, run.number, completeness.AGENT_GONE, gone)
             run = _counted(run, self._writer.close_run(job.name, run.number))
         except OSError as error:
             # Nothing is lost: a reader takes what is not yet in segments from the journal.
@@ -125,8 +144,7 @@ class Runs:
             _log.error("run not closed", job=job.name, run=run.number, error=str(error))
         self.forget(job.name, run.number)
         _log.info("run ended", job=job.name, run=run.number, state=to.word, reason=reason)
-        job = with_run(job, replace(run, end_time=min(run.end_time, now)))
-        return move_run(job, run.number, to, reason)
+        return move_run(with_run(job, run), run.number, to, reason)
 
     def miss(self, job: Job, numbers: range, now: datetime) -> Job:
         """Return the job with runs more that nobody recorded, because the scheduler was away."""
@@ -139,8 +157,7 @@ class Runs:
             missed = Run(
                 number=window.number,
                 state=JobState.FAILED,
-                reason=f"Missed: the scheduler was not running from {_minute(window.start)} "
-                f"to {_minute(window.end)} UTC.",
+                reason=_why_missed(window, now),
                 start_time=window.start,
                 end_time=window.end,
             )
@@ -169,6 +186,7 @@ class Runs:
 
     def _take_data(self, job: Job, number: int) -> None:
         if (job.name, number) not in self._open:
+            self._writer.allow(job.name, allowances.of(job))
             self._writer.open_run(job.name, number, job.spec.recorded_kfl)
             self._open.add((job.name, number))
 
@@ -195,6 +213,21 @@ def spoken(time: timedelta) -> str:
     )
     count = minutes // size
     return f"{count} {unit}" if count == 1 else f"{count} {unit}s"
+
+
+def _end(run: Run, now: datetime) -> datetime:
+    """Return when a run ends that is closed now; not before its start, should the clock go back."""
+    return max(run.start_time, min(run.end_time, now))
+
+
+def _why_missed(window: timetable.Window, now: datetime) -> str:
+    start = _minute(window.start)
+    if now < window.end:
+        return (
+            f"Skipped: the scheduler was not running at its start, {start} UTC, and the job "
+            "wants late runs skipped."
+        )
+    return f"Missed: the scheduler was not running from {start} to {_minute(window.end)} UTC."
 
 
 def _minute(time: datetime) -> str:

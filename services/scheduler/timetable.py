@@ -8,13 +8,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from services.scheduler.jobs import Job
+from services.scheduler.jobs import Job, RunMissed
 
 DAY = timedelta(days=1)
 
 NOW_LEAD = timedelta(seconds=1)
 """How far ahead a job that starts now begins: long enough for the assignment to reach all agents,
 so that they begin at the same instant; short enough that nobody waits for it."""
+
+SKIPPED_AFTER = timedelta(seconds=30)
+"""How late a run may begin that is to be skipped rather than late: longer than one try of
+lifecycle's to begin it, shorter than a restart that anyone would call being away."""
 
 NEXT_STARTS = 5
 """How many starts to come are told: as many as fit where people look."""
@@ -106,8 +110,9 @@ def next_starts(job: Job, now: datetime, count: int = NEXT_STARTS) -> list[datet
 def due(job: Job, now: datetime) -> Due:
     """Return which runs after `job.planned` were missed, which has to record now, and the next.
 
-    A run whose window is still open begins late; one whose window has passed was missed. Takes the
-    same time whether the scheduler was away for a minute or for years.
+    A run whose window is still open begins late, unless the job wants it skipped; one whose window
+    has passed was missed. Takes the same time whether the scheduler was away for a minute or for
+    years.
     """
     first = job.planned + 1
     if job.is_over:
@@ -120,6 +125,8 @@ def due(job: Job, now: datetime) -> Due:
     if planned is None:
         number = min(number, max(first, job.spec.daily_iterations + 1))
         return Due(range(first, number), None, None)
+    if planned.start <= now and _is_skipped(job, planned, now):
+        return Due(range(first, number + 1), None, window(job, number + 1))
     if planned.start <= now:
         return Due(range(first, number), planned, window(job, number + 1))
     return Due(range(first, number), None, planned)
@@ -133,3 +140,9 @@ def has_more(job: Job) -> bool:
 def _number_at(job: Job, now: datetime) -> int:
     """Return the number of the latest run that is planned to have begun by `now`; at least 1."""
     return max(1, (now - job.first_start) // DAY + 1)
+
+
+def _is_skipped(job: Job, planned: Window, now: datetime) -> bool:
+    """Whether it is too late for a run to begin; no run is late for what was before its job."""
+    late = now - max(planned.start, job.create_time)
+    return job.spec.run_missed is RunMissed.SKIP and late > SKIPPED_AFTER

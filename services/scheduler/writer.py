@@ -6,11 +6,12 @@ knows which runs are open, so nothing there needs a lock.
 
 At the storage limit journals become segments first, since those are smaller, and what was offered
 waits for it. When that gives no room either, the run ends: nothing that is stored is ever removed
-to make room.
+to make room, except by a job that wants its own oldest data dropped.
 """
 
 import errno
 import queue
+import shutil
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -23,8 +24,9 @@ from typing import Any, Final, Protocol
 from recordings import layout
 from recordings.manifest import Manifest
 from services.runtime.logging import logger
-from services.scheduler import batches, recovery
+from services.scheduler import allowances, batches, recovery
 from services.scheduler.agentmarks import AgentMarks
+from services.scheduler.allowances import Allowance, OwnLimitError, Victim
 from services.scheduler.batches import Batch, Checked
 from services.scheduler.deletion import remove, sweep
 from services.scheduler.outcomes import (
@@ -112,6 +114,8 @@ class Writer:
         self.on_full = on_full
         """Called on the writer's thread when a run is ended for want of room: job, run, sentence.
         It must not wait for the writer."""
+        self.on_dropped: OnFull | None = None
+        """The same when a whole run was dropped to make room for newer ones of its job."""
         self.merger: Merger | None = None
         """Who merges segments, if anyone does."""
         self._data = data
@@ -127,6 +131,8 @@ class Writer:
         self._parked_keys: set[Key] = set()
         self._turned: dict[Key, Turned] = {}
         self._newly_full: list[tuple[str, int, str]] = []
+        self._allowances: dict[str, Allowance] = {}
+        self._dropped: dict[str, list[dict[str, object]]] = {}  # losses of jobs without an open run
         self._roller = Roller(self._marks.settled, clock, self._now_ns)
         self._roller.on_idle = self._wake
         self._thread = threading.Thread(target=self._loop, name="writer", daemon=True)
@@ -174,7 +180,32 @@ class Writer:
         except StorageFullError:
             for rolled in self._ask(None, self._roll_all):
                 rolled.result()
-            self._ask((job, run), lambda: self._open_run((job, run), folder, kfl))
+            self._open_by_dropping((job, run), folder, kfl)
+
+    def allow(self, job: str, allowance: Allowance) -> None:
+        """Say what a job may have on disk; what was said last holds."""
+        self._allowances[job] = allowance
+
+    def _open_by_dropping(self, key: Key, folder: Path, kfl: str) -> None:
+        while True:
+            try:
+                self._ask(key, lambda: self._open_run(key, folder, kfl))
+            except StorageFullError:
+                if not self._ask(None, lambda: self._drop_oldest(key[0], None, 1)):
+                    raise
+                self._roller.do(lambda: None).result()
+            else:
+                return
+
+    def tell_losses(self, job: str, run: int, kind: str, losses: list[dict[str, object]]) -> None:
+        """Write rows, columns of LOSSES, into the ledger of a run that takes data."""
+
+        def tell() -> None:
+            known = self._runs.get((job, run))
+            if known is not None:
+                known.append_losses(kind, losses, self._clock.monotonic())
+
+        self._ask((job, run), tell)
 
     def close_run(self, job: str, run: int) -> RunTotals:
         """End a run: turn its journals into segments, take no more, and return what it has stored.
@@ -189,6 +220,12 @@ class Writer:
         self._roller.roll(known).result()
         return totals_of(known)
 
+    def room(self) -> int:
+        """Return the octets that are free: of the storage limit, and of the disk."""
+        free = shutil.disk_usage(self._root).free
+        limit = self._quota.limit
+        return free if limit is None else max(0, min(free, limit - self._quota.used))
+
     def totals(self, job: str, run: int) -> RunTotals:
         """Return what a run has stored so far; KeyError for one that is not on disk."""
         return totals_of(self._runs[job, run])
@@ -197,6 +234,8 @@ class Writer:
         """Remove all that a job has stored; nothing when it has stored nothing. Raises OSError."""
         folder = layout.recording(self._data, job)
         self._delete(folder, lambda key: key[0] == job)
+        self._allowances.pop(job, None)
+        self._dropped.pop(job, None)
 
     def delete_run(self, job: str, run: int) -> None:
         """Remove all that one run of a job has stored. Raises OSError."""
@@ -352,10 +391,18 @@ class Writer:
     def _append(self, run: RunFiles, offer: _Offer) -> Outcome | None:
         assert offer.batch is not None
         settled = self._marks.settled(offer.agent)
+        size = offer.batch.record.size
         try:
+            allowance = self._allowances.get(run.job, Allowance())
+            if allowance.size_limit:
+                allowances.check(allowance, self._runs_of(run.job), size)
             run.append(offer.batch, offer.agent, offer.node, settled, self._clock.monotonic())
+        except OwnLimitError as error:
+            if self._shrink(run.job) or self._drop_oldest(run.job, run, size):
+                return None
+            self._fill(run, str(error))
         except StorageFullError as error:
-            if self._make_room():
+            if self._make_room() or self._drop_oldest(run.job, run, size):
                 return None
             self._fill(run, str(error))
         except OSError as error:
@@ -382,6 +429,68 @@ class Writer:
         for run in candidates:
             self._rotate(run)
         return True
+
+    def _shrink(self, job: str) -> bool:
+        """Turn a job's journals into segments, if that is worth it; False when it is not."""
+        if self._roller.is_busy:
+            return True
+        limit = self._allowances[job].size_limit
+        candidates = [run for run in self._runs_of(job) if _can_shrink(run)]
+        if sum(run.journal_bytes() for run in candidates) < min(WORTH_BYTES, limit // 16):
+            return False
+        self._commit()
+        for run in candidates:
+            self._rotate(run)
+        return bool(candidates)
+
+    def _drop_oldest(self, job: str, into: RunFiles | None, octets: int) -> bool:
+        """Begin to remove a job's oldest data, if it wants that; False when nothing may go.
+
+        The ledger of the run that needs the room says what goes, before it does.
+        """
+        allowance = self._allowances.get(job, Allowance())
+        if not allowance.drops_oldest or self._roller.is_busy:
+            return allowance.drops_oldest
+        try:
+            victim = allowances.oldest(allowance, self._runs_of(job), octets)
+        except (OSError, ValueError) as error:
+            self._log.error("oldest data not dropped", job=job, error=str(error))
+            return False
+        if victim is None:
+            # What is in journals can go only as segments.
+            candidates = [r for r in self._runs_of(job) if _can_shrink(r) and r.is_open]
+            candidates = [r for r in candidates if r.run not in allowance.kept]
+            self._commit()
+            for run in candidates:
+                self._rotate(run)
+            return bool(candidates)
+        self._commit()
+        self._drop(victim, into)
+        return True
+
+    def _drop(self, victim: Victim, into: RunFiles | None) -> None:
+        run, reason = victim.run, f"{victim.sentence[0].upper()}{victim.sentence[1:]}."
+        loss = victim.loss(self._now_ns())
+        if into is None:
+            self._dropped.setdefault(run.job, []).append(loss)
+        else:
+            into.append_losses(allowances.DROPPED_OLDEST, [loss], self._clock.monotonic())
+        self._log.warning("oldest data dropped", job=run.job, run=run.run, reason=reason)
+        if not victim.is_whole:
+            self._roller.do(lambda: run.drop(*allowances.without(run.whole(), victim.last)))
+            return
+        self._forget(lambda key: key == (run.job, run.run))
+
+        def delete() -> None:
+            remove(self._root, run.folder)
+            run.removed()
+
+        self._roller.do(delete)
+        if self.on_dropped:
+            self.on_dropped(run.job, run.run, reason)
+
+    def _runs_of(self, job: str) -> list[RunFiles]:
+        return [run for key, run in self._runs.items() if key[0] == job]
 
     def _let_go(self) -> "list[Future[None]]":
         """Give up what compaction holds: an answer can be asked for again, traffic cannot."""
@@ -420,7 +529,8 @@ class Writer:
         turned = self._turned.pop(key, None)
         run = self._runs.get(key)
         if turned is not None and run is not None:
-            run.append_loss("storage_limit", turned.loss(run.full), self._clock.monotonic())
+            loss = turned.loss(run.full)
+            run.append_losses("storage_limit", [loss], self._clock.monotonic())
 
     def _commit(self) -> None:
         """Make all that was appended safe, then answer: one sync a journal, for all that wait."""
@@ -500,6 +610,10 @@ class Writer:
             self._runs = {**self._runs, key: RunFiles.create(folder, self._quota, manifest)}
         self._runs[key].reopen()
         self._open.add(key)
+        losses = self._dropped.pop(key[0], None)
+        if losses:
+            kind = allowances.DROPPED_OLDEST
+            self._runs[key].append_losses(kind, losses, self._clock.monotonic())
 
     def _end_run(self, key: Key) -> None:
         self._open.discard(key)

@@ -1,7 +1,8 @@
 # mypy: ignore-errors
 """Entries of streams in which no protocol was recognised: one for each, when it ends."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,9 +31,14 @@ class TransportCalls:
     def _of_side(self, field: str, side: np.ndarray) -> np.ndarray:
         return self.rows[field][np.arange(len(self.rows)), side]
 
-    def columns(self) -> Mapping[str, Callable[[], np.ndarray]]:
-        """Nothing of its own."""
-        return {}
+    def columns(self) -> Mapping[str, Any]:
+        """Return hot columns, or how to make them."""
+        return {
+            "transport": self.protocol_name,
+            "error_type": None,
+            "request": lambda: lambda rows: self.details(rows)["request"],
+            "response": lambda: lambda rows: self.details(rows)["response"],
+        }
 
     def details(self, rows: np.ndarray) -> dict[str, pa.Array]:
         """State, packets and octets each way, as JSON."""

@@ -3,7 +3,8 @@
 See packet(7) and Documentation/networking/packet_mmap.rst. The ring is made of blocks; the kernel
 fills one, hands it over when it is full or old enough, and gets it back when its frames were read.
 
-A VLAN tag that the interface took off is not put back: frames are as the network stack sees them.
+A VLAN tag that the interface took off is in the row, not in the octets: frames are as the network
+stack sees them.
 """
 
 import contextlib
@@ -50,6 +51,9 @@ On a quiet wire each block holds what came within this time, so the ring lasts f
 reader may be kept from reading: 64 of them are 2.6 s. What is seen is later by this much at most.
 """
 POLL_TIMEOUT_MS = 100
+GATHER_SECONDS = 0.02
+"""How long blocks are gathered into one batch. A batch costs a fraction of a millisecond, whatever
+is in it; on a busy wire that would be more than its packets cost."""
 
 MOST_INSTRUCTIONS = 4096
 """Of a BPF program: BPF_MAXINSNS of linux/bpf_common.h."""
@@ -132,12 +136,15 @@ class AfPacket:
         snaplen: int = LARGEST_FRAME,
         block_count: int = BLOCK_COUNT,
         fanout_group: int | None = None,
+        one_of_several: bool = False,
     ) -> None:
         """Capture from now on.
 
         program: what the kernel keeps; None for everything. snaplen: octets kept of a frame.
         block_count: blocks of BLOCK_SIZE in the ring. fanout_group: share the packets with all
         sockets of this 16-bit number on the same interface, whole flows each. Raises CaptureError.
+        block_count: blocks of BLOCK_SIZE in the ring. one_of_several: other interfaces are captured
+        as well, so frames say which one they are from, as on "any". Raises CaptureError.
         """
         if not 1 <= snaplen <= LARGEST_FRAME:
             raise CaptureError(f"a snaplen of {snaplen} octets; it can be 1 to {LARGEST_FRAME}")
@@ -145,8 +152,14 @@ class AfPacket:
         self._snaplen = snaplen
         self._index = _interface_index(interface)
         self._block_count = block_count
+        self._batch_blocks = min(MOST_BLOCKS, max(1, block_count // 4))  # the kernel needs some
+        # In which order packets came on interfaces with a ring each, nobody knows.
+        self._tell = ringwalk.TELL_NUMBER if one_of_several else ringwalk.TELL_NOTHING
+        if interface == ANY:
+            self._tell = ringwalk.TELL_PLACE
         self._frames = np.zeros(MOST_FRAMES, FRAME)
         self._counts = np.zeros(ringwalk.COUNTS, np.int64)
+        self._unknown_told = 0
         self._frame_count = self._dropped = self._freezes = 0
         self._next_block = 0
         self._sequence = 1  # of the next block
@@ -250,10 +263,9 @@ class AfPacket:
         wait: False for an empty batch at once. Raises CaptureError when the interface is gone.
         """
         while not self._closed:
+            if wait and not self._is_ready(self._batch_blocks) and self._wait(POLL_TIMEOUT_MS):
+                time.sleep(GATHER_SECONDS)
             rows, blocks = self._take_blocks()
-            if blocks == 0:
-                self._wait(POLL_TIMEOUT_MS if wait else 0)
-                rows, blocks = self._take_blocks()
             self._frame_count += rows
             try:
                 yield FrameBatch(self._octets, self._frames[:rows])
@@ -263,11 +275,9 @@ class AfPacket:
     def _take_blocks(self) -> tuple[int, int]:
         """Fill rows from the blocks that are ready; return how many of both."""
         rows = blocks = 0
-        while blocks < min(MOST_BLOCKS, max(1, self._block_count // 4)):  # the kernel needs some
+        while blocks < self._batch_blocks and self._is_ready(blocks + 1):
             start = (self._next_block + blocks) % self._block_count * BLOCK_SIZE
             header = self._words[start >> 2 : start + BLOCK_SEQUENCE + 8 >> 2]
-            if not header[BLOCK_STATUS >> 2] & TP_STATUS_USER:
-                break
             packets = int(header[BLOCK_PACKETS >> 2])
             if rows + packets > MOST_FRAMES and blocks > 0:
                 break
@@ -275,6 +285,11 @@ class AfPacket:
             rows = self._walk(start, packets, rows)
             blocks += 1
         return rows, blocks
+
+    def _is_ready(self, blocks: int) -> bool:
+        """Whether the kernel has handed over so many blocks."""
+        start = (self._next_block + blocks - 1) % self._block_count * BLOCK_SIZE
+        return bool(self._words[start + BLOCK_STATUS >> 2] & TP_STATUS_USER)
 
     def _walk(self, start: int, packets: int, rows: int) -> int:
         """Add rows for the packets of the block at `start`; return how many there are then."""
@@ -285,6 +300,7 @@ class AfPacket:
             start + int(self._words[start + BLOCK_FIRST_PACKET >> 2]),
             start + BLOCK_SIZE,
             packets,
+            self._tell,
             self._frames,
             rows,
             self._counts,
@@ -306,17 +322,18 @@ class AfPacket:
             self._words[(self._next_block * BLOCK_SIZE + BLOCK_STATUS) >> 2] = 0
             self._next_block = (self._next_block + 1) % self._block_count
 
-    def _wait(self, timeout_ms: int) -> None:
-        """Wait for a block."""
+    def _wait(self, timeout_ms: int) -> bool:
+        """Wait for a block; return whether there is one."""
         events = self._poll.poll(timeout_ms)
         if not events or not events[0][1] & select.POLLERR:
-            return
+            return bool(events)
         error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error not in (0, errno.ENETDOWN):
             raise CaptureError(f"capturing from {self.interface} failed: {os.strerror(error)}")
         if self.is_gone:
             raise CaptureError(f"the interface {self.interface} is gone")
         # It is down: it may come up again, and the socket is then still bound to it.
+        return False
 
     @property
     def is_gone(self) -> bool:
@@ -328,7 +345,9 @@ class AfPacket:
         return self._socket.fileno()
 
     def losses(self) -> list[Loss]:
-        """Return what the kernel dropped since the last call, kind kernel_drop."""
+        """Return what was lost since the last call: kernel_drop, and unknown_link for what was left
+        out since nobody here reads its link layer.
+        """
         found, self._losses = self._losses, []
         since, self._asked_ns = self._asked_ns, time.time_ns()
         if self._closed:
@@ -341,6 +360,16 @@ class AfPacket:
             size = BLOCK_SIZE * self._block_count >> 20
             detail = f"the ring of {self.interface} ({size} MiB) was full, {freezes} times"
             found.append(Loss("kernel_drop", since, self._asked_ns, dropped, detail=detail))
+        unknown = int(self._counts[ringwalk.UNKNOWN_LINK_LAYER])
+        if unknown > self._unknown_told:
+            hardware, ethertype = self._counts[ringwalk.UNKNOWN_HARDWARE :].tolist()
+            detail = (
+                f"neither Ethernet nor IP on {self.interface}; the last one: hardware type "
+                f"{hardware} (ARPHRD_ of linux/if_arp.h), protocol {ethertype:#06x}"
+            )
+            count = unknown - self._unknown_told
+            found.append(Loss("unknown_link", since, self._asked_ns, count, detail=detail))
+            self._unknown_told = unknown
         return found
 
     @property

@@ -13,8 +13,14 @@ FRAME = np.dtype((np.record, [
     ("captured_length", np.int32),  # octets
     ("original_length", np.int32),  # octets on the wire
     ("link_type", np.int32),        # LINKTYPE_, https://www.tcpdump.org/linktypes.html
+    ("vlan", np.int32),             # the tag that the interface took off, 802.1Q's TCI, or 0
+    ("interface", np.int32),        # where it was seen, see UNDIRECTED; 0 from a source of one
 ]))
 # fmt: on
+
+UNDIRECTED = 1 << 29
+"""Of FRAME's interface, besides the number: nobody knows whether the packet came in or was leaving.
+The number alone is one that came in; one that was leaving has the negative number."""
 
 MOST_FRAMES = 16_384
 """Most frames of a batch: more would leave the processor's caches, fewer would cost calls."""

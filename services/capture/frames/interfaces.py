@@ -167,11 +167,22 @@ def open_interfaces(
     def open_one(name: str) -> AfPacket:
         index = 0 if name == ANY else socket.if_nametoindex(name) if name in _present() else 0
         group = None if fanout_group is None else (fanout_group + index) & 0xFFFF
-        return AfPacket(name, snaplen=snaplen, block_count=blocks, fanout_group=group)
+        return AfPacket(
+            name,
+            snaplen=snaplen,
+            block_count=blocks,
+            one_of_several=not is_one_interface(names),
+            fanout_group=group,
+        )
 
     if ANY in names:
         return open_one(ANY)
     return Interfaces(list(dict.fromkeys(names)), open_one)
+
+
+def is_one_interface(names: Sequence[str]) -> bool:
+    """Whether these names stand for one interface, so that no packet is seen twice."""
+    return len(set(names)) == 1 and names[0] != ANY and not WILDCARDS & set(names[0])
 
 
 def _sum(counts: Sequence[Counts]) -> Counts:

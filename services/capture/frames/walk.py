@@ -7,6 +7,7 @@ are full or when it meets something that it cannot decide; it then returns where
 
 import numpy as np
 
+from services.capture.frames.batch import UNDIRECTED
 from services.capture.kernel import (
     kernel,
     read_u8,
@@ -141,6 +142,7 @@ def walk_pcap(
             read_u32_in_order(octets, position + 12, big_endian), LARGEST_INT32
         )
         frame.link_type = link_type
+        frame.interface = 0
         row += 1
         position = start + captured_length
     return row, position, with_unused(ROWS_FULL, unused)
@@ -203,6 +205,7 @@ def read_packet_block(octets, position, size, big_endian, old, interfaces, frame
     frame.captured_length = captured_length
     frame.original_length = min(read_u32_in_order(octets, position + 24, big_endian), LARGEST_INT32)
     frame.link_type = interface.link_type
+    frame.interface = index + 1 | UNDIRECTED if len(interfaces) > 1 else 0
     return ROWS_FULL
 
 
@@ -225,6 +228,7 @@ def read_simple_packet_block(octets, position, size, big_endian, interfaces, tim
     frame.captured_length = captured_length
     frame.original_length = min(original_length, LARGEST_INT32)
     frame.link_type = interface.link_type
+    frame.interface = 1 | UNDIRECTED if len(interfaces) > 1 else 0
     return ROWS_FULL
 
 

@@ -143,6 +143,44 @@ def test_a_vlan_tag_does_not_hide_the_packet(namespace):
     assert tagged in (frame, frame[:12] + frame[16:])
 
 
+def test_the_tag_that_was_taken_off_is_in_the_row(namespace):
+    frame = b"\2" * 12 + b"\x81\x00\x60\x07\x08\x00" + b"inner packet" + bytes(40)
+    send = "import socket; s = socket.socket(17, 3, 0); s.bind(('there', 0)); s.send(%r)"
+    source = AfPacket("here")
+    sender = namespace.far_python(send % frame)
+    tags = {}
+    for octets, rows in source.batches():
+        for row in rows:
+            tags[octets[row.offset :][: row.captured_length].tobytes()] = int(row.vlan)
+        if frame[:12] + frame[16:] in tags:
+            break
+    sender.wait()
+    source.close()
+    assert tags[frame[:12] + frame[16:]] == 0x6007
+    assert [tag for octets, tag in tags.items() if b"inner packet" not in octets] in ([], [0])
+
+
+def test_a_link_layer_that_nobody_reads_is_a_loss_that_says_which(namespace):
+    if not Path("/dev/net/tun").exists():
+        pytest.skip("needs /dev/net/tun")
+    tunnel = os.open("/dev/net/tun", os.O_RDWR)
+    fcntl.ioctl(tunnel, 0x400454CA, struct.pack("16sH22x", b"tunnel", 0x0001))
+    ip("-n", namespace.name, "link", "set", "tunnel", "up")
+    source = AfPacket()
+    for _ in range(3):
+        os.write(tunnel, b"\0\0\x88\xb5" + bytes(60))  # its EtherType, and octets
+    os.write(tunnel, b"\0\0\x08\x06" + bytes(28))  # ARP tells no calls, so none are missed
+    frames_until(source, lambda _: source.counts.unknown_link_layer == 3)
+    (loss,) = source.losses()
+    again = source.losses()
+    source.close()
+    os.close(tunnel)
+    assert (loss.kind, loss.packets) == ("unknown_link", 3)
+    assert "on any; the last one: hardware type 65534" in loss.detail
+    assert "0x88b5" in loss.detail
+    assert again == []
+
+
 def test_an_interface_that_comes_later_is_in_any(namespace):
     source = AfPacket("any")
     ip("-n", namespace.name, "link", "add", "later", "type", "veth", "peer", "other")

@@ -88,18 +88,25 @@ def dns_of_tshark(messages):
             yield ("response", each["dst"], each["dport"], each["rcode"], tuple(records))
 
 
+def spaced(name):
+    """tshark shows a space in a name as it is; we show names as zone files have them."""
+    return name.replace("\\032", " ")
+
+
 def dns_of_ours(found):
+    """Without SRV records: tshark has their names in other fields, which the lists do not have."""
     for each in found:
         who = (each["src"]["ip"], each["src"]["port"])
         request, response = each["request"], each["response"]
         if request:
-            asked = tuple((q["name"], q["type"]) for q in request["questions"])
+            asked = tuple((spaced(q["name"]), q["type"]) for q in request["questions"])
             yield ("query", *who, OPCODES[request["opCode"]], asked)
         if response:
             records = sorted(
-                (section, record["name"], record["type"], record.get("ttl"))
+                (section, spaced(record["name"]), record["type"], record.get("ttl"))
                 for section, key in SECTIONS.items()
                 for record in response.get(key, [])
+                if record["type"] != "SRV"
             )
             yield ("response", *who, RCODES[response["code"]], tuple(records))
 

@@ -66,3 +66,26 @@ def test_it_serves_is_healthy_and_ends_on_sigterm(
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=20) == 0
     assert list(tmp_path.glob("recorder-query-*")) == []
+
+
+def test_all_that_can_be_asked_is_answered_by_a_process(
+    process: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    """Every RPC over an empty folder: a sentence, or an answer, and never UNIMPLEMENTED."""
+    told = {}
+    with open_channel(address(process)) as channel:
+        stub = query_pb2_grpc.QueryServiceStub(channel)
+        service = query_pb2.DESCRIPTOR.services_by_name["QueryService"]
+        for method in service.methods:
+            request = getattr(query_pb2, method.input_type.name)()
+            try:
+                answer = getattr(stub, method.name)(request, timeout=10)
+                if method.server_streaming:
+                    list(answer)
+                told[method.name] = grpc.StatusCode.OK
+            except grpc.RpcError as error:
+                told[method.name] = error.code()
+    asked = {"Check", "Complete", "Explain", "ListFields", "ListRecordings", "Tokens"}
+    assert {name for name, code in told.items() if code == grpc.StatusCode.OK} == asked
+    wrong = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION)
+    assert {told[name] for name in told.keys() - asked} <= set(wrong)

@@ -93,7 +93,8 @@ def test_it_serves_is_healthy_and_keeps_its_jobs(start: Start) -> None:
         spec = jobs_pb2.JobSpec(name="nightly", start_time="23:59", daily_iterations=0)
         job = stub.CreateJob(jobs_pb2.CreateJobRequest(spec=spec), timeout=10).job
         watch = stub.WatchJobs(jobs_pb2.WatchJobsRequest(), timeout=60)
-        next(watch)
+        while not next(watch).synced:
+            pass
         process.send_signal(signal.SIGTERM)
         assert list(watch) == []
         assert process.wait(30) == 0

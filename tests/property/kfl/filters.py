@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import kfl
 from kfl import ast
 from kfl.fields import NAMES
-from kfl.slips import RESERVED
+from kfl.slips.written import RESERVED
 from kfl.words import WORDS
 
 SELECTORS = r"""

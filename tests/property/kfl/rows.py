@@ -139,3 +139,33 @@ def columns_of(found):
                 [-1 if value is None else value for value in given_values], np.int64
             )
     return columns
+
+
+def columns_of_call(row, entry):
+    """Columns of one row as capture gives them: shared ones, texts of Arrow, and late ones."""
+    columns = {}
+    for field in ENTRIES:
+        name, value = field.name, row.get(field.name)
+        if pa.types.is_string(field.type) and name not in ("request", "response"):
+            is_shared = name.startswith(("protocol", "src", "response"))
+            columns[name] = value if is_shared else pa.array([value], pa.string())
+        elif pa.types.is_boolean(field.type):
+            columns[name] = bool(value)
+        elif pa.types.is_integer(field.type):
+            columns[name] = value if name.startswith("r") else np.array([value or -(value is None)])
+    for side in ("request", "response"):
+        made = row.get(f"{side}_headers")
+        for name in ("host", "x-a", "cookie", "name", "absent"):
+            given = [each["value"] for each in made or () if each["name"].lower() == name]
+            column = pa.array([", ".join(given) if given else None], pa.string())
+            columns[f"{side}_headers.{name}"] = column
+        body, text = row.get(f"{side}_body"), row.get(side)
+        columns[f"{side}_body"] = lambda rows, body=body: pa.array([body] * len(rows), pa.string())
+        hot = [
+            name for name in ENTRIES.names if name.startswith(f"{side}_") and name != f"{side}_size"
+        ]
+        if row["protocol_name"] == "http" or any(row.get(name) is not None for name in hot):
+            columns[f"{side}_keys"] = frozenset(entry[side] or ())
+        else:
+            columns[side] = lambda rows, text=text: pa.array([text] * len(rows), pa.string())
+    return columns

@@ -9,6 +9,8 @@ from recordings import entry as entry_json
 from tests.property.kfl.filters import compiled, filters, fmt
 from tests.property.kfl.rows import rows, table_of
 
+pytestmark = pytest.mark.timeout(900)  # many filters, each in several ways
+
 SLOW = settings(
     max_examples=50,
     deadline=None,
@@ -89,7 +91,8 @@ def test_bounds_never_leave_out_a_match(texts, found):
             assert prune.end_ns is None or ns < prune.end_ns, text
 
 
-@SLOW
+@pytest.mark.timeout(900)
+@settings(SLOW, max_examples=10)
 @given(
     texts=st.lists(st.one_of(bounded, filters), min_size=6, max_size=6),
     found=st.lists(rows(), min_size=8, max_size=8),

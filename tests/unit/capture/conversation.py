@@ -1,6 +1,7 @@
 """Frames of conversations that a test spells out, as a capture would show them."""
 
 import ipaddress
+import itertools
 import struct
 
 import numpy as np
@@ -13,9 +14,9 @@ MILLISECOND = 1_000_000
 START = 1_700_000_000 * 1_000_000_000
 
 
-def ipv4(source, destination, protocol, payload, **fields):
+def ipv4(source, destination, protocol, payload, fragment=0, identification=1, hops=64):
     header = struct.pack(
-        "!BBHHHBBH4s4s", 0x45, 0, 20 + len(payload), 1, fields.get("fragment", 0), 64, protocol, 0,
+        "!BBHHHBBH4s4s", 0x45, 0, 20 + len(payload), identification, fragment, hops, protocol, 0,
         ipaddress.ip_address(source).packed, ipaddress.ip_address(destination).packed,
     )  # fmt: skip
     return header + payload
@@ -25,6 +26,29 @@ def ipv6(source, destination, protocol, payload, extensions=b""):
     header = struct.pack("!IHBB", 6 << 28, len(extensions) + len(payload), protocol, 64)
     packed = ipaddress.ip_address(source).packed + ipaddress.ip_address(destination).packed
     return header + packed + extensions + payload
+
+
+def fragments(packet, cuts, identification=1):
+    """The packet (no extension headers) in fragments that begin at the octets `cuts` and at 0.
+
+    Cuts are multiples of 8; pairs of (begin, end) may be given instead, to have them overlap.
+    """
+    is_6 = packet[0] >> 4 == 6
+    head, payload = packet[: 40 if is_6 else 20], packet[40 if is_6 else 20 :]
+    if not cuts or isinstance(cuts[0], int):
+        edges = [0, *cuts, len(payload)]
+        cuts = list(itertools.pairwise(edges))
+    found = []
+    for begin, end in cuts:
+        more = end < len(payload)
+        if is_6:
+            extra = struct.pack("!BBHI", head[6], 0, begin | more, identification)
+            size = struct.pack("!HB", 8 + end - begin, 44)
+            found.append(head[:4] + size + head[7:] + extra + payload[begin:end])
+        else:
+            size = struct.pack("!HHH", 20 + end - begin, identification, more << 13 | begin // 8)
+            found.append(head[:2] + size + head[8:] + payload[begin:end])
+    return found
 
 
 def tcp(source_port, destination_port, sequence, acknowledgement, flags, payload=b""):
@@ -44,7 +68,7 @@ def ethernet(packet, vlans=()):
     return b"\2" * 6 + b"\4" * 6 + tags + struct.pack("!H", ethertype) + packet
 
 
-def batch(frames, link_type=ETHERNET, start=START, originals=None):
+def batch(frames, link_type=ETHERNET, start=START, originals=None, interfaces=None):
     """A FrameBatch of frames (bytes), a millisecond apart; each a (ns, bytes) pair or bytes."""
     pairs = [
         each if isinstance(each, tuple) else (start + number * MILLISECOND, each)
@@ -54,8 +78,10 @@ def batch(frames, link_type=ETHERNET, start=START, originals=None):
     offset = 0
     for number, (timestamp, frame) in enumerate(pairs):
         length = len(frame) if originals is None else originals[number]
-        rows[number] = (timestamp, offset, len(frame), length, link_type)
+        rows[number] = (timestamp, offset, len(frame), length, link_type, 0, 0)
         offset += len(frame)
+    if interfaces is not None:
+        rows["interface"] = interfaces
     octets = np.frombuffer(bytearray(b"".join(frame for _, frame in pairs)), np.uint8)
     return FrameBatch(octets, rows)
 
@@ -107,3 +133,19 @@ class Conversation:
 
     def reset(self, who):
         return self._send(who, RST)
+
+
+def hot_columns(calls):
+    """All hot columns of calls as lists, but those that say nothing of their own of each call."""
+    columns, found = calls.columns(), {}
+    for name in columns:
+        if name.endswith(("_headers", "_keys")):
+            continue
+        column = columns[name]
+        if callable(column):
+            column = column(np.arange(len(calls)))
+        if hasattr(column, "to_pylist"):
+            found[name] = column.to_pylist()
+        else:
+            found[name] = np.broadcast_to(column, len(calls)).tolist()
+    return found

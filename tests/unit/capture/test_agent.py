@@ -19,7 +19,7 @@ from services.capture.frames import open_capture
 from services.capture.frames.batch import FrameBatch, Loss
 from services.capture.uplink import Uplink
 from services.runtime.clock import MovedClock
-from tests.unit.capture import ingest_server
+from tests.unit.capture import conversation, ingest_server
 from tests.unit.capture.ingest_server import Ingest
 from tests.unit.capture.traffic import START_NS, Conversation, Wire, write_pcap
 
@@ -281,6 +281,33 @@ def test_packets_that_had_left_the_store_become_a_loss(rig: SimpleNamespace) -> 
     assert (loss["stream"], loss["node_name"]) == (stream["stream"], "node-1")
     assert loss["bytes"] > 4 * 50
     assert START_NS < loss["start_time"] < loss["end_time"] <= START_NS + 4000
+
+
+def test_fragments_of_a_stream_that_matches_arrive_before_and_after_the_match(
+    rig: SimpleNamespace,
+) -> None:
+    wire, talk = Wire(), Conversation(40001)
+
+    def in_fragments(packets: list[Any], number: int) -> list[bytes]:
+        octets = bytes(packets[0])
+        parts = conversation.fragments(octets[14:], [24, 48], number)
+        return [octets[:14] + part for part in parts]
+
+    opening, requests = talk.opening(), talk.request("/a") + talk.request("/b")
+    before, after = in_fragments(talk.response(500), 1), in_fragments(talk.response(200), 2)
+    rig.assign(assignment("fails", "response.status == 500"))
+    rig.run(
+        Steps(
+            wire.batch([*opening, *requests, *before[:2]]),
+            wire.batch([before[2], after[2]]),
+            wire.batch(after[:2]),
+        )
+    )
+    frames = [row["frame"] for row in rig.rows("fails", "packets")]
+    expected = [bytes(frame) for frame in (*opening, *requests)] + before + after
+    assert Counter(frames) == Counter(expected)
+    assert len(packets_of(rig, "fails")) == 1
+    assert rig.rows("fails", "losses") == []
 
 
 def test_losses_of_the_source_reach_every_run_that_is_on(rig: SimpleNamespace) -> None:

@@ -43,7 +43,6 @@ def test_text_is_utf8_else_latin1(values):
     column.validate(full=True)
     expected = [None if value is None else read(value) for value in values]
     assert column.to_pylist() == expected
-    assert columns.text_objects(octets, spans).tolist() == [text or "" for text in expected]
 
 
 def test_spans_may_be_a_field_of_rows():

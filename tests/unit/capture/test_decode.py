@@ -5,9 +5,9 @@ import struct
 import numpy as np
 import pytest
 
-from services.capture import decode
-from services.capture.decode import DECODED, FRAGMENT, MALFORMED, UNSUPPORTED
-from services.capture.flows import new_flows, new_streams
+from services.capture import decode, fragments
+from services.capture.flows import NO_FLOW, find_flows, new_flows, new_keys
+from services.capture.headers import DECODED, FRAGMENT, MALFORMED, UNSUPPORTED
 from tests.unit.capture import conversation as wire
 
 IP4 = wire.ipv4("10.0.0.1", "10.0.0.2", 6, wire.tcp(40000, 80, 7, 8, wire.ACK, b"hello"))
@@ -16,10 +16,11 @@ IP6 = wire.ipv6("fd00::1", "fd00::2", 17, wire.udp(5000, 53, b"question"))
 
 def decoded(frames, link_type=wire.ETHERNET, flows=None):
     batch = wire.batch(frames, link_type)
-    packets = decode.new_packets(len(frames))
-    decode.decode_frames(
-        batch.octets, batch.frames, packets, flows or new_flows(64), new_streams(256)
-    )
+    packets, kept = decode.new_packets(len(frames)), fragments.new_fragments()
+    fragments.begin_batch(kept, batch.frames)
+    flows, keys = flows or new_flows(64), new_keys(len(frames))
+    decode.decode_frames(batch.octets, batch.frames, packets, keys, flows, kept)
+    find_flows(packets, keys, 0, flows)
     return batch.octets, packets
 
 
@@ -53,10 +54,10 @@ def test_a_tcp_packet_is_found_behind_every_link_header(frame, link_type):
     assert payload(octets, packet) == b"hello"
 
 
-def test_udp_over_ipv6_has_a_stream_from_the_first_packet():
+def test_udp_over_ipv6_has_a_flow():
     octets, packets = decoded([wire.ethernet(IP6)] * 2)
     assert payload(octets, packets[0]) == b"question"
-    assert packets["stream"][0] == packets["stream"][1] != 0
+    assert packets["flow"][0] == packets["flow"][1] != NO_FLOW
 
 
 def test_ipv6_extension_headers_are_passed():
@@ -71,11 +72,11 @@ def test_an_atomic_fragment_is_a_whole_packet_and_others_are_not():
     atomic = bytes([17, 0, 0, 0]) + b"\0\0\0\1"
     first = bytes([17, 0, 0, 1]) + b"\0\0\0\1"
     frames = [
-        wire.ethernet(wire.ipv6("::1", "::2", 44, wire.udp(1, 2, b"x"), header))
+        wire.ethernet(wire.ipv6("::1", "::2", 44, wire.udp(1, 2, b""), header))
         for header in (atomic, first)
     ]
     frames.append(wire.ethernet(wire.ipv4("1.1.1.1", "2.2.2.2", 17, b"12345678", fragment=0x2000)))
-    frames.append(wire.ethernet(wire.ipv4("1.1.1.1", "2.2.2.2", 17, b"12345678", fragment=1)))
+    frames.append(wire.ethernet(wire.ipv4("1.1.1.1", "2.2.2.2", 17, b"12345678", fragment=2)))
     assert decoded(frames)[1]["status"].tolist() == [DECODED, FRAGMENT, FRAGMENT, FRAGMENT]
 
 
@@ -114,22 +115,12 @@ def test_both_directions_are_one_flow():
     assert packets["direction"].tolist() == [0, 1]
 
 
-def test_a_full_table_counts_what_it_does_not_follow():
-    flows = new_flows(4)
-    frames = [
-        wire.ethernet(wire.ipv4("10.0.0.1", "10.0.0.2", 6, wire.tcp(port, 80, 1, 1, wire.SYN)))
-        for port in range(1, 7)
-    ]
-    packets = decoded(frames, flows=flows)[1]
-    assert packets["flow"].tolist() == [0, 1, 2, 3, -1, -1]
-    assert flows.counts[2] == 2
-
-
 def test_a_frame_outside_its_octets_is_malformed_and_nothing_is_read():
     batch = wire.batch([wire.ethernet(IP4)])
     batch.frames["captured_length"] = 10_000
     packets = decode.new_packets(1)
-    decode.decode_frames(batch.octets, batch.frames, packets, new_flows(4), new_streams(16))
+    decode.decode_frames(batch.octets, batch.frames, packets, new_keys(1), new_flows(4),
+                         fragments.new_fragments())  # fmt: skip
     assert packets["status"][0] == MALFORMED
 
 
@@ -147,14 +138,15 @@ SEEDS = [
 def test_no_mutation_of_a_frame_reads_beyond_it(link_type):
     """Each frame is an array of its own, so that any read beyond it raises IndexError."""
     random = np.random.default_rng(link_type)
-    flows, streams, packets = new_flows(1 << 12), new_streams(1 << 14), decode.new_packets(1)
+    flows, keys, packets = new_flows(1 << 12), new_keys(1), decode.new_packets(1)
+    kept = fragments.new_fragments()
     for turn in range(3000):
         frame = bytearray(SEEDS[turn % len(SEEDS)])
         for _ in range(random.integers(0, 4)):
             frame[random.integers(len(frame))] = random.integers(256)
         frame = bytes(frame[: random.integers(len(frame) + 1)])
         batch = wire.batch([frame], link_type)
-        decode.decode_frames(batch.octets, batch.frames, packets, flows, streams)
+        decode.decode_frames(batch.octets, batch.frames, packets, keys, flows, kept)
         if packets["status"][0] == DECODED:
             end = packets["payload_offset"][0] + packets["payload_length"][0]
             assert packets["payload_length"][0] >= 0

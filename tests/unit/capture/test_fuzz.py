@@ -5,6 +5,7 @@ FUZZ_MUTATIONS (frames) makes a longer run. A kernel that hangs ends the run: se
 """
 
 import ipaddress
+import itertools
 import os
 import struct
 
@@ -12,8 +13,8 @@ import numpy as np
 import pytest
 
 from recordings import entry
-from services.capture.decode import DECODED
 from services.capture.dissectors.http1.rows import new_framer
+from services.capture.headers import DECODED
 from services.capture.pipeline import Pipeline, PipelineOptions
 from services.capture.reassembly import LARGEST_FRAME, new_reassembler
 from tests.unit.capture import conversation as wire
@@ -150,11 +151,74 @@ def datagrams(random):
     return [wire.ethernet(each, (5,) * random.integers(3)) for each in (there, there, back, back)]
 
 
+def label(number, last):
+    return (number << 12 | last << 8 | 64).to_bytes(4, "big")
+
+
+def carriers(random, ends):
+    """Functions that put a frame into a tunnel between two addresses of IPv4."""
+    vni = int(random.integers(4)) << 8
+
+    def over_udp(port, header):
+        return lambda frame: wire.ethernet(wire.ipv4(*ends, 17, wire.udp(9, port, header + frame)))
+
+    def over_gre(header, skipped):
+        return lambda frame: wire.ethernet(wire.ipv4(*ends, 47, header + frame[skipped:]))
+
+    def over_ip(frame):
+        number = 41 if frame[14] >> 4 == 6 else 4
+        return wire.ethernet(wire.ipv4(*ends, number, frame[14:]))
+
+    def over_pppoe(frame):
+        kind = b"\0\x57" if frame[14] >> 4 == 6 else b"\0\x21"
+        session = struct.pack("!HHH", 0x1100, 5, len(frame) - 12) + kind
+        return frame[:12] + b"\x88\x64" + session + frame[14:]
+
+    return [
+        over_udp(4789, b"\x08\0\0\0" + struct.pack("!I", vni)),
+        over_udp(8472, b"\x08\0\0\0" + struct.pack("!I", vni)),
+        over_udp(6081, b"\x03\0\x65\x58\0\0\x09\0" + bytes(12)),
+        over_udp(6081, b"\x01\0\x65\x58\0\0\x09\0\x01\x02\0\0"),
+        over_gre(b"\0\0\x65\x58", 0),
+        over_gre(b"\xb0\0\x65\x58" + bytes(12), 0),
+        over_gre(b"\x10\0\x88\xbe" + bytes(4) + b"\x10\0\0\x05" + bytes(4), 0),
+        over_gre(b"\0\0\x88\x47" + label(5, 0) + label(6, 1), 14),
+        over_ip,
+        over_pppoe,
+        lambda frame: frame[:12] + b"\x88\x47" + label(5, 1) + frame[14:],
+        lambda frame: frame[:12] + b"\x88\x47" + label(5, 1) + bytes(4) + frame,
+    ]
+
+
+def carried(random, frames, ends=("10.1.0.1", "10.1.0.2")):
+    """The frames, perhaps in one tunnel or two, perhaps in fragments."""
+    for _ in range(2):
+        if random.random() < 0.3 and all(frame[12] in (8, 0x86) for frame in frames):
+            kinds = carriers(random, ends)
+            carry = kinds[random.integers(len(kinds))]
+            frames = [carry(frame) for frame in frames]
+    if random.random() < 0.3:
+        frames = [part for frame in frames for part in in_fragments(random, frame)]
+    return frames
+
+
+identifications = itertools.cycle(range(1 << 16))
+
+
+def in_fragments(random, frame):
+    if frame[12:14] not in (b"\x08\0", b"\x86\xdd") or frame[20] in (0, 43, 44, 51):
+        return [frame]
+    length = len(frame) - (54 if frame[12] == 0x86 else 34)
+    cuts = random.permutation(np.arange(8, max(length, 8), 8))[: random.integers(1, 4)]
+    parts = wire.fragments(frame[14:], sorted(cuts.tolist()), next(identifications))
+    return [frame[:14] + parts[index] for index in random.permutation(len(parts))]
+
+
 def mutated(random, frame):
     """The frame with some octets changed, most of them in the headers, and perhaps cut."""
     octets = bytearray(frame)
     for _ in range(random.integers(0, 4)):
-        at = random.integers(len(octets) if random.random() < 0.5 else min(len(octets), 90))
+        at = random.integers(len(octets) if random.random() < 0.5 else min(len(octets), 150))
         octets[at] = random.choice([0, 1, 0xFF, 10, 13, 58, random.integers(256)])
     if random.random() < 0.3:
         del octets[random.integers(len(octets) + 1) :]
@@ -192,7 +256,9 @@ class Capture:
         packet = self.pipeline.packets[0]
         if packet["status"] == DECODED:
             assert packet["payload_length"] >= 0
-            assert packet["payload_offset"] + packet["payload_length"] <= len(frame)
+            kept = self.pipeline.fragments
+            end = len(kept.work) if kept.state["filled"][0] else len(frame)
+            assert packet["payload_offset"] + packet["payload_length"] <= end
 
     def next_turn(self):
         """Let all streams end; return the calls of the clean conversation of the last turn."""
@@ -204,9 +270,8 @@ class Capture:
 
     def _note(self, found):
         for calls in found:
-            columns = calls.columns()
-            for name in columns:
-                assert len(columns[name]) == len(calls)
+            for column in wire.hot_columns(calls).values():
+                assert len(column) == len(calls)
             table = calls.entries(np.arange(len(calls)))
             table.validate(full=True)
             if CLEAN[0] in table["src_ip"].to_pylist():
@@ -247,9 +312,11 @@ def test_no_damaged_conversation_reads_beyond_a_frame_or_changes_another():
     while taken < MUTATIONS:
         assert answers(capture.next_turn()) == expected, f"before frame {taken}, seed {SEED}"
         clean, expected = clean_talk(random)
+        clean = carried(random, clean, ("192.168.201.1", "192.168.201.2"))
         damage = random.random()
         for _ in range(4):
             frames = datagrams(random) if random.random() < 0.2 else tcp_talk(random)
+            frames = carried(random, frames)
             for frame in shuffled(random, frames):
                 if clean and random.random() < 0.3:
                     capture.take(clean.pop(0))

@@ -110,3 +110,14 @@ def test_a_kernel_that_takes_nothing_ends_the_capture():
 
     with pytest.raises(CaptureError, match="Bad file descriptor"):
         KernelFilter(Broken()).follow({"dns"})
+
+
+def test_where_addresses_are_translated_both_ends_of_a_stream_are_kept(socket):
+    """The packets of a call to a service have its pod's address, or the client's, never both."""
+    statement = 'http and src.ip == "10.0.0.1" and dst.port == 8080'
+    called, served = packet(TCP(dport=80)), packet(TCP(dport=8080), "10.0.0.7")
+    other = packet(TCP(dport=80), "10.0.0.7")
+    KernelFilter(socket).follow({statement})
+    assert not any(map(socket.keeps, (called, served, other, DNS)))
+    KernelFilter(socket, is_translated=True).follow({statement, "dns"})
+    assert [socket.keeps(f) for f in (called, served, other, DNS)] == [True, True, False, True]

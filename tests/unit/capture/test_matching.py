@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 import kfl
+from kfl.batch import Shared
 from recordings import schema
 from services.capture.assignments import ActiveRun, Assignment
 from services.capture.matching import Matcher, Matches, StreamBits
@@ -44,6 +45,9 @@ class TableCalls:
             {f.name: given.get(f.name, [always.get(f.name)] * len(rows)) for f in schema.ENTRIES},
             schema=schema.ENTRIES,
         )
+
+    protocol = "http"
+    constants: Mapping[str, Shared] = {"protocol_name": "http", "tls": False}
 
     def __len__(self) -> int:
         return len(self.streams)
@@ -199,3 +203,34 @@ def test_a_call_without_a_stream_comes_alone() -> None:
 def test_the_table_of_streams_has_a_power_of_two_rows() -> None:
     with pytest.raises(ValueError, match="power of two"):
         StreamBits(12)
+
+
+class OtherCalls(TableCalls):
+    """Calls that no column but those of HTTP says anything of."""
+
+    protocol = "dns"
+    constants: Mapping[str, Shared] = {"protocol_name": "dns", "tls": False}
+
+    def columns(self) -> Mapping[str, np.ndarray]:
+        raise AssertionError("a filter for another protocol looked at these calls")
+
+
+def test_calls_of_a_protocol_that_a_filter_rules_out_are_not_looked_at() -> None:
+    matcher = Matcher(MOST_STREAMS)
+    runs = [run("http and response.status == 500", 0), run("http and src.name == 'a'", 1)]
+    calls = OtherCalls((1, "GET", "/a", 500, ""))
+    assert match(matcher, runs, calls) == Matches((), ())
+    # Another list of runs is another question.
+    added = [*runs, run("tcp", 2)]
+    with pytest.raises(AssertionError, match="looked"):
+        calls.columns()
+    assert match(matcher, added, TableCalls((1, "GET", "/a", 500, ""))).entries
+
+
+def test_runs_share_the_entries_that_they_look_into() -> None:
+    matcher = Matcher(MOST_STREAMS)
+    runs = [run(f'response.body.contains("{part}")', bit) for bit, part in enumerate("xyz")]
+    calls = TableCalls((1, "GET", "/a", 200, "x"), (2, "GET", "/b", 200, "y"))
+    matches = match(matcher, runs, calls)
+    assert [paths(matches, each) for each in runs] == [["/a"], ["/b"], []]
+    assert sorted(calls.built) == [0, 1]

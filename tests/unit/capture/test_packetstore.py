@@ -21,7 +21,7 @@ def batch_of(frames: list[bytes], first_ns: int = 0) -> FrameBatch:
     rows = np.zeros(len(frames), FRAME)
     octets = bytearray(b"\xee")
     for index, frame in enumerate(frames):
-        rows[index] = (first_ns + index, len(octets), len(frame), len(frame) + 5, 1)
+        rows[index] = (first_ns + index, len(octets), len(frame), len(frame) + 5, 1, 0, 0)
         octets += frame + b"\xee"
     return FrameBatch(np.frombuffer(octets, np.uint8), rows)
 
@@ -134,10 +134,12 @@ def test_gives_no_stream_the_frames_of_another_when_there_are_too_many(
         frame = bytes([stream]) * (stream % 50)
         store.put(batch_of([frame], time), np.array([stream]))
         model.put(stream, time, frame)
+    marks = store.are_incomplete(np.arange(1, 41))
     for stream in range(1, 41):
+        lost = store.losses(stream)
+        assert marks[stream - 1] == (lost.packets > 0 or not lost.is_exact)
         found, right = frames_of(store, stream), model.take(stream)
         assert found == right[len(right) - len(found) :]
-        lost = store.losses(stream)
         if lost.is_exact:
             assert found == right
             assert lost.packets == len(model.lost.get(stream, []))

@@ -8,6 +8,7 @@ import pytest
 
 from services.capture import flows as table
 from services.capture.decode import decode_frames, new_packets
+from services.capture.fragments import new_fragments
 from services.capture.reassembly import (
     CLOSED,
     DATA,
@@ -15,13 +16,16 @@ from services.capture.reassembly import (
     GAP,
     IN_HELD,
     OPENED,
+    end_all,
     end_idle,
+    make_room,
     new_reassembler,
     new_segments,
     reassemble,
 )
+from services.capture.timewheel import SECOND
 from tests.unit.capture import conversation as wire
-from tests.unit.capture.conversation import MILLISECOND, START, Conversation
+from tests.unit.capture.conversation import ACK, MILLISECOND, START, Conversation
 
 NAMES = {GAP: "gap", OPENED: "opened", CLOSED: "closed", ENDED: "ended"}
 
@@ -29,31 +33,50 @@ NAMES = {GAP: "gap", OPENED: "opened", CLOSED: "closed", ENDED: "ended"}
 class Assembly:
     """Feeds frames through decode and reassembly, and keeps a transcript for each direction."""
 
-    def __init__(self, most_flows=64, **options):
+    def __init__(self, most_flows=64, rows=1, **options):
         self.flows = table.new_flows(most_flows)
         self.streams = table.new_streams(4 * most_flows)
         self.reassembler = new_reassembler(most_flows, **options)
-        self.segments = new_segments(1)
+        self.segments = new_segments(rows)
         self.events = []
 
     def take(self, frames, start=START):
         batch = wire.batch(frames, start=start)
         packets = new_packets(len(frames))
-        decode_frames(batch.octets, batch.frames, packets, self.flows, self.streams)
-        row = 0
-        while row < len(packets):
-            row, filled = reassemble(
-                self.reassembler, batch.octets, packets, row, self.flows, self.streams,
-                self.segments,
-            )  # fmt: skip
-            self._note(batch.octets, filled)
+        keys = table.new_keys(len(frames))
+        decode_frames(batch.octets, batch.frames, packets, keys, self.flows, new_fragments())
+        done = 0
+        while done < len(packets):
+            first, done = done, table.find_flows(packets, keys, done, self.flows)
+            row, part = 0, packets[first:done]
+            while row < len(part):
+                row, filled = reassemble(
+                    self.reassembler, batch.octets, part, row, self.flows, self.streams,
+                    self.segments,
+                )  # fmt: skip
+                self._note(batch.octets, filled)
+            if done < len(packets):
+                self._end(make_room, int(batch.frames["timestamp"][done]), 1)
         return self
 
-    def end(self, now=1 << 62):
+    def end(self):
+        """As when the capture ends."""
         number = 0
-        while number < self.flows.counts[0]:
-            number, filled = end_idle(
-                self.reassembler, self.flows, self.streams, now, number, self.segments
+        while number < self.flows.counts[table.ROWS_USED]:
+            number, filled = end_all(
+                self.reassembler, self.flows, self.streams, number, self.segments
+            )
+            self._note(np.zeros(0, np.uint8), filled)
+        return self
+
+    def sweep(self, now):
+        return self._end(end_idle, now)
+
+    def _end(self, kernel, *arguments):
+        is_done = False
+        while not is_done:
+            is_done, filled = kernel(
+                self.reassembler, self.flows, self.streams, *arguments, self.segments
             )
             self._note(np.zeros(0, np.uint8), filled)
         return self
@@ -175,6 +198,121 @@ def test_a_reset_ends_both_sides_and_a_wild_one_ends_none():
     assert assembly.sent(1) == [OPEN, CLOSE]
 
 
+def acknowledge(talk, who):
+    """What the other side has sent so far is acknowledged by `who`."""
+    return talk._send(who, wire.ACK)
+
+
+def test_a_fin_whose_octets_were_lost_ends_its_side_once_it_is_acknowledged():
+    talk = Conversation().open().client(b"abc").skip("client", 5)._send("client", wire.FIN | ACK)
+    assembly = Assembly().take(talk.frames)
+    assert assembly.sent(0) == [OPEN, b"abc"]
+    frames = acknowledge(talk, "server").server(b"still talking").frames
+    assembly.take(frames[-2:])
+    assert assembly.sent(0) == [OPEN, b"abc", ("gap", 5), CLOSE]
+    assert assembly.sent(1) == [OPEN, b"still talking"]  # half closed
+
+
+def test_an_acknowledged_fin_ends_the_wait_for_what_is_before_held_octets_too():
+    talk = Conversation().open().skip("client", 2).client(b"abc").skip("client", 5)
+    frames = acknowledge(talk._send("client", wire.FIN | ACK), "server").frames
+    assert Assembly().take(frames).sent(0) == [OPEN, ("gap", 2), b"abc", ("gap", 5), CLOSE]
+
+
+def test_an_acknowledgement_of_nobody_knows_what_changes_nothing():
+    talk = Conversation().open().client(b"abc").skip("client", 5)._send("client", wire.FIN | ACK)
+    wild = Conversation(first=(talk.next["client"] + 2**30, talk.next["server"]))
+    frames = [*talk.frames, acknowledge(wild, "server").frames[0]]
+    assert Assembly().take(frames).sent(0) == [OPEN, b"abc"]
+
+
+@pytest.mark.parametrize(
+    ("ahead", "is_believed"),
+    [(0, True), (500, True), (-1, False), (-3, False), (2**20, False), (2**31, False)],
+)
+def test_a_reset_is_believed_where_the_receiver_would_believe_it(ahead, is_believed):
+    talk = Conversation().open().client(b"abc").server(b"def")  # which acknowledges abc
+    reset = Conversation(first=(talk.next["client"] + ahead, talk.next["server"])).reset("client")
+    sent = Assembly().take(talk.frames + reset.frames).sent(0)
+    assert sent == [OPEN, b"abc"] + [CLOSE] * is_believed
+
+
+def test_a_reset_may_take_back_what_was_never_received():
+    """Its number is what the receiver expects: the octets that we saw were lost behind us."""
+    talk = Conversation().open().client(b"abc").server(b"def").client(b"lost")
+    reset = Conversation(first=(talk.next["client"] - 4, talk.next["server"])).reset("client")
+    sent = Assembly().take(talk.frames + reset.frames).sent(0)
+    assert sent == [OPEN, b"abclost", CLOSE]
+
+
+@pytest.mark.parametrize("jump", [2**20 + 1, -(2**20) - 1, 2**29])
+def test_after_the_end_octets_further_off_are_of_the_next_connection(jump):
+    old = Conversation().open().client(b"old").close()
+    first = (old.next["client"] + jump, old.next["server"] + 5)
+    new = Conversation(first=first).client(b"new")  # its opening was not seen
+    sent = Assembly().take(old.frames + new.frames).sent(0)
+    assert sent == [OPEN, b"old", CLOSE, OPEN, ("gap", 0), b"new"]
+
+
+def test_octets_and_acknowledgement_that_are_both_far_off_are_of_another_connection():
+    old = Conversation().open().client(b"old").server(b"old")
+    new = Conversation(first=(old.next["client"] + 2**25, old.next["server"] + 2**25))
+    sent = Assembly().take(old.frames + new.client(b"new").frames).sent(0)
+    assert sent == [OPEN, b"old", OPEN, ("gap", 0), b"new"]
+
+
+def test_a_long_gap_in_one_direction_is_a_gap():
+    talk = Conversation().open().client(b"old").server(b"old").skip("client", 2**25)
+    assembly = Assembly().take(talk.client(b"new").frames).end()
+    assert assembly.sent(0) == [OPEN, b"old", ("gap", 2**25), b"new", ("ended", 0)]
+
+
+def test_a_connection_is_picked_up_where_a_packet_begins():
+    talk = Conversation().client(b"middle of a message").server(b"").client(b"GET /")
+    assert Assembly().take(talk.frames[1:]).sent(0) == [OPEN, ("gap", 0), b"GET /"]
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations([3, 4, 5])))
+@pytest.mark.parametrize("other", [b"abcXef", b"abcdefgX", b"aXcdefghi"])
+def test_overlapping_segments_that_differ_are_counted(order, other):
+    talk = Conversation().open().client(b"abcdefghi", 3).frames
+    conflict = Conversation().open().client(other).frames[3]
+    frames = [*talk[:3], *(talk[at] for at in order), conflict]
+    assembly = Assembly(rows=4096).take(frames)
+    assert assembly.sent(0) == [OPEN, b"abcdefghi"]
+    assert assembly.reassembler.state["conflicts"][0] == 1
+
+
+def test_a_segment_that_differs_from_one_that_waits_is_counted():
+    talk = Conversation().open().client(b"abcdefghi", 3).frames
+    conflict = Conversation().open().skip("client", 3).client(b"dXf").frames[3]
+    assembly = Assembly().take([*talk[:3], talk[4]]).take([conflict, talk[3]])
+    assert assembly.sent(0) == [OPEN, b"abcdef"]
+    assert assembly.reassembler.state["conflicts"][0] == 1
+
+
+def test_the_same_octets_again_are_no_conflict():
+    talk = Conversation().open().client(b"abcdef", 2).frames
+    wide = Conversation().open().client(b"abcdefgh").frames[3:]
+    assembly = Assembly(rows=4096).take([*talk[:3], talk[4], talk[3], *talk[3:], *wide, *wide])
+    assert assembly.sent(0) == [OPEN, b"abcdefgh"]
+    assert assembly.reassembler.state["conflicts"][0] == 0
+
+
+def test_a_full_table_lets_go_of_what_was_quiet_longest():
+    assembly = Assembly(most_flows=4)
+    talks = [Conversation(client_port=port).open().server(b"x") for port in range(1, 7)]
+    for number, talk in enumerate(talks):
+        assembly.take(talk.frames, START + number * SECOND)
+    ended = [stream for stream, _, what in assembly.events if what == ("ended", 0)]
+    opened = [stream for stream, _, what in assembly.events if what == OPEN]
+    assert ended == opened[:4]  # two directions of two streams
+    assert assembly.flows.counts[table.EVICTED] == 2
+    talks[5].client(b"y")
+    assembly.take(talks[5].frames[-1:], START + 10 * SECOND)
+    assert assembly.events[-1][2] == b"y"
+
+
 def test_octets_far_off_without_a_syn_are_a_new_stream():
     old = Conversation().open().client(b"old")
     new = Conversation(first=(2_000_000_000, 2_000_000_000)).client(b"new")
@@ -196,10 +334,10 @@ def test_a_full_ring_lets_the_oldest_go():
 def test_idle_flows_end_and_their_rows_are_used_again():
     assembly = Assembly(most_flows=4)
     for turn in range(50):
-        start = START + turn * 20 * table.SECOND
+        start = START + turn * 20 * SECOND
         talk = Conversation(client_port=1000 + turn).open().client(b"x").close()
-        assembly.take(talk.frames, start).end(start + 15 * table.SECOND)
-    assert assembly.flows.counts[table.NOT_FOLLOWED] == 0
+        assembly.take(talk.frames, start).sweep(start + 15 * SECOND)
+    assert assembly.flows.counts[table.EVICTED] == 0
     assert sum(what == ("ended", 0) for _, _, what in assembly.events) == 100
     assert len({stream for stream, _, _ in assembly.events}) == 50
     assert (assembly.flows.slots == table.EMPTY_SLOT).all()
@@ -215,11 +353,11 @@ def test_flows_are_found_after_others_were_removed():
     closing = chance.sample(talks, 100)
     for talk in closing:
         assembly.take(talk.close().frames[-2:], START)
-    assembly.end(START + 15 * table.SECOND)
+    assembly.sweep(START + 15 * SECOND)
     before = int(assembly.streams.counts[table.STREAMS_OPENED])
     for talk in talks:
         if talk not in closing:
-            assembly.take(talk.client(b"still here").frames[-1:], START + 16 * table.SECOND)
+            assembly.take(talk.client(b"still here").frames[-1:], START + 16 * SECOND)
     assert int(assembly.streams.counts[table.STREAMS_OPENED]) == before
 
 

@@ -87,7 +87,7 @@ class Wire:
         offset = 0
         for row, each in enumerate(octets):
             self.now_ns += 1000
-            frames[row] = (self.now_ns, offset, len(each), len(each), ETHERNET)
+            frames[row] = (self.now_ns, offset, len(each), len(each), ETHERNET, 0, 0)
             offset += len(each)
         return FrameBatch(np.frombuffer(bytearray(b"".join(octets)), np.uint8), frames)
 

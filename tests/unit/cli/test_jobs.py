@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from recorder.v1 import jobs_pb2
 
-from services.cli import jobs
+from services.cli import jobviews
 from services.cli.main import run
 from services.runtime.settings import SchedulerSettings
 from services.scheduler.app import Scheduler
@@ -74,10 +74,86 @@ def test_json_is_for_programs(recorder):
         "expiration_minutes": 1440,
         "body_limit": 0,
         "imported": False,
+        "run_missed": "late",
+        "pinned": False,
+        "labels": {},
+        "description": "",
+        "size_limit_bytes": 0,
+        "on_full": "stop",
     }
+    assert len(job["next_start_times"]) in (2, 3)  # the first may have begun
     assert job["next_start_time"].endswith("08:45:00Z") or job["state"] == "recording"
     assert json.loads(recorder("list", "--output", "json")[1])[0]["spec"]["name"] == "nightly"
     assert json.loads(recorder("get", "nightly", "--output", "json")[1])["runs"] == job["runs"]
+
+
+def test_jobs_are_found_extended_pinned_and_unpinned(recorder):
+    later = ("--start", "00:00", "--label", "team=shop", "--description", "Night shift")
+    assert recorder("create", "night", *later, "--iterations", "3", "--run-missed", "skip")[0] == 0
+    limits = ("--size-limit", "5Gi", "--on-full", "drop-oldest", "--pin")
+    assert recorder("create", "other", *limits)[0] == 0
+
+    def names(*arguments):
+        code, out, _ = recorder("list", *arguments, "--output", "json")
+        assert code == 0
+        return [job["spec"]["name"] for job in json.loads(out)]
+
+    assert names("--search", "shift") == ["night"]
+    assert names("-l", "team!=shop") == ["other"]
+    assert names("--state", "expired", "--state", "failed") == []
+    assert names("--limit", "1") == ["night"]
+    assert "No job fits" in recorder("list", "--search", "absent")[2]
+
+    out = recorder("get", "night")[1]
+    for text in ("team=shop", "Night shift", "late runs    are skipped", "00:00Z"):
+        assert text in out
+    out = recorder("get", "other", "--history")[1]
+    for text in ("5 GiB", "its oldest data makes room", "until it is unpinned", "Created."):
+        assert text in out
+
+    code, out, _ = recorder("extend", "night", "--iterations", "7", "--expiration", "9000")
+    assert (code, out.startswith("Extended night: ")) == (0, True)
+    code, _, err = recorder("extend", "night", "--iterations", "2")
+    assert (code, err) == (
+        1,
+        "The job night runs 7 days already, and is not made shorter. Stop it to end it.\n",
+    )
+    assert recorder("extend", "night")[0] == 2
+
+    code, _, err = recorder("delete", "other")
+    assert (code, err) == (1, "The job other is pinned. Unpin it first, or force the deletion.\n")
+    assert recorder("unpin", "other", "--reason", "case closed")[0] == 0
+    history = json.loads(recorder("get", "other", "--output", "json")[1])["changes"]
+    assert history[-1]["reason"] == "Unpinned: case closed"
+    assert recorder("delete", "other")[0] == 0
+    assert recorder("pin", "night", "--run", "9")[0] == 1
+    assert recorder("pin", "night")[0] == 0
+    assert recorder("delete", "night", "--force")[0] == 0
+    for wrong in (("--size-limit", "much"), ("--label", "x"), ("--label", "a b=c")):
+        code, _, err = recorder("create", "wrong", *wrong)
+        assert (code, err.startswith(wrong[0])) == (2, True)
+
+
+def test_a_watch_goes_on_where_it_was_left(scheduler, recorder):
+    assert recorder("create", "first", "--start", "00:00")[0] == 0
+    revision = json.loads(recorder("get", "first", "--output", "json")[1])["changes"][-1][
+        "revision"
+    ]
+    assert recorder("create", "second", "--start", "00:00")[0] == 0
+    watcher = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "services.cli.main", "jobs", "watch", "--output", "json"),
+            *("--after", str(revision), "--scheduler", scheduler.address),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    change, synced = (json.loads(watcher.stdout.readline()) for _ in range(2))
+    watcher.terminate()
+    watcher.communicate(timeout=30)
+    assert change["job"]["spec"]["name"] == "second"
+    assert synced["synced"]
+    assert synced["revision"] > revision
 
 
 def test_what_is_wrong_is_said_field_by_field(recorder):
@@ -123,7 +199,7 @@ def test_watch_shows_changes_until_ctrl_c(scheduler, recorder):
     change = json.loads(watcher.stdout.readline())
     assert (change["job"]["spec"]["name"], change["deleted"]) == ("first", False)
     assert recorder("delete", "first")[0] == 0
-    while not change["deleted"]:
+    while not change.get("deleted"):
         change = json.loads(watcher.stdout.readline())
     assert change["job"]["spec"]["name"] == "first"
     watcher.send_signal(signal.SIGINT)
@@ -135,16 +211,16 @@ def test_watch_shows_changes_until_ctrl_c(scheduler, recorder):
     ("size", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (500 << 20, "500 MiB")]
 )
 def test_sizes(size, text):
-    assert jobs.in_binary(size) == text
+    assert jobviews.in_binary(size) == text
 
 
 def test_words_for_states():
-    assert jobs.state_word(jobs_pb2.JOB_STATE_STORAGE_LIMITED) == "storage limited"
-    assert jobs.state_word(99) == "state 99"
+    assert jobviews.state_word(jobs_pb2.JOB_STATE_STORAGE_LIMITED) == "storage limited"
+    assert jobviews.state_word(99) == "state 99"
 
 
 def test_a_time_that_is_far_has_its_date():
-    assert jobs.when(Timestamp(seconds=1_700_000_000)) == "2023-11-14 22:13Z"
+    assert jobviews.when(Timestamp(seconds=1_700_000_000)) == "2023-11-14 22:13Z"
     now = Timestamp()
     now.GetCurrentTime()
-    assert len(jobs.when(now)) == len("22:13:20Z")
+    assert len(jobviews.when(now)) == len("22:13:20Z")

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-COMMANDS = ("up", "jobs", "ask", "export", "import", "dissect", "kfl", "capture", "scheduler")
+COMMANDS = ("up", "jobs", "ask", "export", "import", "dissect", "verify", "kfl", "capture")
 
 
 def recorder(*arguments, stdin="", **variables):
@@ -25,7 +25,7 @@ def recorder(*arguments, stdin="", **variables):
 def test_help_lists_every_command_and_loads_nothing_slow():
     done = recorder("--help")
     assert done.returncode == 0
-    for name in (*COMMANDS, "query"):
+    for name in (*COMMANDS, "scheduler", "query"):
         assert f"\n  {name} " in done.stdout
     script = (
         "import sys; from services.cli.main import run; run(['--help']);"
@@ -38,7 +38,9 @@ def test_help_lists_every_command_and_loads_nothing_slow():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "query", "jobs create", "jobs watch", "kfl match"])
+@pytest.mark.parametrize(
+    "command", [*COMMANDS, "scheduler", "query", "jobs create", "jobs watch", "kfl match"]
+)
 def test_every_command_has_help(command):
     done = recorder(*command.split(), "--help")
     assert done.returncode == 0, done.stderr

@@ -30,6 +30,10 @@ def doubts(text):
         ('"x" in request.path', 1, "`in` looks into lists and maps", "request.path.contains"),
         ("request.path in []", 1, "the list is empty", "between its brackets"),
         ("1 == 2", 1, "constants", "Name a field"),
+        ('protocol == "http"', 1, "`protocol` is a map", "Write protocol.name"),
+        ('src == "10.0.0.1"', 1, "`src` is a map", "Write src.ip"),
+        ('request.headers.contains("a")', 17, "is a map", 'request.headers["key"]'),
+        ("request.headers > 5", 1, "is a map", ""),
         # Orders of what is no number.
         ('request.path > "abc"', 1, '"abc" is none', "a number"),
         ("request.path > nil", 1, "nil is none", ""),
@@ -60,6 +64,7 @@ def doubts(text):
         ('dns and method == "GET"', 9, "", ""),
         ('redis_key == "x" and kafka', 22, "`request.key` is of redis", ""),
         ("redis_request_size + dns_request_length > 1", 1, "always missing", ""),
+        ("error and error == nil", 11, "exclude each other", ""),
         ("tls and not tls", 9, "exclude each other", ""),
         ("http and false", 10, "`false` stands in an `and`", "Take it out"),
     ],
@@ -123,7 +128,6 @@ def test_what_only_asks_whether_a_value_is_there_gets_a_warning(text, field):
     [
         *("true", "false", "limit(5)", 'limit(5) and redact("request.body")', "not true"),
         "http and limit(5)",
-        'response.status == "ok"',  # a database's status is a text
         "request.method == 5",  # a text can be a number
         'src.port == 80 and src.port == "80.0"',
         "response.status > 500 and response.status < 501",
@@ -137,7 +141,6 @@ def test_what_only_asks_whether_a_value_is_there_gets_a_warning(text, field):
         "dns and tcp",
         "http and grpc",
         "http and ws",
-        "error and error == nil",
         "size(request.path) > 0",
         "src.port >= 0 + 1",
         "elapsedTime >= 0 and elapsedTime < 5",
@@ -168,3 +171,23 @@ def test_long_filters_are_looked_at_too():
 
 def test_compile_keeps_the_warnings():
     assert kfl.compile("dns and http").warnings == kfl.check("dns and http")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['response.status == "ok"', 'dns or response.status == "ok"'],
+)
+def test_what_the_usual_protocol_never_has_gets_a_warning(text):
+    (doubt,) = kfl.check(text)
+    assert not doubt.is_error
+    assert "This is never true of http: `response.status` is a number" in doubt.message
+    assert doubt.message.endswith("It can be of mysql, postgresql, mongodb alone.")
+    assert doubt.suggestion == "Compare with a number, or name the protocol."
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['mysql and response.status == "ok"', "response.status == 500", 'response.status == "5"'],
+)
+def test_what_a_named_protocol_can_have_gets_none(text):
+    assert kfl.check(text) == []

@@ -56,6 +56,11 @@ def test_only_names_of_headers_ignore_case():
     }
     assert matches("request.headers['x-ID'] == 1", entry)
     assert matches("'x-id' in request.headers", entry)
+    assert matches("(tls ? request.cookies : request.headers)['x-iD'] == 1", entry)
+    assert matches("'x-iD' in (tls ? request.cookies : request.headers)", entry)
+    assert matches("map_get((tls ? request : request.headers), 'X-ID', 0) == 1", entry)
+    assert not matches("request..X == 1", entry)
+    assert matches("request.headers..X.A == 1", entry)
     assert not matches("request.headers.x.a == 1", entry)
     assert not matches("request.cookies.id == 1", entry)
     assert not matches("response.body.json().headers['x-id'] == 1", entry)

@@ -1,6 +1,8 @@
 """Recordings on disk, as the scheduler writes them, and a query service that answers over them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +20,7 @@ from services.query.engine import Engine
 from services.query.query_rpc import QueryService, add_to
 from services.runtime.channel import open_channel
 from services.runtime.server import serve
+from tests.unit.query import generated
 
 START_NS = 1_763_853_120_123_456_789
 """2025-11-22T23:12:00.123456789Z"""
@@ -178,27 +181,29 @@ class Disk:
         return Catalog(self.data)
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
-    found = Disk(tmp_path / "data")
+Serve = Callable[..., query_pb2_grpc.QueryServiceStub]
+
+
+@contextmanager
+def written(data: Path) -> Iterator[Disk]:
+    """A data folder whose runs are closed in the end."""
+    found = Disk(data)
     yield found
     for run in found.runs:
         run.close()
 
 
-@pytest.fixture
-def engine(disk: Disk) -> Iterator[Engine]:
+@contextmanager
+def started(disk: Disk) -> Iterator[Engine]:
+    """An engine over the disk."""
     made = Engine(disk.data.resolve(), memory_limit_bytes=256 << 20, threads=2)
     yield made
     made.close()
 
 
-Serve = Callable[..., query_pb2_grpc.QueryServiceStub]
-
-
-@pytest.fixture
-def serve_queries(disk: Disk, engine: Engine) -> Iterator[Serve]:
-    """Serve the disk over gRPC on loopback; returns a stub."""
+@contextmanager
+def served(disk: Disk, engine: Engine) -> Iterator[Serve]:
+    """Serve the disk over gRPC on loopback; each call returns a stub."""
     ends: list[Callable[[], object]] = []
 
     def start(
@@ -216,5 +221,47 @@ def serve_queries(disk: Disk, engine: Engine) -> Iterator[Serve]:
 
 
 @pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    with written(tmp_path / "data") as found:
+        yield found
+
+
+@pytest.fixture
+def engine(disk: Disk) -> Iterator[Engine]:
+    with started(disk) as made:
+        yield made
+
+
+@pytest.fixture
+def serve_queries(disk: Disk, engine: Engine) -> Iterator[Serve]:
+    with served(disk, engine) as start:
+        yield start
+
+
+@pytest.fixture
 def stub(serve_queries: Serve) -> query_pb2_grpc.QueryServiceStub:
     return serve_queries()
+
+
+@dataclass
+class Generated:
+    """Generated recordings that nothing changes, their entries, and a service that answers."""
+
+    start_ns: int
+    entries: list[dict[str, Any]]
+    serve: Serve
+    stub: query_pb2_grpc.QueryServiceStub
+
+    def of(self, name: str) -> list[dict[str, Any]]:
+        """The entries of a recording."""
+        return [each for each in self.entries if each["record"] == name]
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Generated]:
+    """`mixed`: two runs an hour apart, in files and journals. `web`: HTTP alone. `empty`."""
+    with written(tmp_path_factory.mktemp("generated") / "data") as disk:
+        start = START_NS // generated.SECOND * generated.SECOND
+        entries = generated.write(disk, start)
+        with started(disk) as engine, served(disk, engine) as serve_it:
+            yield Generated(start, entries, serve_it, serve_it())

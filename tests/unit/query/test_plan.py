@@ -1,9 +1,12 @@
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import kfl
+from recordings import schema
 from services.query import plan
 from services.query.engine import Engine, Question
 from services.query.plan import Source
@@ -121,3 +124,23 @@ def test_json_is_looked_into_where_a_protocol_may_have_the_field_there(disk: Any
 def _entries_of(disk: Any) -> Source:
     source: Source = disk.catalog().open("web").source("entries")
     return source
+
+
+def test_streams_of_an_older_release_have_nulls_where_it_had_no_columns(
+    disk: Any, engine: Engine
+) -> None:
+    run = disk.run("web")
+    for number, name in enumerate(("old", "mixed"), 1):
+        run.append(streams=[{"stream": f"{number:016x}", "vlan": "5", "tunnel": "vxlan 42"}])
+        run.turn()
+        if name == "old":
+            path = run.folder / "streams-00000001.parquet"
+            pq.write_table(pq.read_table(path).drop_columns(["vlan", "tunnel"]), path)
+        source = disk.catalog().open("web").source("streams")
+        found = []
+        with engine.session(30) as session:
+            for each in range(1, number + 1):
+                question = plan.of_stream(schema.STREAMS, source, "node-1", f"{each:016x}")
+                rows = pa.Table.from_batches(session.rows(question)).select(["vlan", "tunnel"])
+                found += [tuple(row.values()) for row in rows.to_pylist()]
+        assert found == [(None, None), ("5", "vxlan 42")][:number]

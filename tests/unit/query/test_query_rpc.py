@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from recorder.v1 import query_pb2
 
 from recordings import schema
-from services.query import asked, query_rpc
+from services.query import asked, base, query_rpc
 from services.runtime.errors import read_violations
 
 JSON = query_pb2.ENTRY_FORMAT_JSON
@@ -417,9 +417,9 @@ def test_a_question_over_its_time_is_ended_with_a_sentence(two: Any, serve_queri
 def test_questions_beyond_the_number_that_there_is_room_for_are_refused(
     disk: Any, serve_queries: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(query_rpc, "MAX_CONCURRENT", 1)
+    monkeypatch.setattr(base, "MAX_CONCURRENT", 1)
     monkeypatch.setattr(query_rpc, "MAX_FOLLOWERS", 1)
-    monkeypatch.setattr(query_rpc, "QUEUE_SECONDS", 0.05)
+    monkeypatch.setattr(base, "QUEUE_SECONDS", 0.05)
     stub = serve_queries()
     disk.run("big").append(
         entries=[{"index": i, "response_body": "x" * 5000} for i in range(5_000)]

@@ -44,6 +44,7 @@ class World:
         self.writer.start()
         self.lifecycle = Lifecycle(self.data, self.store, self.writer, self.clock)
         self.writer.on_full = self.lifecycle.run_full
+        self.writer.on_dropped = self.lifecycle.run_dropped
         self.lifecycle.recover()
 
     def down(self) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recordings.journal import Part
-from recordings.schema import ENTRIES, PACKETS, TABLES
+from recordings.schema import ENTRIES, PACKETS, STREAMS, TABLES
 from services.scheduler import batches
 from services.scheduler.batches import Batch, RefusedError, Rows, check
 from tests.unit.scheduler.stored import LOSS, PACKET, batch, encode, packets
@@ -71,6 +71,21 @@ def test_rows_have_to_be_as_many_as_claimed():
 def test_the_schema_has_to_be_the_tables():
     part = packets("a", 1)._replace(table="entries")
     assert "does not have that table's schema" in refused(with_part(part))
+
+
+LATER = tuple(STREAMS.names[STREAMS.names.index("vlan") :])
+"""Columns of streams that were added since the first release."""
+
+
+def test_an_agent_of_an_older_release_may_lack_later_columns():
+    older = pa.schema([field for field in STREAMS if field.name not in LATER])
+    row = {"stream": "1", "node_name": "n", "transport": "tcp", "client_port": 1, "server_port": 2}
+    row |= {"client_ip": "", "server_ip": "", "first_time": 1, "matched_time": 2}
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, older) as stream:
+        stream.write_batch(pa.RecordBatch.from_pylist([{**row, "from_start": True}], schema=older))
+    part = Part("streams", 1, sink.getvalue().to_pybytes())
+    assert check(with_part(part), "agent-1", "node-1").rows.streams == 1
 
 
 def test_nulls_are_refused_where_none_may_be():

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from services.scheduler.bulletin import ANNOUNCE_LEAD, Assignment, Bulletin
-from services.scheduler.jobs import Job, JobState, Run, begin_run, move_job
+from services.scheduler.jobs import Job, JobState, Run, begin_run, move_job, with_run
 from tests.unit.scheduler.conftest import SPEC, START
 
 SOON = START + timedelta(minutes=5)
@@ -59,8 +59,11 @@ def test_a_list_that_is_the_same_keeps_its_number(publish):
     )
     begun = move_job(begin_run(job(), run), JobState.RECORDING, SOON)
     assert publish(begun, now=SOON).assignments("")[0] == 10
-    stopped = move_job(begun, JobState.STOPPED, SOON)
-    assert publish(stopped, now=SOON).assignments("") == (11, [])
+    end = SOON + timedelta(seconds=1)
+    stopped = move_job(with_run(begun, replace(run, end_time=end)), JobState.STOPPED, SOON)
+    [told] = publish(stopped, now=SOON).assignments("")[1]
+    assert told.stop_time == end
+    assert publish(stopped, now=end).assignments("") == (12, [])
 
 
 def test_jobs_get_a_new_version_with_each_change(publish):

@@ -358,9 +358,19 @@ def test_at_the_limit_nothing_is_merged(store):
     store.record(9, size=20_000)
     store.quota.limit = store.quota.used + 250_000
     assert not store.compactor.look()
+    assert store.listed() == store.files()
     store.quota.limit *= 3
     store.clock.move(timedelta(seconds=compactors.RETRY_SECONDS + 1))
     assert store.compactor.look()
+
+
+def test_where_there_is_little_room_little_is_merged(store):
+    store.record(9, size=20_000)
+    store.writer.close_run("checkout", 1)
+    store.quota.limit = store.quota.used + 250_000
+    assert store.compactor.look()
+    assert 1 < len(store.listed()) < 9
+    assert stored(store.data) == store.expected()
 
 
 def test_what_was_merged_away_makes_room_for_what_is_recorded(store):

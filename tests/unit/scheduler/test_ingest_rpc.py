@@ -29,6 +29,7 @@ class Jobs:
         self._revision = 1
         self._assignments = []
         self.heard = []
+        self.delivered = []
         self.matches = Matches()
 
     def assign(self, *jobs):
@@ -57,6 +58,9 @@ class Jobs:
 
     def agent_finished(self, agent_id, job, run):
         self.heard.append(("finished", agent_id, job, run))
+
+    def agent_delivered(self, agent_id, job, run, sequence, octets):
+        self.delivered.append((agent_id, job, run, sequence))
 
     def agent_matched(self, agent_id, job, run, calls):
         self.matches.told(agent_id, job, run, calls)

@@ -66,6 +66,8 @@ def test_defaults_are_filled_in(stub, world):
         duration_minutes=240,
         expiration_minutes=2880,
         body_limit=65536,
+        run_missed=jobs_pb2.RUN_MISSED_LATE,
+        on_full=jobs_pb2.ON_FULL_STOP,
     )
     assert job.state == jobs_pb2.JOB_STATE_SCHEDULED
     assert job.create_time == stamp(world.clock.now())
@@ -82,11 +84,21 @@ def test_what_is_asked_for_is_kept(stub):
         duration_minutes=1,
         expiration_minutes=1,
         body_limit=0,
+        run_missed=jobs_pb2.RUN_MISSED_SKIP,
+        labels={"team": "shop", "example.com/tier": "web"},
+        description="What fails at night",
+        size_limit_bytes=1 << 30,
+        on_full=jobs_pb2.ON_FULL_DROP_OLDEST,
     )
     job = stub.CreateJob(jobs_pb2.CreateJobRequest(spec=spec), timeout=10).job
     assert job.spec == spec
     assert job.next_start_time.ToDatetime().isoformat() == "2028-02-28T22:30:00"
     assert stub.GetJob(jobs_pb2.GetJobRequest(name="night_1-a"), timeout=10).job == job
+    starts = [time.ToDatetime().isoformat() for time in job.next_start_times]
+    assert starts[0] == "2028-02-28T22:30:00"
+    assert starts[1:] == [
+        f"{day}T22:30:00" for day in ("2028-02-29", "2028-03-01", "2028-03-02", "2028-03-03")
+    ]
 
 
 def test_a_job_shows_its_runs(stub, world):
@@ -132,11 +144,20 @@ def test_a_wrong_name_is_named(stub, world, name):
         ("start_time", "noon"),
         ("daily_iterations", 3651),
         ("duration_minutes", 0),
-        ("duration_minutes", 1441),
+        ("duration_minutes", 43201),
         ("duration_minutes", 2**32 - 1),
         ("expiration_minutes", 0),
         ("expiration_minutes", 2**32 - 1),
         ("body_limit", 2**32 - 1),
+        ("run_missed", 9),
+        ("on_full", 9),
+        ("labels", {"a b": "c"}),
+        ("labels", {"a": "-"}),
+        ("labels", {f"l{n}": "" for n in range(65)}),
+        ("description", "x" * 1025),
+        ("description", "\x1b[2J"),
+        ("size_limit_bytes", 1000),
+        ("size_limit_bytes", 2**60),
         ("kfl", "response.status =="),
         ("kfl", "respnse.status == 500"),
         ("kfl", 'record("checkout") and http'),
@@ -158,9 +179,16 @@ def test_a_wrong_filter_is_told_with_its_place_and_what_would_be_right(stub):
 
 
 def test_a_number_that_is_wrong_is_told_with_what_would_be_right(stub):
-    assert violations(stub, duration_minutes=1441) == [
-        Violation("spec.duration_minutes", "1441 is out of range: 1 to 1440 minutes.")
+    assert violations(stub, expiration_minutes=0) == [
+        Violation("spec.expiration_minutes", "0 is out of range: 1 to 5256000 minutes.")
     ]
+
+
+def test_daily_runs_that_would_overlap_are_refused(stub):
+    [violation] = violations(stub, duration_minutes=1441, daily_iterations=2)
+    assert violation.field == "spec.duration_minutes"
+    assert "daily runs would overlap" in violation.description
+    assert create(stub, duration_minutes=2 * 1440).spec.duration_minutes == 2880
 
 
 def test_all_that_is_wrong_is_told_at_once(stub):
@@ -252,6 +280,8 @@ def test_watchers_see_every_job_and_each_change(stub, world):
 
     def next_seen():
         response = next(watch)
+        while response.synced:
+            response = next(watch)
         return response.job.spec.name, response.job.state, response.deleted
 
     assert next_seen() == ("first", jobs_pb2.JOB_STATE_SCHEDULED, False)
@@ -264,12 +294,132 @@ def test_watchers_see_every_job_and_each_change(stub, world):
     watch.cancel()
 
 
+def changes_until_synced(watch):
+    seen = []
+    while not (response := next(watch)).synced:
+        seen.append((response.job.spec.name, response.deleted))
+    return sorted(seen), response
+
+
+def test_a_watcher_that_comes_back_gets_what_has_changed_since(stub, world):
+    for name in ("same", "changed", "deleted"):
+        create(stub, name=name, start_time="22:00")
+    watch = stub.WatchJobs(jobs_pb2.WatchJobsRequest(), timeout=30)
+    seen, synced = changes_until_synced(watch)
+    assert seen == [("changed", False), ("deleted", False), ("same", False)]
+    watch.cancel()
+    world.lifecycle.stop_job("changed")
+    world.lifecycle.delete_job("deleted")
+    world.create("fresh", start_time="22:00")
+    request = jobs_pb2.WatchJobsRequest(after_revision=synced.revision)
+    watch = stub.WatchJobs(request, timeout=30)
+    seen, again = changes_until_synced(watch)
+    assert seen == [("changed", False), ("deleted", True), ("fresh", False)]
+    assert (again.revision > synced.revision, again.reset) == (True, False)
+    watch.cancel()
+
+
+def test_a_watcher_with_a_revision_that_is_not_known_gets_everything(stub, world):
+    create(stub)
+    watch = stub.WatchJobs(jobs_pb2.WatchJobsRequest(after_revision=1 << 40), timeout=30)
+    seen, synced = changes_until_synced(watch)
+    assert (seen, synced.reset) == ([("checkout", False)], True)
+    watch.cancel()
+
+
+def listed(stub, **fields):
+    answer = stub.ListJobs(jobs_pb2.ListJobsRequest(**fields), timeout=10)
+    return [job.spec.name for job in answer.jobs], answer.next_page_token
+
+
+def test_jobs_are_found_by_words_states_and_labels(stub, world):
+    create(stub, name="one", kfl="response.status == 500", labels={"team": "shop"})
+    create(stub, name="two", start_time="22:00", description="Night of the Sale")
+    create(stub, name="three", start_time="22:00", labels={"team": "web", "old": ""})
+    world.move(2 * SECOND)
+    assert listed(stub, search="STATUS 500")[0] == ["one"]
+    assert listed(stub, search="sale")[0] == ["two"]
+    assert listed(stub, search="team=web")[0] == ["three"]
+    assert listed(stub, states=[jobs_pb2.JOB_STATE_SCHEDULED])[0] == ["three", "two"]
+    assert listed(stub, labels="team")[0] == ["one", "three"]
+    assert listed(stub, labels="team!=shop, !old")[0] == ["two"]
+    assert listed(stub, labels="team=shop", states=[jobs_pb2.JOB_STATE_SCHEDULED])[0] == []
+    for wrong in ({"labels": "a b"}, {"states": [77]}, {"page_size": 1001}, {"page_token": "?"}):
+        error = refused(stub.ListJobs, jobs_pb2.ListJobsRequest(**wrong), timeout=10)
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_pages_neither_repeat_nor_skip_when_jobs_come_and_go(stub, world):
+    for name in ("a", "b", "c", "d"):
+        create(stub, name=name, start_time="22:00")
+        world.move(SECOND)
+    first, token = listed(stub, page_size=2)
+    assert first == ["a", "b"]
+    world.lifecycle.delete_job("b")
+    create(stub, name="e", start_time="22:00")
+    second, token = listed(stub, page_size=2, page_token=token)
+    assert second == ["c", "d"]
+    assert listed(stub, page_size=2, page_token=token) == (["e"], "")
+    request = jobs_pb2.ListJobsRequest(search="x", page_token=token)
+    assert "another question" in refused(stub.ListJobs, request, timeout=10).details()
+
+
+def test_a_job_that_is_extended_says_so_in_its_history(stub, world):
+    create(stub, duration_minutes=10)
+    world.move(MINUTE)
+    request = jobs_pb2.ExtendJobRequest(name="checkout", duration_minutes=30, daily_iterations=2)
+    job = stub.ExtendJob(request, timeout=10).job
+    [run] = job.runs
+    assert run.end_time.seconds - run.start_time.seconds == 30 * 60
+    assert job.spec.daily_iterations == 2
+    [change] = stub.GetJob(jobs_pb2.GetJobRequest(name="checkout"), timeout=10).changes[-1:]
+    assert change.reason == "Extended by request: 2 days, run 1 lasts 30 minutes."
+    assert change.from_state == change.to_state == jobs_pb2.JOB_STATE_RECORDING
+    for wrong, code in (
+        ({}, grpc.StatusCode.INVALID_ARGUMENT),
+        ({"duration_minutes": 0}, grpc.StatusCode.INVALID_ARGUMENT),
+        ({"daily_iterations": 9999}, grpc.StatusCode.INVALID_ARGUMENT),
+        ({"duration_minutes": 30}, grpc.StatusCode.FAILED_PRECONDITION),
+        ({"duration_minutes": 1500}, grpc.StatusCode.FAILED_PRECONDITION),
+        ({"daily_iterations": 1}, grpc.StatusCode.FAILED_PRECONDITION),
+        ({"expiration_minutes": 60}, grpc.StatusCode.FAILED_PRECONDITION),
+    ):
+        request = jobs_pb2.ExtendJobRequest(name="checkout", **wrong)
+        assert refused(stub.ExtendJob, request, timeout=10).code() is code
+
+
+def test_what_is_pinned_is_kept_until_it_is_unpinned(stub, world):
+    create(stub, duration_minutes=1)
+    world.move(2 * MINUTE)
+    request = jobs_pb2.PinJobRequest(name="checkout", run=1, reason="Case 4711")
+    [run] = stub.PinJob(request, timeout=10).job.runs
+    assert (run.pinned, run.HasField("expire_time")) == (True, False)
+    world.move(100 * 24 * HOUR)
+    assert world.folders() == [1]
+    delete = jobs_pb2.DeleteJobRequest(name="checkout")
+    error = refused(stub.DeleteJob, delete, timeout=10)
+    assert error.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert error.details().startswith("Run 1 of the job checkout is pinned.")
+    changes = stub.GetJob(jobs_pb2.GetJobRequest(name="checkout"), timeout=10).changes
+    assert (changes[-1].run, changes[-1].reason) == (1, "Pinned: Case 4711")
+    stub.UnpinJob(jobs_pb2.UnpinJobRequest(name="checkout", run=1), timeout=10)
+    assert world.folders() == []
+
+
+def test_a_pinned_job_is_deleted_by_force(stub, world):
+    create(stub, pinned=True)
+    error = refused(stub.DeleteJob, jobs_pb2.DeleteJobRequest(name="checkout"), timeout=10)
+    assert "The job checkout is pinned." in error.details()
+    stub.DeleteJob(jobs_pb2.DeleteJobRequest(name="checkout", force=True), timeout=10)
+    assert world.lifecycle.jobs() == []
+
+
 def test_watchers_are_let_go_when_the_scheduler_ends(stub, world):
     create(stub)
     watch = stub.WatchJobs(jobs_pb2.WatchJobsRequest(), timeout=30)
     next(watch)
     world.lifecycle.stop()
-    assert list(watch) == []
+    assert [response for response in watch if not response.synced] == []
 
 
 def test_a_full_storage_is_told_and_nothing_is_kept(stub, world):

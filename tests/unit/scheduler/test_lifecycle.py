@@ -8,7 +8,7 @@ import pytest
 from services.scheduler.deliveries import FINAL_GRACE, RESTART_GRACE
 from services.scheduler.jobs import JobState
 from services.scheduler.jobstore import NameTakenError
-from services.scheduler.lifecycle import ANNOUNCE_LEAD, MOST_JOBS, RefusedError
+from services.scheduler.lifecycle import ANNOUNCE_LEAD, MOST_JOBS, STOP_LEAD, RefusedError
 
 SECOND, MINUTE, HOUR, DAY = (timedelta(**{u: 1}) for u in ("seconds", "minutes", "hours", "days"))
 
@@ -199,9 +199,12 @@ def test_a_stopped_run_takes_the_last_batches(world):
     version = world.lifecycle.wait_for_jobs(-1, 0)
     while world.states() != (STOPPED, [RECORDING]):
         version = world.lifecycle.wait_for_jobs(version, 5)
-    assert world.assigned() == []
+    # All agents stop at the same instant, a moment ahead.
+    [assignment] = world.lifecycle.assignments()[1]
+    assert assignment.stop_time == world.clock.now() + STOP_LEAD
     world.lifecycle.agent_finished("a", "checkout", 1)
-    world.lifecycle.tick()
+    world.move(STOP_LEAD)
+    assert world.assigned() == []
     stopping.join()
     assert [run.state for run in answer[0].runs] == [STOPPED]
 
@@ -458,6 +461,7 @@ def test_a_stopped_run_is_still_stopped_after_a_restart(world):
     world.restart()
     stopping.join()
     assert world.states() == (STOPPED, [RECORDING])
+    world.move(STOP_LEAD)
     assert world.assigned() == []
     world.move(RESTART_GRACE)
     assert world.states() == (STOPPED, [STOPPED])

@@ -1,8 +1,10 @@
 # mypy: ignore-errors
 """DNS for the pipeline: messages in, calls out, columns of entries for those that are asked for."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -200,9 +202,21 @@ class DnsCalls:
     def __len__(self) -> int:
         return len(self._calls)
 
-    def columns(self) -> dict[str, Callable[[], np.ndarray]]:
+    def columns(self) -> dict[str, Callable[[], Any]]:
         """Return how to make each hot column, by its name in the table of entries."""
-        return {"error_type": lambda: self._error_types(self._calls)}
+        return {
+            "error_type": self._errors,
+            "request": lambda: functools.partial(self._messages, "request"),
+            "response": lambda: functools.partial(self._messages, "response"),
+        }
+
+    def _errors(self) -> pa.StringArray:
+        types = self._error_types(self._calls)
+        return pa.array(types, pa.string(), mask=types == "")
+
+    def _messages(self, side: str, rows: np.ndarray) -> pa.StringArray:
+        """The JSON text of some messages."""
+        return json_column(self._octets, self._calls[side][rows], responses=side == "response")
 
     def details(self, rows: np.ndarray) -> dict[str, pa.Array]:
         """Return request, response, error_type and error_msg of the chosen rows (int64)."""
@@ -216,8 +230,8 @@ class DnsCalls:
             types[types == ""] = None
             errors = pa.array(types, pa.string()), pa.array(messages, pa.string())
         return {
-            "request": json_column(self._octets, chosen["request"], responses=False),
-            "response": json_column(self._octets, chosen["response"], responses=True),
+            "request": self._messages("request", rows),
+            "response": self._messages("response", rows),
             "error_type": errors[0],
             "error_msg": errors[1],
         }

@@ -163,19 +163,33 @@ def body_columns(pieces, arena, first_pieces, sizes, codings, present, limit) ->
     mark_text(octets, offsets, is_text)
     truncated = sizes > np.diff(offsets)
     is_base64 = np.zeros(rows, np.bool_)
-    buffers = [validity(present & is_text), offsets.astype(np.int32), octets]
-    column = pa.Array.from_buffers(pa.string(), rows, [buffers[0], *map(pa.py_buffer, buffers[1:])])
     coded = np.array([bool(coding) for coding in codings], np.bool_)
     chosen = np.flatnonzero(present & (coded | ~is_text))
     if len(chosen):
-        texts = []
+        shown = []
         for row in chosen:
             body = octets[offsets[row] : offsets[row + 1]].tobytes()
             decoded = show(body, codings[row] or "", bool(truncated[row]), limit)
-            texts.append(decoded.text)
+            shown.append(decoded.text.encode())
             is_base64[row], truncated[row] = decoded.is_base64, decoded.truncated
-        # One take over both arrays: row i, or the decoded body that replaces it.
-        order = np.arange(rows)
-        order[chosen] = rows + np.arange(len(chosen))
-        column = pa.concat_arrays([column, pa.array(texts, pa.string())]).take(pa.array(order))
+        octets, offsets = _replaced(octets, offsets, chosen, shown)
+    buffers = [validity(present), pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(octets)]
+    column = pa.Array.from_buffers(pa.string(), rows, buffers)
     return BodyColumns(column, bool_column(is_base64, present), bool_column(truncated, present))
+
+
+def _replaced(octets, offsets, chosen, texts):
+    """Return (octets, offsets) with body chosen[i] replaced by texts[i]: what lies between stays.
+
+    Raises OverflowError when that is more than one column can hold.
+    """
+    sizes = np.diff(offsets)
+    pieces, done = [], 0
+    for row, text in zip(chosen.tolist(), texts, strict=True):
+        pieces += [octets[done : offsets[row]], np.frombuffer(text, np.uint8)]
+        done = offsets[row + 1]
+        sizes[row] = len(text)
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    if starts[-1] > LONGEST_COLUMN:
+        raise OverflowError(f"bodies of {starts[-1]} octets in one column; make the batch smaller")
+    return np.concatenate([*pieces, octets[done:]]), starts

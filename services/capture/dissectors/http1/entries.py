@@ -3,6 +3,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +14,9 @@ from services.capture.columns import (
     new_spans,
     number_column,
     text_column,
-    text_objects,
 )
 from services.capture.dissectors.http1 import headers as heads_of
-from services.capture.dissectors.http1.bodies import body_columns
+from services.capture.dissectors.http1.bodies import BodyColumns, body_columns
 from services.capture.dissectors.http1.rows import (
     ANSWER_LOST,
     COMPLETE,
@@ -29,6 +29,13 @@ from services.capture.dissectors.http1.rows import (
 )
 
 SHORTEST_HEADER_LINE = 2  # ":\n", a name may be empty: an upper bound of lines from octets
+
+_KEYS = {"httpVersion", "headersSize", "bodySize", "body", "bodyEncoding", "bodyTruncated"}
+REQUEST_KEYS = frozenset(
+    {"method", "url", "path", "headers", "cookies", "pathSegments", "queryString"} | _KEYS
+)
+RESPONSE_KEYS = frozenset({"status", "statusText", "headers", "cookies"} | _KEYS)
+"""What an entry's request and response can have; a filter on anything else finds nothing."""
 
 PROBLEMS = {
     NO_REQUEST: ("pair-not-found", "the request was not seen"),
@@ -47,11 +54,15 @@ class Side:
         self.framer = framer
         self.are_responses = are_responses
         self.present = numbers != NO_MESSAGE
-        self.rows = framer.messages[numbers & (len(framer.messages) - 1)]
+        self._rows = numbers & (len(framer.messages) - 1)
+
+    def __len__(self) -> int:
+        return len(self._rows)
 
     def __getitem__(self, name: str) -> np.ndarray:
         """A field of the messages; what it has where there is no message means nothing."""
-        return self.rows[name]
+        # One field at a time: few filters ask for more than one of all calls.
+        return self.framer.messages[name][self._rows]
 
     @functools.cached_property
     def octets(self) -> np.ndarray:
@@ -59,7 +70,7 @@ class Side:
 
     @functools.cached_property
     def heads(self) -> np.ndarray:
-        spans = new_spans(len(self.rows))
+        spans = new_spans(len(self))
         spans["position"] = self["head"] % len(self.octets)
         spans["length"] = np.where(self.present, self["length"], NO_VALUE)
         return spans
@@ -88,13 +99,22 @@ class Side:
             offsets, pa.StructArray.from_arrays([name, value], ["name", "value"]), self.present
         )
 
-    def header(self, name: bytes) -> list[str | None]:
-        """The first value of header `name` (lower case) of each message."""
-        values = new_spans(len(self.heads))
-        heads_of.find_header(
-            self.octets, self.headers[0], np.frombuffer(bytearray(name), np.uint8), values
-        )
-        return text_column(self.octets, values).to_pylist()
+    def header(self, name: str) -> pa.Array:
+        """The value of header `name` (lower case); several as one, as an entry shows them."""
+        values, is_repeated = new_spans(len(self.heads)), np.zeros(len(self.heads), np.bool_)
+        wanted = np.frombuffer(bytearray(name.encode()), np.uint8)
+        headers, offsets = self.headers
+        heads_of.find_header(self.octets, headers, wanted, values, is_repeated)
+        texts = text_column(self.octets, values)
+        if not is_repeated.any():
+            return texts
+        found = texts.to_pylist()
+        for row in np.flatnonzero(is_repeated):
+            mine = headers[offsets[row] : offsets[row + 1]]
+            names = text_column(self.octets, mine["name"]).to_pylist()
+            given = zip(names, text_column(self.octets, mine["value"]).to_pylist(), strict=True)
+            found[row] = ", ".join(value for each, value in given if each.lower() == name)
+        return pa.array(found, pa.string())
 
     def text(self, field: str) -> pa.Array:
         return text_column(self.octets, self.lines[field])
@@ -111,19 +131,23 @@ class Side:
             f"{side}_body_size": self.number("body_octets"),
         }
         if body_limit:
-            body, is_base64, truncated = body_columns(
-                self.framer.pieces,
-                self.framer.arena,
-                self["first_piece"],
-                self["body_octets"],
-                self.header(b"content-encoding"),
-                self.present,
-                body_limit,
-            )
-            columns[f"{side}_body"] = body
-            columns[f"{side}_body_base64"] = is_base64
-            columns[f"{side}_body_truncated"] = truncated
+            found = self.bodies(body_limit)
+            columns[f"{side}_body"] = found.body
+            columns[f"{side}_body_base64"] = found.is_base64
+            columns[f"{side}_body_truncated"] = found.truncated
         return columns
+
+    def bodies(self, limit: int) -> BodyColumns:
+        """The bodies, of at most `limit` octets each."""
+        return body_columns(
+            self.framer.pieces,
+            self.framer.arena,
+            self["first_piece"],
+            self["body_octets"],
+            self.header("content-encoding").to_pylist(),
+            self.present,
+            limit,
+        )
 
 
 class Http1Calls:
@@ -175,17 +199,33 @@ class Http1Calls:
     def response_size(self) -> np.ndarray:
         return self.response["length"] + self.response["body_octets"]
 
-    def columns(self) -> dict[str, Callable[[], np.ndarray]]:
-        """How to make each hot column, named as in the table of entries."""
+    def columns(self) -> dict[str, Any]:
+        """Hot columns, or how to make them, named as in the table of entries."""
         request, response = self.request, self.response
         return {
-            "request_method": lambda: text_objects(request.octets, request.lines["method"]),
-            "request_url": lambda: text_objects(request.octets, request.lines["target"]),
-            "request_path": lambda: text_objects(request.octets, request.lines["path"]),
+            "transport": "tcp",
+            "request_method": lambda: request.text("method"),
+            "request_url": lambda: request.text("target"),
+            "request_path": lambda: request.text("path"),
             "response_status": lambda: np.where(
                 response.present, response["status"].astype(np.int32), np.int32(-1)
             ),
+            "request_headers": request.header,
+            "response_headers": response.header,
+            "request_body": lambda: self._bodies("request"),
+            "response_body": lambda: self._bodies("response"),
+            "error_type": lambda: pa.array(self.problems()[0], pa.string()),
+            "request_keys": REQUEST_KEYS,
+            "response_keys": RESPONSE_KEYS,
         }
+
+    def _bodies(self, side: str) -> Callable[[np.ndarray], pa.Array] | None:
+        limit = int(self.framer.totals["body_limit"][0])
+        if not limit:
+            return None
+        return lambda rows: (
+            getattr(Http1Calls(self.framer, self.calls[rows]), side).bodies(limit).body
+        )
 
     def problems(self) -> tuple[list[str | None], list[str | None]]:
         """(error_type, error_msg) of each call."""

@@ -185,8 +185,11 @@ def is_name(octets, span, name):
 
 
 @kernel
-def find_header(octets, headers, name, values):
-    """Write the span of the first value of header `name` of each message into `values`."""
+def find_header(octets, headers, name, values, is_repeated):
+    """Write the span of the first value of header `name` of each message into `values`.
+
+    Set is_repeated[i] where message i has more than one.
+    """
     for row in range(len(values)):
         set_span(values[np.uint64(row)], 0, NO_VALUE)
     for row in range(len(headers)):
@@ -196,6 +199,8 @@ def find_header(octets, headers, name, values):
             if value.length == NO_VALUE:
                 value.position = header.value.position
                 value.length = header.value.length
+            else:
+                is_repeated[np.uint64(header.message)] = True
 
 
 @kernel

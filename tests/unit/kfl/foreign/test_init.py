@@ -33,7 +33,14 @@ def test_the_error_gives_the_kfl(text, column, whose, kfl_of_it):
     "text",
     [
         *("redis.command == 1", "http.status == 500", "conn.state", "kafka.client.id"[:12]),
-        *("request.ip == 1", "ip == '10.0.0.1'", 'x == "tcp.port == 80"', "foo # port 80"),
+        *(
+            "port in [80, 443]",
+            'host contains "cart"',
+            "request.ip == 1",
+            "ip == '10.0.0.1'",
+            'x == "tcp.port == 80"',
+            "foo # port 80",
+        ),
         *("request.tcp.port", "src.ip", "", "response.status == 500 and"),
     ],
 )

@@ -68,11 +68,115 @@ JOB_STATE_EXPIRED: JobState.ValueType  # 8
 """Its data has passed its expiration and was removed."""
 Global___JobState: _TypeAlias = JobState  # noqa: Y015
 
+class _RunMissed:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RunMissedEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunMissed.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RUN_MISSED_UNSPECIFIED: _RunMissed.ValueType  # 0
+    """Not set: late."""
+    RUN_MISSED_LATE: _RunMissed.ValueType  # 1
+    """It records for the rest of its time."""
+    RUN_MISSED_SKIP: _RunMissed.ValueType  # 2
+    """It does not take place, and its reason says so."""
+
+class RunMissed(_RunMissed, metaclass=_RunMissedEnumTypeWrapper):
+    """RunMissed says what becomes of a run whose start passed while the scheduler was away."""
+
+RUN_MISSED_UNSPECIFIED: RunMissed.ValueType  # 0
+"""Not set: late."""
+RUN_MISSED_LATE: RunMissed.ValueType  # 1
+"""It records for the rest of its time."""
+RUN_MISSED_SKIP: RunMissed.ValueType  # 2
+"""It does not take place, and its reason says so."""
+Global___RunMissed: _TypeAlias = RunMissed  # noqa: Y015
+
+class _OnFull:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnFullEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnFull.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ON_FULL_UNSPECIFIED: _OnFull.ValueType  # 0
+    """Not set: stop."""
+    ON_FULL_STOP: _OnFull.ValueType  # 1
+    """The run and its job end; what was recorded stays."""
+    ON_FULL_DROP_OLDEST: _OnFull.ValueType  # 2
+    """The job's own oldest data makes room, and the ledger says what went. Runs that are pinned and
+    other jobs are never touched.
+    """
+
+class OnFull(_OnFull, metaclass=_OnFullEnumTypeWrapper):
+    """OnFull says what becomes of a run when there is no room for more."""
+
+ON_FULL_UNSPECIFIED: OnFull.ValueType  # 0
+"""Not set: stop."""
+ON_FULL_STOP: OnFull.ValueType  # 1
+"""The run and its job end; what was recorded stays."""
+ON_FULL_DROP_OLDEST: OnFull.ValueType  # 2
+"""The job's own oldest data makes room, and the ledger says what went. Runs that are pinned and
+other jobs are never touched.
+"""
+Global___OnFull: _TypeAlias = OnFull  # noqa: Y015
+
+class _AgentState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AgentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AgentState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AGENT_STATE_UNSPECIFIED: _AgentState.ValueType  # 0
+    """Not set."""
+    AGENT_STATE_RECORDING: _AgentState.ValueType  # 1
+    """It is connected and records, or delivers."""
+    AGENT_STATE_AWAY: _AgentState.ValueType  # 2
+    """Its connection has ended; it may come back."""
+    AGENT_STATE_FINISHED: _AgentState.ValueType  # 3
+    """It has delivered all that it had."""
+    AGENT_STATE_GONE: _AgentState.ValueType  # 4
+    """The run has ended without its last batch."""
+
+class AgentState(_AgentState, metaclass=_AgentStateEnumTypeWrapper):
+    """AgentState is how an agent stands in a run."""
+
+AGENT_STATE_UNSPECIFIED: AgentState.ValueType  # 0
+"""Not set."""
+AGENT_STATE_RECORDING: AgentState.ValueType  # 1
+"""It is connected and records, or delivers."""
+AGENT_STATE_AWAY: AgentState.ValueType  # 2
+"""Its connection has ended; it may come back."""
+AGENT_STATE_FINISHED: AgentState.ValueType  # 3
+"""It has delivered all that it had."""
+AGENT_STATE_GONE: AgentState.ValueType  # 4
+"""The run has ended without its last batch."""
+Global___AgentState: _TypeAlias = AgentState  # noqa: Y015
+
 @_typing.final
 class JobSpec(_message.Message):
     """JobSpec is what a person asks for."""
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class LabelsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     NAME_FIELD_NUMBER: _builtins.int
     KFL_FIELD_NUMBER: _builtins.int
@@ -82,6 +186,12 @@ class JobSpec(_message.Message):
     EXPIRATION_MINUTES_FIELD_NUMBER: _builtins.int
     BODY_LIMIT_FIELD_NUMBER: _builtins.int
     IMPORTED_FIELD_NUMBER: _builtins.int
+    RUN_MISSED_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    SIZE_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
+    ON_FULL_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the recording: [a-z0-9][a-z0-9_-]{0,62}. Used as record("name")."""
     kfl: _builtins.str
@@ -91,13 +201,31 @@ class JobSpec(_message.Message):
     daily_iterations: _builtins.int
     """How many days in a row the job runs at its start time; 0 means for ever. Unset means 1."""
     duration_minutes: _builtins.int
-    """Length of each run in minutes, 1 to 1440. Unset means 240."""
+    """Length of each run in minutes, 1 to 1440, and up to 43200 for a job with one run: runs of a job
+    do not overlap. Unset means 240.
+    """
     expiration_minutes: _builtins.int
     """Minutes that a run's data is kept after the run has ended. Unset means 2880."""
     body_limit: _builtins.int
     """Most octets of each body that are kept in entries; 0 keeps none. Unset means 65536."""
     imported: _builtins.bool
     """The data comes from a capture file that a client sends, not from agents on the wire."""
+    run_missed: Global___RunMissed.ValueType
+    """What becomes of a run whose start passed while the scheduler was away. Unset means late."""
+    pinned: _builtins.bool
+    """Nothing of the job is removed, except by a forced DeleteJob. PinJob and UnpinJob change it."""
+    description: _builtins.str
+    """What it is for, in a person's words; up to 1024 characters."""
+    size_limit_bytes: _builtins.int
+    """Most octets that all of its runs may have on disk. 0 is no limit of its own; the storage limit
+    for all recordings holds in any case.
+    """
+    on_full: Global___OnFull.ValueType
+    """What happens when a limit is reached. Unset means stop."""
+    @_builtins.property
+    def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Labels as Kubernetes has them: [prefix/]name and value."""
+
     def __init__(
         self,
         *,
@@ -109,10 +237,16 @@ class JobSpec(_message.Message):
         expiration_minutes: _builtins.int | None = ...,
         body_limit: _builtins.int | None = ...,
         imported: _builtins.bool = ...,
+        run_missed: Global___RunMissed.ValueType = ...,
+        pinned: _builtins.bool = ...,
+        labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        description: _builtins.str = ...,
+        size_limit_bytes: _builtins.int = ...,
+        on_full: Global___OnFull.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_body_limit", b"_body_limit", "_daily_iterations", b"_daily_iterations", "_duration_minutes", b"_duration_minutes", "_expiration_minutes", b"_expiration_minutes", "body_limit", b"body_limit", "daily_iterations", b"daily_iterations", "duration_minutes", b"duration_minutes", "expiration_minutes", b"expiration_minutes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_body_limit", b"_body_limit", "_daily_iterations", b"_daily_iterations", "_duration_minutes", b"_duration_minutes", "_expiration_minutes", b"_expiration_minutes", "body_limit", b"body_limit", "daily_iterations", b"daily_iterations", "duration_minutes", b"duration_minutes", "expiration_minutes", b"expiration_minutes", "imported", b"imported", "kfl", b"kfl", "name", b"name", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_body_limit", b"_body_limit", "_daily_iterations", b"_daily_iterations", "_duration_minutes", b"_duration_minutes", "_expiration_minutes", b"_expiration_minutes", "body_limit", b"body_limit", "daily_iterations", b"daily_iterations", "description", b"description", "duration_minutes", b"duration_minutes", "expiration_minutes", b"expiration_minutes", "imported", b"imported", "kfl", b"kfl", "labels", b"labels", "name", b"name", "on_full", b"on_full", "pinned", b"pinned", "run_missed", b"run_missed", "size_limit_bytes", b"size_limit_bytes", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__body_limit: _TypeAlias = _typing.Literal["body_limit"]  # noqa: Y015
     _WhichOneofArgType__body_limit: _TypeAlias = _typing.Literal["_body_limit", b"_body_limit"]  # noqa: Y015
@@ -146,6 +280,7 @@ class Job(_message.Message):
     NEXT_START_TIME_FIELD_NUMBER: _builtins.int
     RUNS_FIELD_NUMBER: _builtins.int
     EXPANDED_KFL_FIELD_NUMBER: _builtins.int
+    NEXT_START_TIMES_FIELD_NUMBER: _builtins.int
     state: Global___JobState.ValueType
     """Where the job stands now."""
     reason: _builtins.str
@@ -170,6 +305,10 @@ class Job(_message.Message):
     def runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Run]:
         """Its runs so far, oldest first."""
 
+    @_builtins.property
+    def next_start_times(self) -> _containers.RepeatedCompositeFieldContainer[_timestamp_pb2.Timestamp]:
+        """When its next runs start, five at most; empty when there are none."""
+
     def __init__(
         self,
         *,
@@ -180,10 +319,11 @@ class Job(_message.Message):
         next_start_time: _timestamp_pb2.Timestamp | None = ...,
         runs: _abc.Iterable[Global___Run] | None = ...,
         expanded_kfl: _builtins.str = ...,
+        next_start_times: _abc.Iterable[_timestamp_pb2.Timestamp] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "next_start_time", b"next_start_time", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expanded_kfl", b"expanded_kfl", "next_start_time", b"next_start_time", "reason", b"reason", "runs", b"runs", "spec", b"spec", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expanded_kfl", b"expanded_kfl", "next_start_time", b"next_start_time", "next_start_times", b"next_start_times", "reason", b"reason", "runs", b"runs", "spec", b"spec", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -207,6 +347,9 @@ class Run(_message.Message):
     BYTES_FIELD_NUMBER: _builtins.int
     LOST_PACKETS_FIELD_NUMBER: _builtins.int
     NODES_FIELD_NUMBER: _builtins.int
+    PINNED_FIELD_NUMBER: _builtins.int
+    COMPLETENESS_FIELD_NUMBER: _builtins.int
+    AGENTS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Number of the run, from 1."""
     state: Global___JobState.ValueType
@@ -223,6 +366,10 @@ class Run(_message.Message):
     """Octets on disk, journal included."""
     lost_packets: _builtins.int
     """Packets known to be missing, from all nodes."""
+    pinned: _builtins.bool
+    """Its data is kept until it is unpinned."""
+    completeness: _builtins.str
+    """How complete it is, as a sentence, once it has ended: "3 of 3 agents finished." """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When it began."""
@@ -239,6 +386,10 @@ class Run(_message.Message):
     def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the nodes that have sent data, sorted."""
 
+    @_builtins.property
+    def agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunAgent]:
+        """The agents that took part, by node; in the answer of GetJob only."""
+
     def __init__(
         self,
         *,
@@ -254,14 +405,129 @@ class Run(_message.Message):
         bytes: _builtins.int = ...,
         lost_packets: _builtins.int = ...,
         nodes: _abc.Iterable[_builtins.str] | None = ...,
+        pinned: _builtins.bool = ...,
+        completeness: _builtins.str = ...,
+        agents: _abc.Iterable[Global___RunAgent] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "expire_time", b"expire_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "end_time", b"end_time", "entries", b"entries", "expire_time", b"expire_time", "lost_packets", b"lost_packets", "nodes", b"nodes", "number", b"number", "packets", b"packets", "reason", b"reason", "start_time", b"start_time", "state", b"state", "streams", b"streams"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "bytes", b"bytes", "completeness", b"completeness", "end_time", b"end_time", "entries", b"entries", "expire_time", b"expire_time", "lost_packets", b"lost_packets", "nodes", b"nodes", "number", b"number", "packets", b"packets", "pinned", b"pinned", "reason", b"reason", "start_time", b"start_time", "state", b"state", "streams", b"streams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
+
+@_typing.final
+class RunAgent(_message.Message):
+    """RunAgent is one agent's part in a run."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENT_ID_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    JOIN_TIME_FIELD_NUMBER: _builtins.int
+    HEARD_TIME_FIELD_NUMBER: _builtins.int
+    DATA_TIME_FIELD_NUMBER: _builtins.int
+    FINISH_TIME_FIELD_NUMBER: _builtins.int
+    BATCHES_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    agent_id: _builtins.str
+    """Which process."""
+    node: _builtins.str
+    """Name of its node."""
+    state: Global___AgentState.ValueType
+    """How it stands."""
+    batches: _builtins.int
+    """Batches of it that are on disk."""
+    bytes: _builtins.int
+    """Octets of these, as they were sent."""
+    @_builtins.property
+    def join_time(self) -> _timestamp_pb2.Timestamp:
+        """When it joined: the start of the run, or later."""
+
+    @_builtins.property
+    def heard_time(self) -> _timestamp_pb2.Timestamp:
+        """When the scheduler last heard of it."""
+
+    @_builtins.property
+    def data_time(self) -> _timestamp_pb2.Timestamp:
+        """When its last data came; unset when none did."""
+
+    @_builtins.property
+    def finish_time(self) -> _timestamp_pb2.Timestamp:
+        """When it finished; unset when it has not."""
+
+    def __init__(
+        self,
+        *,
+        agent_id: _builtins.str = ...,
+        node: _builtins.str = ...,
+        state: Global___AgentState.ValueType = ...,
+        join_time: _timestamp_pb2.Timestamp | None = ...,
+        heard_time: _timestamp_pb2.Timestamp | None = ...,
+        data_time: _timestamp_pb2.Timestamp | None = ...,
+        finish_time: _timestamp_pb2.Timestamp | None = ...,
+        batches: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data_time", b"data_time", "finish_time", b"finish_time", "heard_time", b"heard_time", "join_time", b"join_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent_id", b"agent_id", "batches", b"batches", "bytes", b"bytes", "data_time", b"data_time", "finish_time", b"finish_time", "heard_time", b"heard_time", "join_time", b"join_time", "node", b"node", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunAgent: _TypeAlias = RunAgent  # noqa: Y015
+
+@_typing.final
+class JobChange(_message.Message):
+    """JobChange is one row of a job's history."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    JOB_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    FROM_STATE_FIELD_NUMBER: _builtins.int
+    TO_STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Counts the changes of all jobs."""
+    job: _builtins.str
+    """Name of the job."""
+    run: _builtins.int
+    """Number of the run; 0 when it is about the job."""
+    from_state: Global___JobState.ValueType
+    """The state before; unspecified when it did not exist. The same as after when something else than
+    the state has changed.
+    """
+    to_state: Global___JobState.ValueType
+    """The state after; unspecified when the job was deleted."""
+    reason: _builtins.str
+    """Why, as a sentence."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When it happened."""
+
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        job: _builtins.str = ...,
+        run: _builtins.int = ...,
+        from_state: Global___JobState.ValueType = ...,
+        to_state: Global___JobState.ValueType = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_state", b"from_state", "job", b"job", "reason", b"reason", "revision", b"revision", "run", b"run", "time", b"time", "to_state", b"to_state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobChange: _TypeAlias = JobChange  # noqa: Y015
 
 @_typing.final
 class CreateJobRequest(_message.Message):
@@ -340,18 +606,24 @@ class GetJobResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def job(self) -> Global___Job:
         """The job."""
+
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobChange]:
+        """Its history, oldest change first: the last 1000."""
 
     def __init__(
         self,
         *,
         job: Global___Job | None = ...,
+        changes: _abc.Iterable[Global___JobChange] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changes", b"changes", "job", b"job"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -359,16 +631,39 @@ Global___GetJobResponse: _TypeAlias = GetJobResponse  # noqa: Y015
 
 @_typing.final
 class ListJobsRequest(_message.Message):
-    """ListJobsRequest asks for all jobs."""
+    """ListJobsRequest asks for jobs; a job has to fit everything that is set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    SEARCH_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    search: _builtins.str
+    """Words that all have to be in the name, the statement, the description or the labels, in any case."""
+    labels: _builtins.str
+    """Label selector as kubectl has it: "team=shop,!old,tier!=web"."""
+    page_size: _builtins.int
+    """Most jobs in one answer, 1 to 1000. 0 means 1000."""
+    page_token: _builtins.str
+    """next_page_token of the answer before, to the same question. Empty begins."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[Global___JobState.ValueType]:
+        """States, one of which it has to be in. Empty is any."""
+
     def __init__(
         self,
+        *,
+        search: _builtins.str = ...,
+        states: _abc.Iterable[Global___JobState.ValueType] | None = ...,
+        labels: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "page_size", b"page_size", "page_token", b"page_token", "search", b"search", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -381,18 +676,22 @@ class ListJobsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     JOBS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page; empty when this is the last one."""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Job]:
-        """All jobs, oldest first."""
+        """The jobs, oldest first."""
 
     def __init__(
         self,
         *,
         jobs: _abc.Iterable[Global___Job] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["jobs", b"jobs"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["jobs", b"jobs", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -404,12 +703,17 @@ class WatchJobsRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    AFTER_REVISION_FIELD_NUMBER: _builtins.int
+    after_revision: _builtins.int
+    """The last revision that the caller saw: only what has changed since is sent. 0 is everything."""
     def __init__(
         self,
+        *,
+        after_revision: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_revision", b"after_revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -417,27 +721,45 @@ Global___WatchJobsRequest: _TypeAlias = WatchJobsRequest  # noqa: Y015
 
 @_typing.final
 class WatchJobsResponse(_message.Message):
-    """WatchJobsResponse is one job that is new to the caller or has changed."""
+    """WatchJobsResponse is one job that is new to the caller or has changed, or says that the caller has
+    seen all.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_FIELD_NUMBER: _builtins.int
     DELETED_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    SYNCED_FIELD_NUMBER: _builtins.int
+    RESET_FIELD_NUMBER: _builtins.int
     deleted: _builtins.bool
     """The job was deleted."""
+    revision: _builtins.int
+    """All changes up to this one have been sent, so that after_revision can have it. Only with `synced`."""
+    synced: _builtins.bool
+    """The caller has seen everything up to `revision`: sent after the first jobs, and again after each
+    group of changes.
+    """
+    reset: _builtins.bool
+    """What is sent first is everything, though after_revision was set: its history is not there any
+    more. What the caller knows of other jobs is to be forgotten. Only with the first `synced`.
+    """
     @_builtins.property
     def job(self) -> Global___Job:
-        """The job as it is now."""
+        """The job as it is now, or was before it was deleted; unset when `synced`."""
 
     def __init__(
         self,
         *,
         job: Global___Job | None = ...,
         deleted: _builtins.bool = ...,
+        revision: _builtins.int = ...,
+        synced: _builtins.bool = ...,
+        reset: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "job", b"job"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "job", b"job", "reset", b"reset", "revision", b"revision", "synced", b"synced"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -490,22 +812,203 @@ class StopJobResponse(_message.Message):
 Global___StopJobResponse: _TypeAlias = StopJobResponse  # noqa: Y015
 
 @_typing.final
+class ExtendJobRequest(_message.Message):
+    """ExtendJobRequest asks for more time; what is not set stays."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DURATION_MINUTES_FIELD_NUMBER: _builtins.int
+    DAILY_ITERATIONS_FIELD_NUMBER: _builtins.int
+    EXPIRATION_MINUTES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The job's name."""
+    duration_minutes: _builtins.int
+    """Length in minutes of the run that records; when none does, of those to come."""
+    daily_iterations: _builtins.int
+    """Days in a row, those that have been included; 0 is for ever."""
+    expiration_minutes: _builtins.int
+    """Minutes that data is kept after the end of its run, also of runs that have ended."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        duration_minutes: _builtins.int | None = ...,
+        daily_iterations: _builtins.int | None = ...,
+        expiration_minutes: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_daily_iterations", b"_daily_iterations", "_duration_minutes", b"_duration_minutes", "_expiration_minutes", b"_expiration_minutes", "daily_iterations", b"daily_iterations", "duration_minutes", b"duration_minutes", "expiration_minutes", b"expiration_minutes"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_daily_iterations", b"_daily_iterations", "_duration_minutes", b"_duration_minutes", "_expiration_minutes", b"_expiration_minutes", "daily_iterations", b"daily_iterations", "duration_minutes", b"duration_minutes", "expiration_minutes", b"expiration_minutes", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__daily_iterations: _TypeAlias = _typing.Literal["daily_iterations"]  # noqa: Y015
+    _WhichOneofArgType__daily_iterations: _TypeAlias = _typing.Literal["_daily_iterations", b"_daily_iterations"]  # noqa: Y015
+    _WhichOneofReturnType__duration_minutes: _TypeAlias = _typing.Literal["duration_minutes"]  # noqa: Y015
+    _WhichOneofArgType__duration_minutes: _TypeAlias = _typing.Literal["_duration_minutes", b"_duration_minutes"]  # noqa: Y015
+    _WhichOneofReturnType__expiration_minutes: _TypeAlias = _typing.Literal["expiration_minutes"]  # noqa: Y015
+    _WhichOneofArgType__expiration_minutes: _TypeAlias = _typing.Literal["_expiration_minutes", b"_expiration_minutes"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__daily_iterations) -> _WhichOneofReturnType__daily_iterations | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__duration_minutes) -> _WhichOneofReturnType__duration_minutes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__expiration_minutes) -> _WhichOneofReturnType__expiration_minutes | None: ...
+
+Global___ExtendJobRequest: _TypeAlias = ExtendJobRequest  # noqa: Y015
+
+@_typing.final
+class ExtendJobResponse(_message.Message):
+    """ExtendJobResponse answers ExtendJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___Job:
+        """The job as it is now."""
+
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExtendJobResponse: _TypeAlias = ExtendJobResponse  # noqa: Y015
+
+@_typing.final
+class PinJobRequest(_message.Message):
+    """PinJobRequest asks to keep data."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The job's name."""
+    run: _builtins.int
+    """Number of a run; 0 is the whole job."""
+    reason: _builtins.str
+    """Why, for the history; up to 1024 characters."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        run: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PinJobRequest: _TypeAlias = PinJobRequest  # noqa: Y015
+
+@_typing.final
+class PinJobResponse(_message.Message):
+    """PinJobResponse answers PinJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___Job:
+        """The job as it is now."""
+
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PinJobResponse: _TypeAlias = PinJobResponse  # noqa: Y015
+
+@_typing.final
+class UnpinJobRequest(_message.Message):
+    """UnpinJobRequest asks to take a pin off."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The job's name."""
+    run: _builtins.int
+    """Number of a run; 0 is the job's own pin."""
+    reason: _builtins.str
+    """Why, for the history; up to 1024 characters."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        run: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "reason", b"reason", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnpinJobRequest: _TypeAlias = UnpinJobRequest  # noqa: Y015
+
+@_typing.final
+class UnpinJobResponse(_message.Message):
+    """UnpinJobResponse answers UnpinJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___Job:
+        """The job as it is now."""
+
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnpinJobResponse: _TypeAlias = UnpinJobResponse  # noqa: Y015
+
+@_typing.final
 class DeleteJobRequest(_message.Message):
     """DeleteJobRequest asks to delete a job and its data."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
+    force: _builtins.bool
+    """Also when it is pinned."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        force: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -527,3 +1030,114 @@ class DeleteJobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteJobResponse: _TypeAlias = DeleteJobResponse  # noqa: Y015
+
+@_typing.final
+class ForecastJobRequest(_message.Message):
+    """ForecastJobRequest asks how much a job would record."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KFL_FIELD_NUMBER: _builtins.int
+    DURATION_MINUTES_FIELD_NUMBER: _builtins.int
+    PROBE_SECONDS_FIELD_NUMBER: _builtins.int
+    BODY_LIMIT_FIELD_NUMBER: _builtins.int
+    kfl: _builtins.str
+    """Its statement. Empty means "http or dns"."""
+    duration_minutes: _builtins.int
+    """Its duration. Unset means 240."""
+    probe_seconds: _builtins.int
+    """Seconds for which agents try, 1 to 60. Unset means 5."""
+    body_limit: _builtins.int
+    """Most octets of each body. Unset means 65536."""
+    def __init__(
+        self,
+        *,
+        kfl: _builtins.str = ...,
+        duration_minutes: _builtins.int | None = ...,
+        probe_seconds: _builtins.int | None = ...,
+        body_limit: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_body_limit", b"_body_limit", "_duration_minutes", b"_duration_minutes", "_probe_seconds", b"_probe_seconds", "body_limit", b"body_limit", "duration_minutes", b"duration_minutes", "probe_seconds", b"probe_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_body_limit", b"_body_limit", "_duration_minutes", b"_duration_minutes", "_probe_seconds", b"_probe_seconds", "body_limit", b"body_limit", "duration_minutes", b"duration_minutes", "kfl", b"kfl", "probe_seconds", b"probe_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__body_limit: _TypeAlias = _typing.Literal["body_limit"]  # noqa: Y015
+    _WhichOneofArgType__body_limit: _TypeAlias = _typing.Literal["_body_limit", b"_body_limit"]  # noqa: Y015
+    _WhichOneofReturnType__duration_minutes: _TypeAlias = _typing.Literal["duration_minutes"]  # noqa: Y015
+    _WhichOneofArgType__duration_minutes: _TypeAlias = _typing.Literal["_duration_minutes", b"_duration_minutes"]  # noqa: Y015
+    _WhichOneofReturnType__probe_seconds: _TypeAlias = _typing.Literal["probe_seconds"]  # noqa: Y015
+    _WhichOneofArgType__probe_seconds: _TypeAlias = _typing.Literal["_probe_seconds", b"_probe_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__body_limit) -> _WhichOneofReturnType__body_limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__duration_minutes) -> _WhichOneofReturnType__duration_minutes | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__probe_seconds) -> _WhichOneofReturnType__probe_seconds | None: ...
+
+Global___ForecastJobRequest: _TypeAlias = ForecastJobRequest  # noqa: Y015
+
+@_typing.final
+class ForecastJobResponse(_message.Message):
+    """ForecastJobResponse answers ForecastJob. Rates are of all agents together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGENTS_FIELD_NUMBER: _builtins.int
+    ANSWERED_FIELD_NUMBER: _builtins.int
+    PROBE_SECONDS_FIELD_NUMBER: _builtins.int
+    ENTRIES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    STREAMS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    EXPECTED_BYTES_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    FITS_FIELD_NUMBER: _builtins.int
+    FULL_AFTER_MINUTES_FIELD_NUMBER: _builtins.int
+    PAST_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    agents: _builtins.int
+    """Agents that were connected."""
+    answered: _builtins.int
+    """Agents that have told what they counted; the others are not in the figures."""
+    probe_seconds: _builtins.int
+    """Seconds that they tried."""
+    entries_per_second: _builtins.float
+    """Calls a second."""
+    streams_per_second: _builtins.float
+    """L4 streams a second that match."""
+    bytes_per_second: _builtins.float
+    """Octets a second on disk."""
+    expected_bytes: _builtins.int
+    """Octets of a whole run."""
+    free_bytes: _builtins.int
+    """Octets that are free: of the storage limit, and of the disk."""
+    fits: _builtins.bool
+    """Whether a whole run fits into these."""
+    full_after_minutes: _builtins.float
+    """Minutes until they are full; 0 when that is not to be expected."""
+    past_bytes_per_second: _builtins.float
+    """Octets a second that runs with the same statement have stored; 0 when there was none."""
+    summary: _builtins.str
+    """All of it in a sentence or two."""
+    def __init__(
+        self,
+        *,
+        agents: _builtins.int = ...,
+        answered: _builtins.int = ...,
+        probe_seconds: _builtins.int = ...,
+        entries_per_second: _builtins.float = ...,
+        streams_per_second: _builtins.float = ...,
+        bytes_per_second: _builtins.float = ...,
+        expected_bytes: _builtins.int = ...,
+        free_bytes: _builtins.int = ...,
+        fits: _builtins.bool = ...,
+        full_after_minutes: _builtins.float = ...,
+        past_bytes_per_second: _builtins.float = ...,
+        summary: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "answered", b"answered", "bytes_per_second", b"bytes_per_second", "entries_per_second", b"entries_per_second", "expected_bytes", b"expected_bytes", "fits", b"fits", "free_bytes", b"free_bytes", "full_after_minutes", b"full_after_minutes", "past_bytes_per_second", b"past_bytes_per_second", "probe_seconds", b"probe_seconds", "streams_per_second", b"streams_per_second", "summary", b"summary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForecastJobResponse: _TypeAlias = ForecastJobResponse  # noqa: Y015

@@ -60,10 +60,30 @@ class JobsServiceStub:
                 request_serializer=recorder_dot_v1_dot_jobs__pb2.StopJobRequest.SerializeToString,
                 response_deserializer=recorder_dot_v1_dot_jobs__pb2.StopJobResponse.FromString,
                 _registered_method=True)
+        self.ExtendJob = channel.unary_unary(
+                '/recorder.v1.JobsService/ExtendJob',
+                request_serializer=recorder_dot_v1_dot_jobs__pb2.ExtendJobRequest.SerializeToString,
+                response_deserializer=recorder_dot_v1_dot_jobs__pb2.ExtendJobResponse.FromString,
+                _registered_method=True)
+        self.PinJob = channel.unary_unary(
+                '/recorder.v1.JobsService/PinJob',
+                request_serializer=recorder_dot_v1_dot_jobs__pb2.PinJobRequest.SerializeToString,
+                response_deserializer=recorder_dot_v1_dot_jobs__pb2.PinJobResponse.FromString,
+                _registered_method=True)
+        self.UnpinJob = channel.unary_unary(
+                '/recorder.v1.JobsService/UnpinJob',
+                request_serializer=recorder_dot_v1_dot_jobs__pb2.UnpinJobRequest.SerializeToString,
+                response_deserializer=recorder_dot_v1_dot_jobs__pb2.UnpinJobResponse.FromString,
+                _registered_method=True)
         self.DeleteJob = channel.unary_unary(
                 '/recorder.v1.JobsService/DeleteJob',
                 request_serializer=recorder_dot_v1_dot_jobs__pb2.DeleteJobRequest.SerializeToString,
                 response_deserializer=recorder_dot_v1_dot_jobs__pb2.DeleteJobResponse.FromString,
+                _registered_method=True)
+        self.ForecastJob = channel.unary_unary(
+                '/recorder.v1.JobsService/ForecastJob',
+                request_serializer=recorder_dot_v1_dot_jobs__pb2.ForecastJobRequest.SerializeToString,
+                response_deserializer=recorder_dot_v1_dot_jobs__pb2.ForecastJobResponse.FromString,
                 _registered_method=True)
 
 
@@ -80,21 +100,24 @@ class JobsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetJob(self, request, context):
-        """GetJob returns one job with its runs. NOT_FOUND when there is none of that name.
+        """GetJob returns one job with its runs, the agents of each, and its history. NOT_FOUND when there
+        is none of that name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListJobs(self, request, context):
-        """ListJobs returns all jobs, oldest first.
+        """ListJobs returns jobs page by page, oldest first; those still to come are among them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchJobs(self, request, context):
-        """WatchJobs sends every job once, then each job again whenever it changes, until cancelled.
+        """WatchJobs sends every job once, says that these were all, and then sends each job again whenever
+        it changes, until cancelled. A watcher that comes back with the last revision that it saw gets
+        only what has changed since.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,8 +130,40 @@ class JobsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExtendJob(self, request, context):
+        """ExtendJob gives a job more time: to the run that records, to the number of days, or to the time
+        for which data is kept. Nothing is ever shortened. FAILED_PRECONDITION when it is too late.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PinJob(self, request, context):
+        """PinJob keeps what a job or one of its runs has recorded until it is unpinned: neither expiration
+        nor want of room removes it, and DeleteJob has to be forced.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnpinJob(self, request, context):
+        """UnpinJob takes a pin off. Data whose expiration has passed meanwhile is removed then.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteJob(self, request, context):
-        """DeleteJob stops the job and removes it with everything that it recorded.
+        """DeleteJob stops the job and removes it with everything that it recorded. FAILED_PRECONDITION
+        when it, or a run of it, is pinned and `force` is not set.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForecastJob(self, request, context):
+        """ForecastJob tells how much a job would record: all agents try its statement for some seconds and
+        store nothing. RESOURCE_EXHAUSTED when several forecasts are being made.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -142,10 +197,30 @@ def add_JobsServiceServicer_to_server(servicer, server):
                     request_deserializer=recorder_dot_v1_dot_jobs__pb2.StopJobRequest.FromString,
                     response_serializer=recorder_dot_v1_dot_jobs__pb2.StopJobResponse.SerializeToString,
             ),
+            'ExtendJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExtendJob,
+                    request_deserializer=recorder_dot_v1_dot_jobs__pb2.ExtendJobRequest.FromString,
+                    response_serializer=recorder_dot_v1_dot_jobs__pb2.ExtendJobResponse.SerializeToString,
+            ),
+            'PinJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PinJob,
+                    request_deserializer=recorder_dot_v1_dot_jobs__pb2.PinJobRequest.FromString,
+                    response_serializer=recorder_dot_v1_dot_jobs__pb2.PinJobResponse.SerializeToString,
+            ),
+            'UnpinJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnpinJob,
+                    request_deserializer=recorder_dot_v1_dot_jobs__pb2.UnpinJobRequest.FromString,
+                    response_serializer=recorder_dot_v1_dot_jobs__pb2.UnpinJobResponse.SerializeToString,
+            ),
             'DeleteJob': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteJob,
                     request_deserializer=recorder_dot_v1_dot_jobs__pb2.DeleteJobRequest.FromString,
                     response_serializer=recorder_dot_v1_dot_jobs__pb2.DeleteJobResponse.SerializeToString,
+            ),
+            'ForecastJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForecastJob,
+                    request_deserializer=recorder_dot_v1_dot_jobs__pb2.ForecastJobRequest.FromString,
+                    response_serializer=recorder_dot_v1_dot_jobs__pb2.ForecastJobResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -295,6 +370,87 @@ class JobsService:
             _registered_method=True)
 
     @staticmethod
+    def ExtendJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recorder.v1.JobsService/ExtendJob',
+            recorder_dot_v1_dot_jobs__pb2.ExtendJobRequest.SerializeToString,
+            recorder_dot_v1_dot_jobs__pb2.ExtendJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PinJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recorder.v1.JobsService/PinJob',
+            recorder_dot_v1_dot_jobs__pb2.PinJobRequest.SerializeToString,
+            recorder_dot_v1_dot_jobs__pb2.PinJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnpinJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recorder.v1.JobsService/UnpinJob',
+            recorder_dot_v1_dot_jobs__pb2.UnpinJobRequest.SerializeToString,
+            recorder_dot_v1_dot_jobs__pb2.UnpinJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def DeleteJob(request,
             target,
             options=(),
@@ -311,6 +467,33 @@ class JobsService:
             '/recorder.v1.JobsService/DeleteJob',
             recorder_dot_v1_dot_jobs__pb2.DeleteJobRequest.SerializeToString,
             recorder_dot_v1_dot_jobs__pb2.DeleteJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForecastJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recorder.v1.JobsService/ForecastJob',
+            recorder_dot_v1_dot_jobs__pb2.ForecastJobRequest.SerializeToString,
+            recorder_dot_v1_dot_jobs__pb2.ForecastJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

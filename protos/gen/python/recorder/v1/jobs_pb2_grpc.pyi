@@ -38,15 +38,36 @@ class JobsServiceStub:
     google.rpc.BadRequest when a field is wrong; nothing is kept then.
     """
     GetJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.GetJobResponse]
-    """GetJob returns one job with its runs. NOT_FOUND when there is none of that name."""
+    """GetJob returns one job with its runs, the agents of each, and its history. NOT_FOUND when there
+    is none of that name.
+    """
     ListJobs: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]
-    """ListJobs returns all jobs, oldest first."""
+    """ListJobs returns jobs page by page, oldest first; those still to come are among them."""
     WatchJobs: _grpc.UnaryStreamMultiCallable[_jobs_pb2.WatchJobsRequest, _jobs_pb2.WatchJobsResponse]
-    """WatchJobs sends every job once, then each job again whenever it changes, until cancelled."""
+    """WatchJobs sends every job once, says that these were all, and then sends each job again whenever
+    it changes, until cancelled. A watcher that comes back with the last revision that it saw gets
+    only what has changed since.
+    """
     StopJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.StopJobRequest, _jobs_pb2.StopJobResponse]
     """StopJob ends the job's current run and all later ones; what was recorded stays."""
+    ExtendJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ExtendJobRequest, _jobs_pb2.ExtendJobResponse]
+    """ExtendJob gives a job more time: to the run that records, to the number of days, or to the time
+    for which data is kept. Nothing is ever shortened. FAILED_PRECONDITION when it is too late.
+    """
+    PinJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.PinJobRequest, _jobs_pb2.PinJobResponse]
+    """PinJob keeps what a job or one of its runs has recorded until it is unpinned: neither expiration
+    nor want of room removes it, and DeleteJob has to be forced.
+    """
+    UnpinJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.UnpinJobRequest, _jobs_pb2.UnpinJobResponse]
+    """UnpinJob takes a pin off. Data whose expiration has passed meanwhile is removed then."""
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _jobs_pb2.DeleteJobResponse]
-    """DeleteJob stops the job and removes it with everything that it recorded."""
+    """DeleteJob stops the job and removes it with everything that it recorded. FAILED_PRECONDITION
+    when it, or a run of it, is pinned and `force` is not set.
+    """
+    ForecastJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ForecastJobRequest, _jobs_pb2.ForecastJobResponse]
+    """ForecastJob tells how much a job would record: all agents try its statement for some seconds and
+    store nothing. RESOURCE_EXHAUSTED when several forecasts are being made.
+    """
 
 @_typing.type_check_only
 class JobsServiceAsyncStub(JobsServiceStub):
@@ -58,15 +79,36 @@ class JobsServiceAsyncStub(JobsServiceStub):
     google.rpc.BadRequest when a field is wrong; nothing is kept then.
     """
     GetJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.GetJobRequest, _jobs_pb2.GetJobResponse]  # type: ignore[assignment]
-    """GetJob returns one job with its runs. NOT_FOUND when there is none of that name."""
+    """GetJob returns one job with its runs, the agents of each, and its history. NOT_FOUND when there
+    is none of that name.
+    """
     ListJobs: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ListJobsRequest, _jobs_pb2.ListJobsResponse]  # type: ignore[assignment]
-    """ListJobs returns all jobs, oldest first."""
+    """ListJobs returns jobs page by page, oldest first; those still to come are among them."""
     WatchJobs: _aio.UnaryStreamMultiCallable[_jobs_pb2.WatchJobsRequest, _jobs_pb2.WatchJobsResponse]  # type: ignore[assignment]
-    """WatchJobs sends every job once, then each job again whenever it changes, until cancelled."""
+    """WatchJobs sends every job once, says that these were all, and then sends each job again whenever
+    it changes, until cancelled. A watcher that comes back with the last revision that it saw gets
+    only what has changed since.
+    """
     StopJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.StopJobRequest, _jobs_pb2.StopJobResponse]  # type: ignore[assignment]
     """StopJob ends the job's current run and all later ones; what was recorded stays."""
+    ExtendJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ExtendJobRequest, _jobs_pb2.ExtendJobResponse]  # type: ignore[assignment]
+    """ExtendJob gives a job more time: to the run that records, to the number of days, or to the time
+    for which data is kept. Nothing is ever shortened. FAILED_PRECONDITION when it is too late.
+    """
+    PinJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.PinJobRequest, _jobs_pb2.PinJobResponse]  # type: ignore[assignment]
+    """PinJob keeps what a job or one of its runs has recorded until it is unpinned: neither expiration
+    nor want of room removes it, and DeleteJob has to be forced.
+    """
+    UnpinJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.UnpinJobRequest, _jobs_pb2.UnpinJobResponse]  # type: ignore[assignment]
+    """UnpinJob takes a pin off. Data whose expiration has passed meanwhile is removed then."""
     DeleteJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _jobs_pb2.DeleteJobResponse]  # type: ignore[assignment]
-    """DeleteJob stops the job and removes it with everything that it recorded."""
+    """DeleteJob stops the job and removes it with everything that it recorded. FAILED_PRECONDITION
+    when it, or a run of it, is pinned and `force` is not set.
+    """
+    ForecastJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ForecastJobRequest, _jobs_pb2.ForecastJobResponse]  # type: ignore[assignment]
+    """ForecastJob tells how much a job would record: all agents try its statement for some seconds and
+    store nothing. RESOURCE_EXHAUSTED when several forecasts are being made.
+    """
 
 class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
     """JobsService owns the life of recording jobs. Served by the scheduler."""
@@ -87,7 +129,9 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.GetJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.GetJobResponse, _abc.Awaitable[_jobs_pb2.GetJobResponse]]:
-        """GetJob returns one job with its runs. NOT_FOUND when there is none of that name."""
+        """GetJob returns one job with its runs, the agents of each, and its history. NOT_FOUND when there
+        is none of that name.
+        """
 
     @_abc_1.abstractmethod
     def ListJobs(
@@ -95,7 +139,7 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.ListJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.ListJobsResponse, _abc.Awaitable[_jobs_pb2.ListJobsResponse]]:
-        """ListJobs returns all jobs, oldest first."""
+        """ListJobs returns jobs page by page, oldest first; those still to come are among them."""
 
     @_abc_1.abstractmethod
     def WatchJobs(
@@ -103,7 +147,10 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _jobs_pb2.WatchJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_jobs_pb2.WatchJobsResponse], _abc.AsyncIterator[_jobs_pb2.WatchJobsResponse]]:
-        """WatchJobs sends every job once, then each job again whenever it changes, until cancelled."""
+        """WatchJobs sends every job once, says that these were all, and then sends each job again whenever
+        it changes, until cancelled. A watcher that comes back with the last revision that it saw gets
+        only what has changed since.
+        """
 
     @_abc_1.abstractmethod
     def StopJob(
@@ -114,11 +161,51 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
         """StopJob ends the job's current run and all later ones; what was recorded stays."""
 
     @_abc_1.abstractmethod
+    def ExtendJob(
+        self,
+        request: _jobs_pb2.ExtendJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.ExtendJobResponse, _abc.Awaitable[_jobs_pb2.ExtendJobResponse]]:
+        """ExtendJob gives a job more time: to the run that records, to the number of days, or to the time
+        for which data is kept. Nothing is ever shortened. FAILED_PRECONDITION when it is too late.
+        """
+
+    @_abc_1.abstractmethod
+    def PinJob(
+        self,
+        request: _jobs_pb2.PinJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.PinJobResponse, _abc.Awaitable[_jobs_pb2.PinJobResponse]]:
+        """PinJob keeps what a job or one of its runs has recorded until it is unpinned: neither expiration
+        nor want of room removes it, and DeleteJob has to be forced.
+        """
+
+    @_abc_1.abstractmethod
+    def UnpinJob(
+        self,
+        request: _jobs_pb2.UnpinJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.UnpinJobResponse, _abc.Awaitable[_jobs_pb2.UnpinJobResponse]]:
+        """UnpinJob takes a pin off. Data whose expiration has passed meanwhile is removed then."""
+
+    @_abc_1.abstractmethod
     def DeleteJob(
         self,
         request: _jobs_pb2.DeleteJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_jobs_pb2.DeleteJobResponse, _abc.Awaitable[_jobs_pb2.DeleteJobResponse]]:
-        """DeleteJob stops the job and removes it with everything that it recorded."""
+        """DeleteJob stops the job and removes it with everything that it recorded. FAILED_PRECONDITION
+        when it, or a run of it, is pinned and `force` is not set.
+        """
+
+    @_abc_1.abstractmethod
+    def ForecastJob(
+        self,
+        request: _jobs_pb2.ForecastJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.ForecastJobResponse, _abc.Awaitable[_jobs_pb2.ForecastJobResponse]]:
+        """ForecastJob tells how much a job would record: all agents try its statement for some seconds and
+        store nothing. RESOURCE_EXHAUSTED when several forecasts are being made.
+        """
 
 def add_JobsServiceServicer_to_server(servicer: JobsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

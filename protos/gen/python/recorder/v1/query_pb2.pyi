@@ -49,6 +49,66 @@ ENTRY_FORMAT_ARROW: EntryFormat.ValueType  # 3
 """Many entries as an Arrow IPC stream with the schema of the entries table."""
 Global___EntryFormat: _TypeAlias = EntryFormat  # noqa: Y015
 
+class _Dimension:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DimensionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Dimension.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DIMENSION_UNSPECIFIED: _Dimension.ValueType  # 0
+    """Not used."""
+    DIMENSION_PATH: _Dimension.ValueType  # 1
+    """Method and path of the request."""
+    DIMENSION_STATUS: _Dimension.ValueType  # 2
+    """Status of the response."""
+    DIMENSION_PEERS: _Dimension.ValueType  # 3
+    """Who asked whom."""
+
+class Dimension(_Dimension, metaclass=_DimensionEnumTypeWrapper):
+    """Dimension is what entries are told apart by."""
+
+DIMENSION_UNSPECIFIED: Dimension.ValueType  # 0
+"""Not used."""
+DIMENSION_PATH: Dimension.ValueType  # 1
+"""Method and path of the request."""
+DIMENSION_STATUS: Dimension.ValueType  # 2
+"""Status of the response."""
+DIMENSION_PEERS: Dimension.ValueType  # 3
+"""Who asked whom."""
+Global___Dimension: _TypeAlias = Dimension  # noqa: Y015
+
+class _Change:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ChangeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Change.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CHANGE_UNSPECIFIED: _Change.ValueType  # 0
+    """Not used."""
+    CHANGE_APPEARED: _Change.ValueType  # 1
+    """Only after."""
+    CHANGE_VANISHED: _Change.ValueType  # 2
+    """Only before."""
+    CHANGE_RATE: _Change.ValueType  # 3
+    """Both, at another rate."""
+    CHANGE_LATENCY: _Change.ValueType  # 4
+    """Both, with another p50 or p99 latency."""
+
+class Change(_Change, metaclass=_ChangeEnumTypeWrapper):
+    """Change is how something is different."""
+
+CHANGE_UNSPECIFIED: Change.ValueType  # 0
+"""Not used."""
+CHANGE_APPEARED: Change.ValueType  # 1
+"""Only after."""
+CHANGE_VANISHED: Change.ValueType  # 2
+"""Only before."""
+CHANGE_RATE: Change.ValueType  # 3
+"""Both, at another rate."""
+CHANGE_LATENCY: Change.ValueType  # 4
+"""Both, with another p50 or p99 latency."""
+Global___Change: _TypeAlias = Change  # noqa: Y015
+
 @_typing.final
 class QueryRequest(_message.Message):
     """QueryRequest is one question."""
@@ -212,11 +272,11 @@ class QueryStatus(_message.Message):
     ELAPSED_MS_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
     entries: _builtins.int
-    """Entries sent."""
+    """Entries sent, or counted."""
     entries_scanned: _builtins.int
     """Entries looked at."""
     truncated: _builtins.bool
-    """More entries match than the limit let through."""
+    """There is more than the limit let through."""
     elapsed_ms: _builtins.float
     """Milliseconds that it took."""
     @_builtins.property
@@ -481,3 +541,1389 @@ class Recording(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Recording: _TypeAlias = Recording  # noqa: Y015
+
+@_typing.final
+class Question(_message.Message):
+    """Question says which entries are meant."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KFL_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    kfl: _builtins.str
+    """KFL statement with at least one record("name"). limit() has no effect where entries are counted."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Only entries that begin at this time or later."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Only entries that begin before this time."""
+
+    def __init__(
+        self,
+        *,
+        kfl: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "kfl", b"kfl", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Question: _TypeAlias = Question  # noqa: Y015
+
+@_typing.final
+class Account(_message.Message):
+    """Account says how a question was answered, and what is known to be missing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    LOSSES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def status(self) -> Global___QueryStatus:
+        """How it was answered."""
+
+    @_builtins.property
+    def losses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Loss]:
+        """What is missing in the recordings that were asked, in the time that was asked for."""
+
+    def __init__(
+        self,
+        *,
+        status: Global___QueryStatus | None = ...,
+        losses: _abc.Iterable[Global___Loss] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["losses", b"losses", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Account: _TypeAlias = Account  # noqa: Y015
+
+@_typing.final
+class Latency(_message.Message):
+    """Latency is how long calls took, from the first octet of the request to the last of the response.
+    Each is a time that some call took: the shortest that so many did not exceed.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    P50_US_FIELD_NUMBER: _builtins.int
+    P90_US_FIELD_NUMBER: _builtins.int
+    P99_US_FIELD_NUMBER: _builtins.int
+    p50_us: _builtins.int
+    """Microseconds that half of the calls did not exceed."""
+    p90_us: _builtins.int
+    """Microseconds that 90 of 100 did not exceed."""
+    p99_us: _builtins.int
+    """Microseconds that 99 of 100 did not exceed."""
+    def __init__(
+        self,
+        *,
+        p50_us: _builtins.int = ...,
+        p90_us: _builtins.int = ...,
+        p99_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["p50_us", b"p50_us", "p90_us", b"p90_us", "p99_us", b"p99_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Latency: _TypeAlias = Latency  # noqa: Y015
+
+@_typing.final
+class Figures(_message.Message):
+    """Figures are sums over entries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
+    REQUEST_BYTES_FIELD_NUMBER: _builtins.int
+    RESPONSE_BYTES_FIELD_NUMBER: _builtins.int
+    LATENCY_FIELD_NUMBER: _builtins.int
+    entries: _builtins.int
+    """Entries."""
+    errors: _builtins.int
+    """Those that failed:
+    response.status >= 500 or error.type != nil
+    or dns and response.code != "NOERROR" or grpc and response.grpcStatus != 0
+    """
+    request_bytes: _builtins.int
+    """Octets of all requests."""
+    response_bytes: _builtins.int
+    """Octets of all responses."""
+    @_builtins.property
+    def latency(self) -> Global___Latency:
+        """How long they took; absent when no entry has both sides."""
+
+    def __init__(
+        self,
+        *,
+        entries: _builtins.int = ...,
+        errors: _builtins.int = ...,
+        request_bytes: _builtins.int = ...,
+        response_bytes: _builtins.int = ...,
+        latency: Global___Latency | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "errors", b"errors", "latency", b"latency", "request_bytes", b"request_bytes", "response_bytes", b"response_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Figures: _TypeAlias = Figures  # noqa: Y015
+
+@_typing.final
+class GetEntryRequest(_message.Message):
+    """GetEntryRequest names an entry."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    KFL_FIELD_NUMBER: _builtins.int
+    BODY_LIMIT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Its id, as entries have it: node/stream-index."""
+    kfl: _builtins.str
+    """KFL statement with record("name") for where to look, and perhaps redact(); all recordings if
+    empty.
+    """
+    body_limit: _builtins.int
+    """Most characters of each body; 0 means 65536."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        kfl: _builtins.str = ...,
+        body_limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body_limit", b"body_limit", "id", b"id", "kfl", b"kfl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEntryRequest: _TypeAlias = GetEntryRequest  # noqa: Y015
+
+@_typing.final
+class GetEntryResponse(_message.Message):
+    """GetEntryResponse is an entry with what belongs to it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRY_FIELD_NUMBER: _builtins.int
+    RECORDINGS_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
+    PACKETS_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entry(self) -> _struct_pb2.Struct:
+        """The entry, as an object. A body that was cut here has bodyTruncated."""
+
+    @_builtins.property
+    def recordings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Recordings that have it; the entry is from the first one."""
+
+    @_builtins.property
+    def stream(self) -> Global___StreamRow:
+        """Its stream; absent when the recording has none."""
+
+    @_builtins.property
+    def packets(self) -> Global___PacketSummary:
+        """The packets of the stream."""
+
+    @_builtins.property
+    def account(self) -> Global___Account:
+        """How it was answered."""
+
+    def __init__(
+        self,
+        *,
+        entry: _struct_pb2.Struct | None = ...,
+        recordings: _abc.Iterable[_builtins.str] | None = ...,
+        stream: Global___StreamRow | None = ...,
+        packets: Global___PacketSummary | None = ...,
+        account: Global___Account | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "entry", b"entry", "packets", b"packets", "stream", b"stream"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "entry", b"entry", "packets", b"packets", "recordings", b"recordings", "stream", b"stream"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetEntryResponse: _TypeAlias = GetEntryResponse  # noqa: Y015
+
+@_typing.final
+class StreamRow(_message.Message):
+    """StreamRow is what a recording has written of an L4 stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    TRANSPORT_FIELD_NUMBER: _builtins.int
+    CLIENT_FIELD_NUMBER: _builtins.int
+    SERVER_FIELD_NUMBER: _builtins.int
+    FIRST_TIME_FIELD_NUMBER: _builtins.int
+    MATCHED_TIME_FIELD_NUMBER: _builtins.int
+    FROM_START_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """16 hex digits."""
+    node: _builtins.str
+    """Node that saw it."""
+    transport: _builtins.str
+    """tcp or udp."""
+    from_start: _builtins.bool
+    """Its first packet was recorded."""
+    @_builtins.property
+    def client(self) -> Global___Peer:
+        """Who opened it."""
+
+    @_builtins.property
+    def server(self) -> Global___Peer:
+        """Who was asked."""
+
+    @_builtins.property
+    def first_time(self) -> _timestamp_pb2.Timestamp:
+        """Time of its first packet."""
+
+    @_builtins.property
+    def matched_time(self) -> _timestamp_pb2.Timestamp:
+        """When an entry first matched."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        node: _builtins.str = ...,
+        transport: _builtins.str = ...,
+        client: Global___Peer | None = ...,
+        server: Global___Peer | None = ...,
+        first_time: _timestamp_pb2.Timestamp | None = ...,
+        matched_time: _timestamp_pb2.Timestamp | None = ...,
+        from_start: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "first_time", b"first_time", "matched_time", b"matched_time", "server", b"server"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "first_time", b"first_time", "from_start", b"from_start", "id", b"id", "matched_time", b"matched_time", "node", b"node", "server", b"server", "transport", b"transport"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamRow: _TypeAlias = StreamRow  # noqa: Y015
+
+@_typing.final
+class Peer(_message.Message):
+    """Peer is one end of a call or a stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    IP_FIELD_NUMBER: _builtins.int
+    PORT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Best name known: service, else pod, else DNS name; empty when there is none."""
+    namespace: _builtins.str
+    """Its namespace, or empty."""
+    ip: _builtins.str
+    """IP address. Empty where entries of several addresses with one name were added up."""
+    port: _builtins.int
+    """Port; 0 where entries of several were added up, or when it is not known."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        namespace: _builtins.str = ...,
+        ip: _builtins.str = ...,
+        port: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ip", b"ip", "name", b"name", "namespace", b"namespace", "port", b"port"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Peer: _TypeAlias = Peer  # noqa: Y015
+
+@_typing.final
+class PacketSummary(_message.Message):
+    """PacketSummary is what a recording has of a stream's packets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PACKETS_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    RECORDED_BYTES_FIELD_NUMBER: _builtins.int
+    FIRST_TIME_FIELD_NUMBER: _builtins.int
+    LAST_TIME_FIELD_NUMBER: _builtins.int
+    packets: _builtins.int
+    """Packets."""
+    bytes: _builtins.int
+    """Octets of their frames on the wire."""
+    recorded_bytes: _builtins.int
+    """Octets of them that were recorded."""
+    @_builtins.property
+    def first_time(self) -> _timestamp_pb2.Timestamp:
+        """Time of the first."""
+
+    @_builtins.property
+    def last_time(self) -> _timestamp_pb2.Timestamp:
+        """Time of the last."""
+
+    def __init__(
+        self,
+        *,
+        packets: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+        recorded_bytes: _builtins.int = ...,
+        first_time: _timestamp_pb2.Timestamp | None = ...,
+        last_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_time", b"first_time", "last_time", b"last_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "first_time", b"first_time", "last_time", b"last_time", "packets", b"packets", "recorded_bytes", b"recorded_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PacketSummary: _TypeAlias = PacketSummary  # noqa: Y015
+
+@_typing.final
+class GetStreamRequest(_message.Message):
+    """GetStreamRequest names a stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    KFL_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """16 hex digits, as entries have them."""
+    kfl: _builtins.str
+    """KFL statement with record("name") for where to look, and perhaps redact()."""
+    node: _builtins.str
+    """Node, where several nodes have a stream of this number."""
+    limit: _builtins.int
+    """Most entries; 0 means 1000."""
+    format: Global___EntryFormat.ValueType
+    """How entries are sent: as objects or as JSON."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        kfl: _builtins.str = ...,
+        node: _builtins.str = ...,
+        limit: _builtins.int = ...,
+        format: Global___EntryFormat.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "id", b"id", "kfl", b"kfl", "limit", b"limit", "node", b"node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetStreamRequest: _TypeAlias = GetStreamRequest  # noqa: Y015
+
+@_typing.final
+class GetStreamResponse(_message.Message):
+    """GetStreamResponse is one part of the answer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    ENTRY_FIELD_NUMBER: _builtins.int
+    JSON_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    json: _builtins.str
+    """One entry, as JSON text."""
+    @_builtins.property
+    def summary(self) -> Global___StreamSummary:
+        """What is known of the stream; first."""
+
+    @_builtins.property
+    def entry(self) -> _struct_pb2.Struct:
+        """One entry, as an object."""
+
+    @_builtins.property
+    def account(self) -> Global___Account:
+        """How it was answered; last."""
+
+    def __init__(
+        self,
+        *,
+        summary: Global___StreamSummary | None = ...,
+        entry: _struct_pb2.Struct | None = ...,
+        json: _builtins.str = ...,
+        account: Global___Account | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "entry", b"entry", "json", b"json", "part", b"part", "summary", b"summary"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "entry", b"entry", "json", b"json", "part", b"part", "summary", b"summary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["summary", "entry", "json", "account"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___GetStreamResponse: _TypeAlias = GetStreamResponse  # noqa: Y015
+
+@_typing.final
+class StreamSummary(_message.Message):
+    """StreamSummary is a stream with sums over its entries and packets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STREAM_FIELD_NUMBER: _builtins.int
+    CONNECTION_FIELD_NUMBER: _builtins.int
+    PACKETS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def stream(self) -> Global___StreamRow:
+        """What the recording has written of it; absent when there is nothing."""
+
+    @_builtins.property
+    def connection(self) -> Global___Connection:
+        """Sums over its entries."""
+
+    @_builtins.property
+    def packets(self) -> Global___PacketSummary:
+        """Its packets."""
+
+    def __init__(
+        self,
+        *,
+        stream: Global___StreamRow | None = ...,
+        connection: Global___Connection | None = ...,
+        packets: Global___PacketSummary | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "packets", b"packets", "stream", b"stream"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connection", b"connection", "packets", b"packets", "stream", b"stream"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamSummary: _TypeAlias = StreamSummary  # noqa: Y015
+
+@_typing.final
+class HistogramRequest(_message.Message):
+    """HistogramRequest asks for entries by time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTION_FIELD_NUMBER: _builtins.int
+    BUCKET_MS_FIELD_NUMBER: _builtins.int
+    BY_FIELD_NUMBER: _builtins.int
+    BY_LIMIT_FIELD_NUMBER: _builtins.int
+    bucket_ms: _builtins.int
+    """Milliseconds of a bucket; 0 chooses. Buckets begin at multiples of it since 1970."""
+    by: _builtins.str
+    """Selector of KFL; the entries are also told apart by its most frequent values."""
+    by_limit: _builtins.int
+    """How many of these values; 0 means 5."""
+    @_builtins.property
+    def question(self) -> Global___Question:
+        """Which entries."""
+
+    def __init__(
+        self,
+        *,
+        question: Global___Question | None = ...,
+        bucket_ms: _builtins.int = ...,
+        by: _builtins.str = ...,
+        by_limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["question", b"question"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bucket_ms", b"bucket_ms", "by", b"by", "by_limit", b"by_limit", "question", b"question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HistogramRequest: _TypeAlias = HistogramRequest  # noqa: Y015
+
+@_typing.final
+class HistogramResponse(_message.Message):
+    """HistogramResponse answers Histogram."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BUCKET_MS_FIELD_NUMBER: _builtins.int
+    BUCKETS_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    bucket_ms: _builtins.int
+    """Milliseconds of a bucket."""
+    @_builtins.property
+    def buckets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Bucket]:
+        """Buckets with entries, by time; with `by`, by value then, the most frequent first."""
+
+    @_builtins.property
+    def account(self) -> Global___Account:
+        """How it was answered."""
+
+    def __init__(
+        self,
+        *,
+        bucket_ms: _builtins.int = ...,
+        buckets: _abc.Iterable[Global___Bucket] | None = ...,
+        account: Global___Account | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "bucket_ms", b"bucket_ms", "buckets", b"buckets"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HistogramResponse: _TypeAlias = HistogramResponse  # noqa: Y015
+
+@_typing.final
+class Bucket(_message.Message):
+    """Bucket is the entries of a part of time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    value: _builtins.str
+    """The value of `by`; absent for the entries without one of the most frequent values."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it begins."""
+
+    @_builtins.property
+    def figures(self) -> Global___Figures:
+        """Its figures."""
+
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        value: _builtins.str | None = ...,
+        figures: Global___Figures | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "figures", b"figures", "start_time", b"start_time", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "figures", b"figures", "start_time", b"start_time", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
+    _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
+
+Global___Bucket: _TypeAlias = Bucket  # noqa: Y015
+
+@_typing.final
+class TopRequest(_message.Message):
+    """TopRequest asks for the values of a field."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTION_FIELD_NUMBER: _builtins.int
+    FIELD_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """Selector of KFL, such as response.status or request.headers["User-Agent"]. A list counts once
+    for each different value in it.
+    """
+    limit: _builtins.int
+    """Most values; 0 means 10."""
+    @_builtins.property
+    def question(self) -> Global___Question:
+        """Which entries."""
+
+    def __init__(
+        self,
+        *,
+        question: Global___Question | None = ...,
+        field: _builtins.str = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["question", b"question"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "limit", b"limit", "question", b"question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TopRequest: _TypeAlias = TopRequest  # noqa: Y015
+
+@_typing.final
+class TopResponse(_message.Message):
+    """TopResponse answers Top."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    WITHOUT_FIELD_NUMBER: _builtins.int
+    DIFFERENT_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    without: _builtins.int
+    """Entries without a value: it is missing, nil, or a map."""
+    different: _builtins.int
+    """Different values."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopValue]:
+        """Values, the most frequent first."""
+
+    @_builtins.property
+    def account(self) -> Global___Account:
+        """How it was answered."""
+
+    def __init__(
+        self,
+        *,
+        values: _abc.Iterable[Global___TopValue] | None = ...,
+        without: _builtins.int = ...,
+        different: _builtins.int = ...,
+        account: Global___Account | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "different", b"different", "values", b"values", "without", b"without"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TopResponse: _TypeAlias = TopResponse  # noqa: Y015
+
+@_typing.final
+class TopValue(_message.Message):
+    """TopValue is a value with the entries that have it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    value: _builtins.str
+    """The value as text; of long ones the first 256 characters."""
+    @_builtins.property
+    def figures(self) -> Global___Figures:
+        """Their figures."""
+
+    def __init__(
+        self,
+        *,
+        value: _builtins.str = ...,
+        figures: Global___Figures | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TopValue: _TypeAlias = TopValue  # noqa: Y015
+
+@_typing.final
+class ServiceMapRequest(_message.Message):
+    """ServiceMapRequest asks who calls whom."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTION_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """Most edges; 0 means 1000."""
+    @_builtins.property
+    def question(self) -> Global___Question:
+        """Which entries."""
+
+    def __init__(
+        self,
+        *,
+        question: Global___Question | None = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["question", b"question"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "question", b"question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServiceMapRequest: _TypeAlias = ServiceMapRequest  # noqa: Y015
+
+@_typing.final
+class ServiceMapResponse(_message.Message):
+    """ServiceMapResponse answers ServiceMap."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EDGES_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def edges(self) -> _containers.RepeatedCompositeFieldContainer[Global___Edge]:
+        """Edges, the most calls first."""
+
+    @_builtins.property
+    def account(self) -> Global___Account:
+        """How it was answered."""
+
+    def __init__(
+        self,
+        *,
+        edges: _abc.Iterable[Global___Edge] | None = ...,
+        account: Global___Account | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "edges", b"edges"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServiceMapResponse: _TypeAlias = ServiceMapResponse  # noqa: Y015
+
+@_typing.final
+class Edge(_message.Message):
+    """Edge is the calls of one peer to another in one protocol. A peer is known by its name and
+    namespace, else by its address.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SRC_FIELD_NUMBER: _builtins.int
+    DST_FIELD_NUMBER: _builtins.int
+    PROTOCOL_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    protocol: _builtins.str
+    """Abbreviation of the protocol, such as HTTP or gRPC."""
+    @_builtins.property
+    def src(self) -> Global___Peer:
+        """Who asked."""
+
+    @_builtins.property
+    def dst(self) -> Global___Peer:
+        """Who answered."""
+
+    @_builtins.property
+    def figures(self) -> Global___Figures:
+        """Their figures."""
+
+    def __init__(
+        self,
+        *,
+        src: Global___Peer | None = ...,
+        dst: Global___Peer | None = ...,
+        protocol: _builtins.str = ...,
+        figures: Global___Figures | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dst", b"dst", "figures", b"figures", "src", b"src"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dst", b"dst", "figures", b"figures", "protocol", b"protocol", "src", b"src"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Edge: _TypeAlias = Edge  # noqa: Y015
+
+@_typing.final
+class ConnectionsRequest(_message.Message):
+    """ConnectionsRequest asks for streams."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTION_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """Most streams; 0 means 100."""
+    @_builtins.property
+    def question(self) -> Global___Question:
+        """Which entries; a stream is there when one of them is of it, and has the sums of those."""
+
+    def __init__(
+        self,
+        *,
+        question: Global___Question | None = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["question", b"question"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "question", b"question"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConnectionsRequest: _TypeAlias = ConnectionsRequest  # noqa: Y015
+
+@_typing.final
+class ConnectionsResponse(_message.Message):
+    """ConnectionsResponse answers Connections."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECTIONS_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def connections(self) -> _containers.RepeatedCompositeFieldContainer[Global___Connection]:
+        """Streams, the most octets first."""
+
+    @_builtins.property
+    def account(self) -> Global___Account:
+        """How it was answered."""
+
+    def __init__(
+        self,
+        *,
+        connections: _abc.Iterable[Global___Connection] | None = ...,
+        account: Global___Account | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "connections", b"connections"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConnectionsResponse: _TypeAlias = ConnectionsResponse  # noqa: Y015
+
+@_typing.final
+class Connection(_message.Message):
+    """Connection is a stream with sums over its entries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECORDING_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    STREAM_FIELD_NUMBER: _builtins.int
+    TRANSPORT_FIELD_NUMBER: _builtins.int
+    PROTOCOLS_FIELD_NUMBER: _builtins.int
+    SRC_FIELD_NUMBER: _builtins.int
+    DST_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    DURATION_US_FIELD_NUMBER: _builtins.int
+    FIGURES_FIELD_NUMBER: _builtins.int
+    REQUEST_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    RESPONSE_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
+    recording: _builtins.str
+    """Recording."""
+    node: _builtins.str
+    """Node that saw it."""
+    stream: _builtins.str
+    """16 hex digits."""
+    transport: _builtins.str
+    """tcp or udp."""
+    state: _builtins.str
+    """closed, or idle when it just fell silent; empty where that is not known."""
+    duration_us: _builtins.int
+    """Microseconds from there to the end of the last message."""
+    request_bytes_per_second: _builtins.float
+    """Octets a second of requests, over the duration; 0 where that is 0."""
+    response_bytes_per_second: _builtins.float
+    """The same of responses."""
+    @_builtins.property
+    def protocols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Abbreviations of the protocols that were recognised; TCP or UDP where none was."""
+
+    @_builtins.property
+    def src(self) -> Global___Peer:
+        """Who asked."""
+
+    @_builtins.property
+    def dst(self) -> Global___Peer:
+        """Who answered."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Its first packet, or its first message where the recording has no row of the stream."""
+
+    @_builtins.property
+    def figures(self) -> Global___Figures:
+        """Sums over its entries."""
+
+    def __init__(
+        self,
+        *,
+        recording: _builtins.str = ...,
+        node: _builtins.str = ...,
+        stream: _builtins.str = ...,
+        transport: _builtins.str = ...,
+        protocols: _abc.Iterable[_builtins.str] | None = ...,
+        src: Global___Peer | None = ...,
+        dst: Global___Peer | None = ...,
+        state: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        duration_us: _builtins.int = ...,
+        figures: Global___Figures | None = ...,
+        request_bytes_per_second: _builtins.float = ...,
+        response_bytes_per_second: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dst", b"dst", "figures", b"figures", "src", b"src", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dst", b"dst", "duration_us", b"duration_us", "figures", b"figures", "node", b"node", "protocols", b"protocols", "recording", b"recording", "request_bytes_per_second", b"request_bytes_per_second", "response_bytes_per_second", b"response_bytes_per_second", "src", b"src", "start_time", b"start_time", "state", b"state", "stream", b"stream", "transport", b"transport"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Connection: _TypeAlias = Connection  # noqa: Y015
+
+@_typing.final
+class DiffRequest(_message.Message):
+    """DiffRequest asks what is different."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    threshold: _builtins.float
+    """A rate or latency is different when it is so many times higher or lower; 0 means 2."""
+    limit: _builtins.int
+    """Most differences of each kind; 0 means 100."""
+    @_builtins.property
+    def before(self) -> Global___Side:
+        """What it was."""
+
+    @_builtins.property
+    def after(self) -> Global___Side:
+        """What it is."""
+
+    def __init__(
+        self,
+        *,
+        before: Global___Side | None = ...,
+        after: Global___Side | None = ...,
+        threshold: _builtins.float = ...,
+        limit: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "limit", b"limit", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffRequest: _TypeAlias = DiffRequest  # noqa: Y015
+
+@_typing.final
+class Side(_message.Message):
+    """Side is one of two sets of entries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    QUESTION_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    run: _builtins.int
+    """Only of this run of the recordings; 0 means all."""
+    @_builtins.property
+    def question(self) -> Global___Question:
+        """Which entries."""
+
+    def __init__(
+        self,
+        *,
+        question: Global___Question | None = ...,
+        run: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["question", b"question"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["question", b"question", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Side: _TypeAlias = Side  # noqa: Y015
+
+@_typing.final
+class DiffResponse(_message.Message):
+    """DiffResponse answers Diff."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    THRESHOLD_FIELD_NUMBER: _builtins.int
+    LEAST_ENTRIES_FIELD_NUMBER: _builtins.int
+    BEFORE_SECONDS_FIELD_NUMBER: _builtins.int
+    AFTER_SECONDS_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    threshold: _builtins.float
+    """A rate or latency is different when it is so many times higher or lower."""
+    least_entries: _builtins.int
+    """A rate is compared when one side has so many entries, a latency when both have."""
+    before_seconds: _builtins.float
+    """Seconds over which the rates before are taken: of the time that was asked for, or of each run
+    from its first entry to its last.
+    """
+    after_seconds: _builtins.float
+    """The same of the rates after."""
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___Difference]:
+        """Differences: what vanished or appeared, then what changed, each by entries."""
+
+    @_builtins.property
+    def account(self) -> Global___Account:
+        """How it was answered, over both."""
+
+    def __init__(
+        self,
+        *,
+        differences: _abc.Iterable[Global___Difference] | None = ...,
+        threshold: _builtins.float = ...,
+        least_entries: _builtins.int = ...,
+        before_seconds: _builtins.float = ...,
+        after_seconds: _builtins.float = ...,
+        account: Global___Account | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "after_seconds", b"after_seconds", "before_seconds", b"before_seconds", "differences", b"differences", "least_entries", b"least_entries", "threshold", b"threshold"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffResponse: _TypeAlias = DiffResponse  # noqa: Y015
+
+@_typing.final
+class Difference(_message.Message):
+    """Difference is a value of a dimension that is different."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIMENSION_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    BEFORE_RATE_FIELD_NUMBER: _builtins.int
+    AFTER_RATE_FIELD_NUMBER: _builtins.int
+    dimension: Global___Dimension.ValueType
+    """What it is a value of."""
+    value: _builtins.str
+    """The value; of long ones the first 256 characters."""
+    before_rate: _builtins.float
+    """Entries a second before."""
+    after_rate: _builtins.float
+    """Entries a second after."""
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedScalarFieldContainer[Global___Change.ValueType]:
+        """How it is different; both of rate and latency are possible."""
+
+    @_builtins.property
+    def before(self) -> Global___Figures:
+        """Figures before."""
+
+    @_builtins.property
+    def after(self) -> Global___Figures:
+        """Figures after."""
+
+    def __init__(
+        self,
+        *,
+        dimension: Global___Dimension.ValueType = ...,
+        value: _builtins.str = ...,
+        changes: _abc.Iterable[Global___Change.ValueType] | None = ...,
+        before: Global___Figures | None = ...,
+        after: Global___Figures | None = ...,
+        before_rate: _builtins.float = ...,
+        after_rate: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "after_rate", b"after_rate", "before", b"before", "before_rate", b"before_rate", "changes", b"changes", "dimension", b"dimension", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Difference: _TypeAlias = Difference  # noqa: Y015
+
+@_typing.final
+class ListFieldsRequest(_message.Message):
+    """ListFieldsRequest asks for the catalogue of fields."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFieldsRequest: _TypeAlias = ListFieldsRequest  # noqa: Y015
+
+@_typing.final
+class ListFieldsResponse(_message.Message):
+    """ListFieldsResponse answers ListFields."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___Field]:
+        """Every field."""
+
+    def __init__(
+        self,
+        *,
+        fields: _abc.Iterable[Global___Field] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFieldsResponse: _TypeAlias = ListFieldsResponse  # noqa: Y015
+
+@_typing.final
+class Field(_message.Message):
+    """Field is a name that a statement can use."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    MEANING_FIELD_NUMBER: _builtins.int
+    ALIASES_FIELD_NUMBER: _builtins.int
+    COLUMN_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    PROTOCOLS_FIELD_NUMBER: _builtins.int
+    ABSENT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name."""
+    type: _builtins.str
+    """text, number, bool, list, map or any."""
+    meaning: _builtins.str
+    """What it is."""
+    column: _builtins.str
+    """Column of the entries table; empty when it has none."""
+    unit: _builtins.str
+    """Unit of a number: ms or us; or empty."""
+    absent: _builtins.str
+    """Why no entry has it yet; empty for what entries have."""
+    @_builtins.property
+    def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Other names of the same."""
+
+    @_builtins.property
+    def protocols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Words of the protocols that have it; none for every protocol."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        type: _builtins.str = ...,
+        meaning: _builtins.str = ...,
+        aliases: _abc.Iterable[_builtins.str] | None = ...,
+        column: _builtins.str = ...,
+        unit: _builtins.str = ...,
+        protocols: _abc.Iterable[_builtins.str] | None = ...,
+        absent: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent", b"absent", "aliases", b"aliases", "column", b"column", "meaning", b"meaning", "name", b"name", "protocols", b"protocols", "type", b"type", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Field: _TypeAlias = Field  # noqa: Y015
+
+@_typing.final
+class CompleteRequest(_message.Message):
+    """CompleteRequest asks what can come next."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    CARET_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The text so far."""
+    caret: _builtins.int
+    """Where the caret is, in characters from 0."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        caret: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caret", b"caret", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompleteRequest: _TypeAlias = CompleteRequest  # noqa: Y015
+
+@_typing.final
+class CompleteResponse(_message.Message):
+    """CompleteResponse answers Complete."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    start: _builtins.int
+    """What is replaced begins here, in characters from 0."""
+    end: _builtins.int
+    """And ends before this."""
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
+        """What can be put there, best first."""
+
+    def __init__(
+        self,
+        *,
+        start: _builtins.int = ...,
+        end: _builtins.int = ...,
+        candidates: _abc.Iterable[Global___Candidate] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "end", b"end", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompleteResponse: _TypeAlias = CompleteResponse  # noqa: Y015
+
+@_typing.final
+class Candidate(_message.Message):
+    """Candidate is something that can be put in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSERT_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    HELP_FIELD_NUMBER: _builtins.int
+    insert: _builtins.str
+    """The text."""
+    kind: _builtins.str
+    """field, word, function, method, operator, keyword, value or recording."""
+    type: _builtins.str
+    """Type of its value, as in Field; or empty."""
+    help: _builtins.str
+    """What it is."""
+    def __init__(
+        self,
+        *,
+        insert: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        type: _builtins.str = ...,
+        help: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["help", b"help", "insert", b"insert", "kind", b"kind", "type", b"type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Candidate: _TypeAlias = Candidate  # noqa: Y015
+
+@_typing.final
+class TokensRequest(_message.Message):
+    """TokensRequest asks what the pieces of a text are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The text, right or wrong."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokensRequest: _TypeAlias = TokensRequest  # noqa: Y015
+
+@_typing.final
+class TokensResponse(_message.Message):
+    """TokensResponse answers Tokens."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___Token]:
+        """Pieces in order; what lies between is space."""
+
+    def __init__(
+        self,
+        *,
+        tokens: _abc.Iterable[Global___Token] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokensResponse: _TypeAlias = TokensResponse  # noqa: Y015
+
+@_typing.final
+class Token(_message.Message):
+    """Token is a piece of a text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    END_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    start: _builtins.int
+    """Where it begins, in characters from 0."""
+    end: _builtins.int
+    """And ends before this."""
+    kind: _builtins.str
+    """keyword, operator, word, field, function, string, regex, number, comment or unknown."""
+    def __init__(
+        self,
+        *,
+        start: _builtins.int = ...,
+        end: _builtins.int = ...,
+        kind: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "kind", b"kind", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Token: _TypeAlias = Token  # noqa: Y015
+
+@_typing.final
+class ExplainRequest(_message.Message):
+    """ExplainRequest asks about a statement."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KFL_FIELD_NUMBER: _builtins.int
+    kfl: _builtins.str
+    """KFL statement."""
+    def __init__(
+        self,
+        *,
+        kfl: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kfl", b"kfl"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainRequest: _TypeAlias = ExplainRequest  # noqa: Y015
+
+@_typing.final
+class ExplainResponse(_message.Message):
+    """ExplainResponse answers Explain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    explanation: _builtins.str
+    """The statement as a tree in text, an empty line, and what becomes of it."""
+    def __init__(
+        self,
+        *,
+        explanation: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["explanation", b"explanation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015

@@ -55,6 +55,61 @@ class QueryServiceStub:
                 request_serializer=recorder_dot_v1_dot_query__pb2.ListRecordingsRequest.SerializeToString,
                 response_deserializer=recorder_dot_v1_dot_query__pb2.ListRecordingsResponse.FromString,
                 _registered_method=True)
+        self.GetEntry = channel.unary_unary(
+                '/recorder.v1.QueryService/GetEntry',
+                request_serializer=recorder_dot_v1_dot_query__pb2.GetEntryRequest.SerializeToString,
+                response_deserializer=recorder_dot_v1_dot_query__pb2.GetEntryResponse.FromString,
+                _registered_method=True)
+        self.GetStream = channel.unary_stream(
+                '/recorder.v1.QueryService/GetStream',
+                request_serializer=recorder_dot_v1_dot_query__pb2.GetStreamRequest.SerializeToString,
+                response_deserializer=recorder_dot_v1_dot_query__pb2.GetStreamResponse.FromString,
+                _registered_method=True)
+        self.Histogram = channel.unary_unary(
+                '/recorder.v1.QueryService/Histogram',
+                request_serializer=recorder_dot_v1_dot_query__pb2.HistogramRequest.SerializeToString,
+                response_deserializer=recorder_dot_v1_dot_query__pb2.HistogramResponse.FromString,
+                _registered_method=True)
+        self.Top = channel.unary_unary(
+                '/recorder.v1.QueryService/Top',
+                request_serializer=recorder_dot_v1_dot_query__pb2.TopRequest.SerializeToString,
+                response_deserializer=recorder_dot_v1_dot_query__pb2.TopResponse.FromString,
+                _registered_method=True)
+        self.ServiceMap = channel.unary_unary(
+                '/recorder.v1.QueryService/ServiceMap',
+                request_serializer=recorder_dot_v1_dot_query__pb2.ServiceMapRequest.SerializeToString,
+                response_deserializer=recorder_dot_v1_dot_query__pb2.ServiceMapResponse.FromString,
+                _registered_method=True)
+        self.Connections = channel.unary_unary(
+                '/recorder.v1.QueryService/Connections',
+                request_serializer=recorder_dot_v1_dot_query__pb2.ConnectionsRequest.SerializeToString,
+                response_deserializer=recorder_dot_v1_dot_query__pb2.ConnectionsResponse.FromString,
+                _registered_method=True)
+        self.Diff = channel.unary_unary(
+                '/recorder.v1.QueryService/Diff',
+                request_serializer=recorder_dot_v1_dot_query__pb2.DiffRequest.SerializeToString,
+                response_deserializer=recorder_dot_v1_dot_query__pb2.DiffResponse.FromString,
+                _registered_method=True)
+        self.ListFields = channel.unary_unary(
+                '/recorder.v1.QueryService/ListFields',
+                request_serializer=recorder_dot_v1_dot_query__pb2.ListFieldsRequest.SerializeToString,
+                response_deserializer=recorder_dot_v1_dot_query__pb2.ListFieldsResponse.FromString,
+                _registered_method=True)
+        self.Complete = channel.unary_unary(
+                '/recorder.v1.QueryService/Complete',
+                request_serializer=recorder_dot_v1_dot_query__pb2.CompleteRequest.SerializeToString,
+                response_deserializer=recorder_dot_v1_dot_query__pb2.CompleteResponse.FromString,
+                _registered_method=True)
+        self.Tokens = channel.unary_unary(
+                '/recorder.v1.QueryService/Tokens',
+                request_serializer=recorder_dot_v1_dot_query__pb2.TokensRequest.SerializeToString,
+                response_deserializer=recorder_dot_v1_dot_query__pb2.TokensResponse.FromString,
+                _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/recorder.v1.QueryService/Explain',
+                request_serializer=recorder_dot_v1_dot_query__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=recorder_dot_v1_dot_query__pb2.ExplainResponse.FromString,
+                _registered_method=True)
 
 
 class QueryServiceServicer:
@@ -90,6 +145,84 @@ class QueryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetEntry(self, request, context):
+        """GetEntry returns one entry with its stream and what there is of its packets.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStream(self, request, context):
+        """GetStream sends what is known of a stream, and then its entries in their order.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Histogram(self, request, context):
+        """Histogram counts the entries that match by time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Top(self, request, context):
+        """Top counts them by the values of a field.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ServiceMap(self, request, context):
+        """ServiceMap counts them by who asked and who answered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Connections(self, request, context):
+        """Connections adds them up by stream.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Diff(self, request, context):
+        """Diff says what is different between two sets of entries.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFields(self, request, context):
+        """ListFields returns the names that a statement can use for what entries have.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Complete(self, request, context):
+        """Complete says what can stand at a place of a statement that is being written.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Tokens(self, request, context):
+        """Tokens says what the pieces of a text are, for highlighting.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Explain(self, request, context):
+        """Explain says how a statement is understood and what becomes of it.
+        INVALID_ARGUMENT with a google.rpc.BadRequest for a statement that is wrong; Check says all.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_QueryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -112,6 +245,61 @@ def add_QueryServiceServicer_to_server(servicer, server):
                     servicer.ListRecordings,
                     request_deserializer=recorder_dot_v1_dot_query__pb2.ListRecordingsRequest.FromString,
                     response_serializer=recorder_dot_v1_dot_query__pb2.ListRecordingsResponse.SerializeToString,
+            ),
+            'GetEntry': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetEntry,
+                    request_deserializer=recorder_dot_v1_dot_query__pb2.GetEntryRequest.FromString,
+                    response_serializer=recorder_dot_v1_dot_query__pb2.GetEntryResponse.SerializeToString,
+            ),
+            'GetStream': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetStream,
+                    request_deserializer=recorder_dot_v1_dot_query__pb2.GetStreamRequest.FromString,
+                    response_serializer=recorder_dot_v1_dot_query__pb2.GetStreamResponse.SerializeToString,
+            ),
+            'Histogram': grpc.unary_unary_rpc_method_handler(
+                    servicer.Histogram,
+                    request_deserializer=recorder_dot_v1_dot_query__pb2.HistogramRequest.FromString,
+                    response_serializer=recorder_dot_v1_dot_query__pb2.HistogramResponse.SerializeToString,
+            ),
+            'Top': grpc.unary_unary_rpc_method_handler(
+                    servicer.Top,
+                    request_deserializer=recorder_dot_v1_dot_query__pb2.TopRequest.FromString,
+                    response_serializer=recorder_dot_v1_dot_query__pb2.TopResponse.SerializeToString,
+            ),
+            'ServiceMap': grpc.unary_unary_rpc_method_handler(
+                    servicer.ServiceMap,
+                    request_deserializer=recorder_dot_v1_dot_query__pb2.ServiceMapRequest.FromString,
+                    response_serializer=recorder_dot_v1_dot_query__pb2.ServiceMapResponse.SerializeToString,
+            ),
+            'Connections': grpc.unary_unary_rpc_method_handler(
+                    servicer.Connections,
+                    request_deserializer=recorder_dot_v1_dot_query__pb2.ConnectionsRequest.FromString,
+                    response_serializer=recorder_dot_v1_dot_query__pb2.ConnectionsResponse.SerializeToString,
+            ),
+            'Diff': grpc.unary_unary_rpc_method_handler(
+                    servicer.Diff,
+                    request_deserializer=recorder_dot_v1_dot_query__pb2.DiffRequest.FromString,
+                    response_serializer=recorder_dot_v1_dot_query__pb2.DiffResponse.SerializeToString,
+            ),
+            'ListFields': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFields,
+                    request_deserializer=recorder_dot_v1_dot_query__pb2.ListFieldsRequest.FromString,
+                    response_serializer=recorder_dot_v1_dot_query__pb2.ListFieldsResponse.SerializeToString,
+            ),
+            'Complete': grpc.unary_unary_rpc_method_handler(
+                    servicer.Complete,
+                    request_deserializer=recorder_dot_v1_dot_query__pb2.CompleteRequest.FromString,
+                    response_serializer=recorder_dot_v1_dot_query__pb2.CompleteResponse.SerializeToString,
+            ),
+            'Tokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.Tokens,
+                    request_deserializer=recorder_dot_v1_dot_query__pb2.TokensRequest.FromString,
+                    response_serializer=recorder_dot_v1_dot_query__pb2.TokensResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=recorder_dot_v1_dot_query__pb2.ExplainRequest.FromString,
+                    response_serializer=recorder_dot_v1_dot_query__pb2.ExplainResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -223,6 +411,303 @@ class QueryService:
             '/recorder.v1.QueryService/ListRecordings',
             recorder_dot_v1_dot_query__pb2.ListRecordingsRequest.SerializeToString,
             recorder_dot_v1_dot_query__pb2.ListRecordingsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetEntry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recorder.v1.QueryService/GetEntry',
+            recorder_dot_v1_dot_query__pb2.GetEntryRequest.SerializeToString,
+            recorder_dot_v1_dot_query__pb2.GetEntryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStream(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/recorder.v1.QueryService/GetStream',
+            recorder_dot_v1_dot_query__pb2.GetStreamRequest.SerializeToString,
+            recorder_dot_v1_dot_query__pb2.GetStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Histogram(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recorder.v1.QueryService/Histogram',
+            recorder_dot_v1_dot_query__pb2.HistogramRequest.SerializeToString,
+            recorder_dot_v1_dot_query__pb2.HistogramResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Top(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recorder.v1.QueryService/Top',
+            recorder_dot_v1_dot_query__pb2.TopRequest.SerializeToString,
+            recorder_dot_v1_dot_query__pb2.TopResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ServiceMap(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recorder.v1.QueryService/ServiceMap',
+            recorder_dot_v1_dot_query__pb2.ServiceMapRequest.SerializeToString,
+            recorder_dot_v1_dot_query__pb2.ServiceMapResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Connections(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recorder.v1.QueryService/Connections',
+            recorder_dot_v1_dot_query__pb2.ConnectionsRequest.SerializeToString,
+            recorder_dot_v1_dot_query__pb2.ConnectionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Diff(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recorder.v1.QueryService/Diff',
+            recorder_dot_v1_dot_query__pb2.DiffRequest.SerializeToString,
+            recorder_dot_v1_dot_query__pb2.DiffResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFields(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recorder.v1.QueryService/ListFields',
+            recorder_dot_v1_dot_query__pb2.ListFieldsRequest.SerializeToString,
+            recorder_dot_v1_dot_query__pb2.ListFieldsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Complete(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recorder.v1.QueryService/Complete',
+            recorder_dot_v1_dot_query__pb2.CompleteRequest.SerializeToString,
+            recorder_dot_v1_dot_query__pb2.CompleteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Tokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recorder.v1.QueryService/Tokens',
+            recorder_dot_v1_dot_query__pb2.TokensRequest.SerializeToString,
+            recorder_dot_v1_dot_query__pb2.TokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recorder.v1.QueryService/Explain',
+            recorder_dot_v1_dot_query__pb2.ExplainRequest.SerializeToString,
+            recorder_dot_v1_dot_query__pb2.ExplainResponse.FromString,
             options,
             channel_credentials,
             insecure,

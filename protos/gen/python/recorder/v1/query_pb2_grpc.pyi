@@ -43,6 +43,30 @@ class QueryServiceStub:
     """Check parses a statement and explains it, or says what is wrong with it."""
     ListRecordings: _grpc.UnaryUnaryMultiCallable[_query_pb2.ListRecordingsRequest, _query_pb2.ListRecordingsResponse]
     """ListRecordings returns the recordings that can be asked."""
+    GetEntry: _grpc.UnaryUnaryMultiCallable[_query_pb2.GetEntryRequest, _query_pb2.GetEntryResponse]
+    """GetEntry returns one entry with its stream and what there is of its packets."""
+    GetStream: _grpc.UnaryStreamMultiCallable[_query_pb2.GetStreamRequest, _query_pb2.GetStreamResponse]
+    """GetStream sends what is known of a stream, and then its entries in their order."""
+    Histogram: _grpc.UnaryUnaryMultiCallable[_query_pb2.HistogramRequest, _query_pb2.HistogramResponse]
+    """Histogram counts the entries that match by time."""
+    Top: _grpc.UnaryUnaryMultiCallable[_query_pb2.TopRequest, _query_pb2.TopResponse]
+    """Top counts them by the values of a field."""
+    ServiceMap: _grpc.UnaryUnaryMultiCallable[_query_pb2.ServiceMapRequest, _query_pb2.ServiceMapResponse]
+    """ServiceMap counts them by who asked and who answered."""
+    Connections: _grpc.UnaryUnaryMultiCallable[_query_pb2.ConnectionsRequest, _query_pb2.ConnectionsResponse]
+    """Connections adds them up by stream."""
+    Diff: _grpc.UnaryUnaryMultiCallable[_query_pb2.DiffRequest, _query_pb2.DiffResponse]
+    """Diff says what is different between two sets of entries."""
+    ListFields: _grpc.UnaryUnaryMultiCallable[_query_pb2.ListFieldsRequest, _query_pb2.ListFieldsResponse]
+    """ListFields returns the names that a statement can use for what entries have."""
+    Complete: _grpc.UnaryUnaryMultiCallable[_query_pb2.CompleteRequest, _query_pb2.CompleteResponse]
+    """Complete says what can stand at a place of a statement that is being written."""
+    Tokens: _grpc.UnaryUnaryMultiCallable[_query_pb2.TokensRequest, _query_pb2.TokensResponse]
+    """Tokens says what the pieces of a text are, for highlighting."""
+    Explain: _grpc.UnaryUnaryMultiCallable[_query_pb2.ExplainRequest, _query_pb2.ExplainResponse]
+    """Explain says how a statement is understood and what becomes of it.
+    INVALID_ARGUMENT with a google.rpc.BadRequest for a statement that is wrong; Check says all.
+    """
 
 @_typing.type_check_only
 class QueryServiceAsyncStub(QueryServiceStub):
@@ -59,6 +83,30 @@ class QueryServiceAsyncStub(QueryServiceStub):
     """Check parses a statement and explains it, or says what is wrong with it."""
     ListRecordings: _aio.UnaryUnaryMultiCallable[_query_pb2.ListRecordingsRequest, _query_pb2.ListRecordingsResponse]  # type: ignore[assignment]
     """ListRecordings returns the recordings that can be asked."""
+    GetEntry: _aio.UnaryUnaryMultiCallable[_query_pb2.GetEntryRequest, _query_pb2.GetEntryResponse]  # type: ignore[assignment]
+    """GetEntry returns one entry with its stream and what there is of its packets."""
+    GetStream: _aio.UnaryStreamMultiCallable[_query_pb2.GetStreamRequest, _query_pb2.GetStreamResponse]  # type: ignore[assignment]
+    """GetStream sends what is known of a stream, and then its entries in their order."""
+    Histogram: _aio.UnaryUnaryMultiCallable[_query_pb2.HistogramRequest, _query_pb2.HistogramResponse]  # type: ignore[assignment]
+    """Histogram counts the entries that match by time."""
+    Top: _aio.UnaryUnaryMultiCallable[_query_pb2.TopRequest, _query_pb2.TopResponse]  # type: ignore[assignment]
+    """Top counts them by the values of a field."""
+    ServiceMap: _aio.UnaryUnaryMultiCallable[_query_pb2.ServiceMapRequest, _query_pb2.ServiceMapResponse]  # type: ignore[assignment]
+    """ServiceMap counts them by who asked and who answered."""
+    Connections: _aio.UnaryUnaryMultiCallable[_query_pb2.ConnectionsRequest, _query_pb2.ConnectionsResponse]  # type: ignore[assignment]
+    """Connections adds them up by stream."""
+    Diff: _aio.UnaryUnaryMultiCallable[_query_pb2.DiffRequest, _query_pb2.DiffResponse]  # type: ignore[assignment]
+    """Diff says what is different between two sets of entries."""
+    ListFields: _aio.UnaryUnaryMultiCallable[_query_pb2.ListFieldsRequest, _query_pb2.ListFieldsResponse]  # type: ignore[assignment]
+    """ListFields returns the names that a statement can use for what entries have."""
+    Complete: _aio.UnaryUnaryMultiCallable[_query_pb2.CompleteRequest, _query_pb2.CompleteResponse]  # type: ignore[assignment]
+    """Complete says what can stand at a place of a statement that is being written."""
+    Tokens: _aio.UnaryUnaryMultiCallable[_query_pb2.TokensRequest, _query_pb2.TokensResponse]  # type: ignore[assignment]
+    """Tokens says what the pieces of a text are, for highlighting."""
+    Explain: _aio.UnaryUnaryMultiCallable[_query_pb2.ExplainRequest, _query_pb2.ExplainResponse]  # type: ignore[assignment]
+    """Explain says how a statement is understood and what becomes of it.
+    INVALID_ARGUMENT with a google.rpc.BadRequest for a statement that is wrong; Check says all.
+    """
 
 class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
     """QueryService answers KFL statements over recordings. Served by the query service."""
@@ -96,5 +144,95 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_query_pb2.ListRecordingsResponse, _abc.Awaitable[_query_pb2.ListRecordingsResponse]]:
         """ListRecordings returns the recordings that can be asked."""
+
+    @_abc_1.abstractmethod
+    def GetEntry(
+        self,
+        request: _query_pb2.GetEntryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_pb2.GetEntryResponse, _abc.Awaitable[_query_pb2.GetEntryResponse]]:
+        """GetEntry returns one entry with its stream and what there is of its packets."""
+
+    @_abc_1.abstractmethod
+    def GetStream(
+        self,
+        request: _query_pb2.GetStreamRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_query_pb2.GetStreamResponse], _abc.AsyncIterator[_query_pb2.GetStreamResponse]]:
+        """GetStream sends what is known of a stream, and then its entries in their order."""
+
+    @_abc_1.abstractmethod
+    def Histogram(
+        self,
+        request: _query_pb2.HistogramRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_pb2.HistogramResponse, _abc.Awaitable[_query_pb2.HistogramResponse]]:
+        """Histogram counts the entries that match by time."""
+
+    @_abc_1.abstractmethod
+    def Top(
+        self,
+        request: _query_pb2.TopRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_pb2.TopResponse, _abc.Awaitable[_query_pb2.TopResponse]]:
+        """Top counts them by the values of a field."""
+
+    @_abc_1.abstractmethod
+    def ServiceMap(
+        self,
+        request: _query_pb2.ServiceMapRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_pb2.ServiceMapResponse, _abc.Awaitable[_query_pb2.ServiceMapResponse]]:
+        """ServiceMap counts them by who asked and who answered."""
+
+    @_abc_1.abstractmethod
+    def Connections(
+        self,
+        request: _query_pb2.ConnectionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_pb2.ConnectionsResponse, _abc.Awaitable[_query_pb2.ConnectionsResponse]]:
+        """Connections adds them up by stream."""
+
+    @_abc_1.abstractmethod
+    def Diff(
+        self,
+        request: _query_pb2.DiffRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_pb2.DiffResponse, _abc.Awaitable[_query_pb2.DiffResponse]]:
+        """Diff says what is different between two sets of entries."""
+
+    @_abc_1.abstractmethod
+    def ListFields(
+        self,
+        request: _query_pb2.ListFieldsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_pb2.ListFieldsResponse, _abc.Awaitable[_query_pb2.ListFieldsResponse]]:
+        """ListFields returns the names that a statement can use for what entries have."""
+
+    @_abc_1.abstractmethod
+    def Complete(
+        self,
+        request: _query_pb2.CompleteRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_pb2.CompleteResponse, _abc.Awaitable[_query_pb2.CompleteResponse]]:
+        """Complete says what can stand at a place of a statement that is being written."""
+
+    @_abc_1.abstractmethod
+    def Tokens(
+        self,
+        request: _query_pb2.TokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_pb2.TokensResponse, _abc.Awaitable[_query_pb2.TokensResponse]]:
+        """Tokens says what the pieces of a text are, for highlighting."""
+
+    @_abc_1.abstractmethod
+    def Explain(
+        self,
+        request: _query_pb2.ExplainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_pb2.ExplainResponse, _abc.Awaitable[_query_pb2.ExplainResponse]]:
+        """Explain says how a statement is understood and what becomes of it.
+        INVALID_ARGUMENT with a google.rpc.BadRequest for a statement that is wrong; Check says all.
+        """
 
 def add_QueryServiceServicer_to_server(servicer: QueryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

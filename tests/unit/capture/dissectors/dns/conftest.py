@@ -44,7 +44,7 @@ def entries(calls: DnsCalls | None) -> list[dict[str, Any]]:
         entry["start"] = int(calls.start_ns[row]) // MILLISECOND
         entry["end"] = int(calls.end_ns[row]) // MILLISECOND
         found.append(entry)
-    assert calls.columns()["error_type"]().tolist() == [e["error_type"] or "" for e in found]
+    assert calls.columns()["error_type"]().to_pylist() == [e["error_type"] for e in found]
     assert calls.has_request.tolist() == [e["request"] is not None for e in found]
     assert calls.has_response.tolist() == [e["response"] is not None for e in found]
     return found

@@ -1,0 +1,91 @@
+"""What every RPC of the query service needs: the catalog, the engine, and a place to work.
+
+Called by the files named *_rpc.
+"""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import grpc
+from recorder.v1 import query_pb2_grpc
+
+from services.query.catalog import Catalog
+from services.query.engine import CancelledError, Engine, Session
+
+MAX_CONCURRENT = 8
+"""Questions that read recordings at once; they share the engine's memory and threads."""
+
+QUEUE_SECONDS = 5.0
+"""How long a question waits for another one to end before it is refused."""
+
+NO_MACROS: Mapping[str, str] = {}
+
+
+class Caller:
+    """Who waits for an answer; interrupts the work when the call has ended before it.
+
+    One callback for the whole call: a follower has a session for every piece of news.
+    """
+
+    def __init__(self, context: grpc.ServicerContext) -> None:
+        self.gone = threading.Event()
+        """The call was cancelled, its deadline has passed, or it has ended."""
+        self._session: Session | None = None
+        if not context.add_callback(self._leave):
+            self._leave()
+
+    @contextmanager
+    def interrupting(self, session: Session) -> Iterator[None]:
+        """Interrupt `session` when the caller goes away. CancelledError if that was before."""
+        self._session = session
+        try:
+            if self.gone.is_set():
+                raise CancelledError("The question was cancelled.")
+            yield
+        finally:
+            self._session = None
+
+    def _leave(self) -> None:
+        self.gone.set()
+        session = self._session
+        if session is not None:
+            session.interrupt()
+
+
+class QueryBase(query_pb2_grpc.QueryServiceServicer):
+    """A part of the service."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        engine: Engine,
+        deadline_seconds: float,
+        macros: Mapping[str, str] = NO_MACROS,
+    ) -> None:
+        """`macros` are operators' words of KFL."""
+        self.catalog = catalog
+        self.macros = macros
+        self.deadline_seconds = deadline_seconds
+        self._engine = engine
+        self._slots = threading.BoundedSemaphore(MAX_CONCURRENT)
+
+    @contextmanager
+    def slot(self, context: grpc.ServicerContext) -> Iterator[None]:
+        """Hold one of the places for questions that read recordings."""
+        if not self._slots.acquire(timeout=QUEUE_SECONDS):
+            context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"{MAX_CONCURRENT} questions are being answered, which is all that there is room "
+                "for. Ask again when one has ended.",
+            )
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    @contextmanager
+    def session(self, caller: Caller, deadline_seconds: float) -> Iterator[Session]:
+        """Give a session that ends when the caller goes away."""
+        with self._engine.session(deadline_seconds) as session, caller.interrupting(session):
+            yield session
