@@ -75,9 +75,7 @@ def service(role: str, folder: Path, *flags: object) -> Iterator[tuple[int, str]
 
 
 @contextmanager
-def agents(
-    count: int, mode: str, address: str, *arguments: object
-) -> Iterator["list[Agent]"]:
+def agents(count: int, mode: str, address: str, *arguments: object) -> Iterator["list[Agent]"]:
     """Run this file as agents; they say `ready`, go on when told, and say what they have done."""
     started = [
         subprocess.Popen(

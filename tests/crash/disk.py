@@ -3,9 +3,9 @@
 It is fed with the calls of a process and gives the files that a power cut may leave. What it takes
 for granted is what POSIX and Linux's file systems give, and no more:
 
-- Octets of a file are safe once fsync or fdatasync of it has returned, with the size that they need.
-  Until then each sector of 512 octets of each write may be there or not, on its own, and the size
-  may have grown without the octets: zeros are then in their place.
+- Octets of a file are safe once fsync or fdatasync of it has returned, with the size that they
+  need. Until then each sector of 512 octets of each write may be there or not, on its own, and the
+  size may have grown without the octets: zeros are then in their place.
 - A name (made, removed, or renamed) is safe once its folder was synced. Until then each change of a
   name may be there or not, on its own; syncing a file does not make its name safe.
 - A rename is one change: both names, or none. A change that is not there hinders no later one.
@@ -183,12 +183,12 @@ class Disk:
     # ---- what a power cut leaves
 
     def crash(self, moment: int, chance: random.Random, target: Path) -> None:
-        """Write the files of one possible state after a power cut at a moment, a line of the trace."""
+        """Write the files that a power cut at a moment, a line of the trace, may leave."""
         names: dict[int, dict[str, int]] = {}
         moods: dict[int, float] = {}
 
         def mood(of: int) -> float:
-            """Return how much of what is not safe is there: of each file and folder all, none, or some."""
+            """Return how much is there of what is not safe, by file and folder: all, none, some."""
             return moods.setdefault(of, chance.choice([0.0, 0.0, 1.0, 1.0, 0.5, 0.9]))
 
         for change in self._names:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from recordings import segments
@@ -98,5 +99,5 @@ def _named(target: object) -> object:
     if isinstance(target, segments._Sink):
         return target._file.name
     if isinstance(target, int):
-        return os.readlink(f"/proc/self/fd/{target}")
+        return Path(f"/proc/self/fd/{target}").readlink()
     return target

@@ -50,7 +50,7 @@ TAG = re.compile(rb"\[([a-z0-9-]+) ([0-9]+) ([0-9]+)/([0-9]+)\]")
 
 
 class FastClock:
-    """A wall clock that runs faster since `origin`, in seconds since 1970; goes on in any process."""
+    """A wall clock that runs faster since `origin`, in seconds since 1970, in any process."""
 
     def __init__(self, origin: float) -> None:
         self._origin = origin
@@ -68,9 +68,7 @@ class FastClock:
         return event.wait(max(0.0, (until - self.now()).total_seconds() / TIMES_AS_FAST))
 
 
-def scheduler(
-    data: Path, address: str, origin: float, log: Path, point: KillPoint | None
-) -> None:
+def scheduler(data: Path, address: str, origin: float, log: Path, point: KillPoint | None) -> None:
     """Run a scheduler until it is killed."""
     begin(log, point)
     writers.ROLL_BYTES = 40_000
@@ -135,8 +133,8 @@ def told(folder: Path, name: str) -> list[tuple[str, int, str]]:
     path = folder / f"{name}.log"
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")[:-1]
-    return [(word, int(batch), job) for word, batch, job in (line.decode().split() for line in lines)]
+    lines = path.read_text().split("\n")[:-1]
+    return [(word, int(batch), job) for word, batch, job in map(str.split, lines)]
 
 
 def tables(agent: str, batch: int) -> list[tuple[str, pa.Table]]:

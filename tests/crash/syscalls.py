@@ -41,8 +41,9 @@ class Call:
 
 def command(trace: Path, program: list[str]) -> list[str]:
     """Return the command that runs a program and writes its trace."""
-    options = ["-f", "--seccomp-bpf", "-y", "-xx", "-s", str(1 << 26), "-e", "signal=none", "-e", f"trace={CALLS}"]
-    return ["strace", *options, "-o", str(trace), *program]
+    only = ["-e", "signal=none", "-e", f"trace={CALLS}"]
+    whole = ["-y", "-xx", "-s", str(1 << 26)]
+    return ["strace", "-f", "--seccomp-bpf", *whole, *only, "-o", str(trace), *program]
 
 
 def read(trace: Path) -> Iterator[Call]:

@@ -35,11 +35,12 @@ from services.scheduler.quota import Quota
 from services.scheduler.writer import Accepted, Writer
 from tests.crash import roles, syscalls
 from tests.crash.disk import Disk
-from tests.crash.test_kills import SEED, by_snapshot, compare, directly
+from tests.crash.stored import by_snapshot, compare, directly
 from tests.crash.traced import AGENTS, STEADY
 
 pytestmark = pytest.mark.strace
 
+SEED = int(os.environ.get("RECORDER_CRASH_SEED", "0")) or random.SystemRandom().randrange(1, 10**9)
 ROUNDS = int(os.environ.get("RECORDER_POWER_ROUNDS", "40"))
 SECONDS = float(os.environ.get("RECORDER_POWER_SECONDS", "6"))
 ROOT = Path(__file__).parents[2]

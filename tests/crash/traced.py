@@ -1,5 +1,5 @@
-"""A scheduler and two agents in one process, whose system calls are traced: so what was written, what
-was synced and what was acknowledged stand in one order. Arguments: the data folder, seconds.
+"""A scheduler and two agents in one process, whose system calls are traced: so what was written,
+what was synced and what was acknowledged stand in one order. Arguments: the data folder, seconds.
 
 Says on stdout, a line each, in one call: `created JOB`, `deleting JOB`, `deleted JOB`, and as an
 agent in roles.py `sending` and `stored`, with the agent's name. An agent's numbers are those of its
