@@ -21,7 +21,8 @@ from tests.crash.killpoints import KillPoint
 
 KILL_POINT_SECONDS = 1.0
 """How long a process may take to its kill point."""
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 300.0
+"""Until a process hangs for sure, also on a machine that is busy with other things."""
 
 ASK_AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED)
 """It was killed; or files were merged and removed while it read, which it tells."""
@@ -133,7 +134,7 @@ class Cluster:
             request = query_pb2.QueryRequest(kfl=statement, format=query_pb2.ENTRY_FORMAT_ARROW)
             with open_channel(self._address["query"]) as channel:
                 stub = query_pb2_grpc.QueryServiceStub(channel)
-                for response in stub.Query(request, timeout=30):
+                for response in stub.Query(request, timeout=PATIENCE_SECONDS):
                     if response.WhichOneof("part") == "arrow_ipc":
                         with pa.ipc.open_stream(response.arrow_ipc) as stream:
                             found.update(stream.read_all()["request_path"].to_pylist())

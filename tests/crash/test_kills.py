@@ -22,7 +22,7 @@ from recorder.v1 import jobs_pb2
 from recordings import layout
 from services.cli.main import run as recorder
 from tests.crash import roles
-from tests.crash.cluster import AGENTS, MORTAL, SPOOLED, UNSPOOLED, Cluster
+from tests.crash.cluster import AGENTS, MORTAL, PATIENCE_SECONDS, SPOOLED, UNSPOOLED, Cluster
 from tests.crash.killpoints import KillPoint
 from tests.crash.stored import (
     Tag,
@@ -51,7 +51,7 @@ def cluster(tmp_path: Path, share: int) -> Iterator[Cluster]:
     found.end()
 
 
-@pytest.mark.timeout(120 + 5 * ROUNDS)
+@pytest.mark.timeout(600 + 20 * ROUNDS)
 @pytest.mark.parametrize("share", range(SHARES))
 def test_nothing_acknowledged_is_lost(cluster: Cluster, share: int) -> None:
     print(f"RECORDER_CRASH_SEED={SEED} RECORDER_CRASH_ROUNDS={ROUNDS}")
@@ -104,7 +104,9 @@ def everything(cluster: Cluster, job: str) -> None:
     before = {name: len(roles.told(cluster.folder, name)) for name in AGENTS}
     for name in AGENTS:
         cluster.wait(lambda n=name: is_idle(cluster, n, before[n]), f"{name} to deliver")
-    cluster.jobs(lambda stub: stub.StopJob(jobs_pb2.StopJobRequest(name=job), timeout=30))
+    cluster.jobs(
+        lambda stub: stub.StopJob(jobs_pb2.StopJobRequest(name=job), timeout=PATIENCE_SECONDS)
+    )
     cluster.wait(lambda: state(cluster, job) == jobs_pb2.JOB_STATE_STOPPED, "the stop")
     found = directly(cluster.data, job)
     assert by_snapshot(cluster.data, job) == found
@@ -148,7 +150,11 @@ def delete(cluster: Cluster, job: str) -> None:
     cluster.start("scheduler", KillPoint(chance.choice(["unlink", "rmdir", "rename"]),
                                          chance.randrange(1, 30), "after"))  # fmt: skip
     try:
-        cluster.jobs(lambda stub: stub.DeleteJob(jobs_pb2.DeleteJobRequest(name=job), timeout=30))
+        cluster.jobs(
+            lambda stub: stub.DeleteJob(
+                jobs_pb2.DeleteJobRequest(name=job), timeout=PATIENCE_SECONDS
+            )
+        )
     except grpc.RpcError as error:
         if error.code() is not grpc.StatusCode.NOT_FOUND:
             raise  # otherwise it was killed before it answered
@@ -188,7 +194,9 @@ def bugs(folder: Path) -> list[str]:
 def state(cluster: Cluster, job: str) -> int:
     """Return the state of a job's run."""
     request = jobs_pb2.GetJobRequest(name=job)
-    return cluster.jobs(lambda stub: stub.GetJob(request, timeout=30)).job.runs[0].state
+    return (
+        cluster.jobs(lambda stub: stub.GetJob(request, timeout=PATIENCE_SECONDS)).job.runs[0].state
+    )
 
 
 def create(cluster: Cluster, name: str, duration: int) -> None:
@@ -196,4 +204,4 @@ def create(cluster: Cluster, name: str, duration: int) -> None:
         name=name, kfl="http", duration_minutes=duration, expiration_minutes=duration
     )
     request = jobs_pb2.CreateJobRequest(spec=spec)
-    cluster.jobs(lambda stub: stub.CreateJob(request, timeout=30))
+    cluster.jobs(lambda stub: stub.CreateJob(request, timeout=PATIENCE_SECONDS))

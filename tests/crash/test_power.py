@@ -93,7 +93,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Life:
     return Life(tmp_path_factory.mktemp("life"))
 
 
-@pytest.mark.timeout(120 + 3 * ROUNDS)
+@pytest.mark.timeout(600 + 20 * ROUNDS)
 def test_nothing_acknowledged_is_lost_in_a_power_cut(life: Life, tmp_path: Path) -> None:
     print(f"RECORDER_CRASH_SEED={SEED} RECORDER_POWER_ROUNDS={ROUNDS}")
     merged = [name for name in life.made if layout.is_merged(name)]
