@@ -15,6 +15,7 @@ What an agent does is in its log, a line each, written before the next step:
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import re
 import threading
@@ -222,8 +223,17 @@ def begin(log: Path, point: KillPoint | None) -> None:
     os.dup2(file, 1)
     os.dup2(file, 2)
     configure(format="json")
+    threading.Thread(target=_end_with_the_test, daemon=True).start()
     if point is not None:
         killpoints.arm(point, lambda where: say(f"dies {where}"))
+
+
+def _end_with_the_test() -> None:
+    """Leave nothing behind when the test itself is killed."""
+    test = multiprocessing.parent_process()
+    assert test is not None
+    test.join()
+    os._exit(1)
 
 
 def wait_with(service: object) -> None:
