@@ -1,5 +1,5 @@
-"""CPU of an agent on an interface full of HTTP, with a job for DNS: without the kernel filter, and
-with it.
+"""CPU of an agent on an interface full of HTTP, with a job for DNS: when everything comes and all
+of it is dissected, when everything comes (as with an open `--bpf`), and with the kernel filter.
 
 Runs itself in a network namespace, as root. A sender gives HTTP conversations to one end of a veth
 pair, at the same pace in every round, and a DNS query now and then; the agent, a process of its
@@ -14,12 +14,14 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from recorder.v1 import ingest_pb2
 
 from services.capture.agent import Agent, new_engine_factory
 from services.capture.frames.interfaces import open_interfaces
+from services.capture.kernelfilter import KernelFilter
 from services.capture.uplink import Uplink
 from services.capture.warmup import warm_up
 from tests.unit.capture import ingest_server
@@ -31,6 +33,8 @@ PACE = int(os.environ.get("BENCH_PACE", "60000"))  # frames a second
 BURST = 100
 RING = 64 << 20
 MOST_ADDRESSES = 250
+
+ALL, OPEN, FILTERED = "everything, all dissected", "everything", "kernel filter"
 
 
 def http_frames() -> list[bytearray]:
@@ -72,7 +76,14 @@ def send() -> None:
     print(sent)
 
 
-def capture(use_filter: bool) -> None:
+class EveryDissector(KernelFilter):
+    """What statements need is not asked."""
+
+    def follow(self, statements: Collection[str]) -> None:
+        """Leave it at everything."""
+
+
+def capture(mode: str) -> None:
     """Capture until stdin ends; print CPU seconds, frames seen, and losses."""
     now = int(time.time())
     wanted = ingest_pb2.Assignment(job="names", run=1, kfl="dns", body_limit=100)
@@ -86,8 +97,8 @@ def capture(use_filter: bool) -> None:
         warm_up(new_engine())
         source = open_interfaces(["here"], RING)
         agent = Agent(source, new_engine, uplink, "node-1")
-        if not use_filter:
-            agent._kernel = None
+        if mode != FILTERED:
+            agent._kernel = (EveryDissector if mode == ALL else KernelFilter)(None)
         stop = threading.Event()
         thread = threading.Thread(target=agent.run, args=[stop])
         thread.start()
@@ -113,8 +124,8 @@ def cpu_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def measure(use_filter: bool) -> None:
-    command = [sys.executable, __file__, "capture", str(int(use_filter))]
+def measure(mode: str) -> None:
+    command = [sys.executable, __file__, "capture", mode]
     agent = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert agent.stdin is not None
     assert agent.stdout is not None
@@ -127,9 +138,8 @@ def measure(use_filter: bool) -> None:
     agent.stdin.close()
     seconds, frames, entries, drops, lost = agent.stdout.read().split()[-5:]
     agent.wait(30)
-    name = "with" if use_filter else "without"
     print(
-        f"{name:8} {float(seconds):6.2f} CPU s; {sent.stdout.strip()} frames sent, {frames} seen, "
+        f"{mode:24} {float(seconds):6.2f} CPU s; {sent.stdout.strip()} frames sent, {frames} seen, "
         f"{entries} entries, losses {drops} {lost}",
         flush=True,
     )
@@ -139,8 +149,8 @@ def main() -> None:
     match sys.argv[1:]:
         case ["send"]:
             send()
-        case ["capture", flag]:
-            capture(flag == "1")
+        case ["capture", mode]:
+            capture(mode)
         case ["inside"]:
             for line in (
                 "link set lo up",
@@ -149,8 +159,8 @@ def main() -> None:
                 "link set there up",
             ):
                 subprocess.run(["ip", *line.split()], check=True)
-            for use_filter in (False, True, False, True):
-                measure(use_filter)
+            for mode in (ALL, OPEN, FILTERED) * 2:
+                measure(mode)
         case _ if os.geteuid():
             print("needs root, for a network namespace")
         case _:

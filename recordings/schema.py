@@ -143,6 +143,7 @@ LOSS_KINDS = {
     "agent_restart": "a capture agent stopped or started while the run was on",
     "agent_gone": "a capture agent died or was cut off, and did not deliver all that it had",
     "dropped_oldest": "the oldest data made room for newer, as the job wanted it",
+    "sampled": "streams that are not in the sample were not looked at",
     "redacted": "what packets carried was not stored, since values were to be hidden",
     "storage_limit": "the storage limit was reached",
     "storage_damage": "octets of the recording were damaged on the scheduler's disk",

@@ -23,6 +23,7 @@ from services.capture.packetstore import Overwritten, Packets, PacketStore, choo
 from services.capture.pipeline import MOST_FLOWS, Pipeline, PipelineOptions
 from services.capture.probe import Probe
 from services.capture.runbuffer import RunBuffer
+from services.capture.sampling import ALL_STREAMS, described
 from services.capture.uplink import Uplink
 from services.runtime.clock import Clock, SystemClock
 from services.runtime.logging import logger
@@ -73,16 +74,21 @@ def new_engine_factory(
     packet_folder: Path | None = None,
     networks_apart: bool = True,
     most_flows: int = MOST_FLOWS,
+    sample: float = ALL_STREAMS,
 ) -> NewEngine:
     """Return what makes an engine whenever recording begins; sizes are in octets.
 
     packet_disk: keep that much of packets in a file in `packet_folder`, and none in memory.
-    networks_apart, most_flows: as PipelineOptions has them.
+    networks_apart, most_flows, sample: as PipelineOptions has them.
     """
 
     def new_engine() -> Engine:
         options = PipelineOptions(
-            node_name=node, node_ip=node_ip, networks_apart=networks_apart, most_flows=most_flows
+            node_name=node,
+            node_ip=node_ip,
+            networks_apart=networks_apart,
+            most_flows=most_flows,
+            sample=sample,
         )
         pipeline = Pipeline(options)
         return Engine(pipeline, new_store(pipeline.most_streams), most_body)
@@ -118,6 +124,8 @@ class Progress:
     cpu_seconds: dict[str, float] = field(default_factory=dict)
     """Of the capture thread, by stage of the work."""
     copies: int = 0  # frames of packets that had been seen before, on another interface
+    left_out_packets: int = 0  # of streams that are not in the sample
+    left_out_octets: int = 0
     open_streams: int = 0  # now; so is what follows
     stored_packets: int = 0
     overwritten_packets: int = 0
@@ -147,10 +155,9 @@ class Agent:
         self._node = node
         self._clock = clock or SystemClock()
         self._replay = replay
-        self._kernel: KernelFilter | None = None
-        if isinstance(source, Filterable):
-            is_translated = isinstance(source, AfPacket) and source.interface == ANY
-            self._kernel = KernelFilter(source, is_translated=is_translated)
+        is_translated = isinstance(source, AfPacket) and source.interface == ANY
+        filterable = source if isinstance(source, Filterable) else None
+        self._kernel = KernelFilter(filterable, is_translated=is_translated)
         self._assignments = Assignments(ignore_times)
         self._engine: Engine | None = None
         self._prepared: Engine | None = None
@@ -255,6 +262,7 @@ class Agent:
             self._engine.pipeline.lap = self._lap
             self._matcher = Matcher(self._engine.pipeline.most_streams)
             self._last_frame_ns = now_ns
+        self._engine.pipeline.dissectors = self._kernel.packets.dissectors
         for run in changes.started:
             self._matcher.begin(run)
             sink = Probe(self._uplink) if run.assignment.probe else self._uplink
@@ -266,6 +274,10 @@ class Agent:
             ):
                 self._buffers[run.key].lose([self._late(run)], self._clock.monotonic())
             _log.info("run started", job=run.key[0], run=run.key[1], kfl=run.assignment.kfl)
+        if self._engine.pipeline.sample is not None:
+            for buffer in self._buffers.values():
+                detail = described(self._engine.pipeline.sample_percent)
+                buffer.tell_sample(detail, self._clock.monotonic())
 
     def _prepare(self, now_ns: int) -> None:
         """Get ready for what the runs need that are on, or soon will be."""
@@ -277,8 +289,7 @@ class Agent:
             self._prepared = None
         elif self._engine is None and self._prepared is None:
             self._prepared = self._new_engine()  # before the ring begins to fill
-        if self._kernel is not None:
-            self._kernel.follow(statements)
+        self._kernel.follow(statements)
 
     def _late(self, run: ActiveRun) -> Loss:
         """Return what a run misses that was on before this agent: the one before it may have died.
@@ -383,8 +394,14 @@ class Agent:
             self.progress.losses[loss.kind] += 1
             self.progress.lost_packets[loss.kind] += loss.packets
             self.progress.lost_octets[loss.kind] += loss.bytes
+        left_out = engine.pipeline.left_out()
+        if left_out is not None:
+            self.progress.left_out_packets += left_out.packets
+            self.progress.left_out_octets += left_out.bytes
         for buffer in self._buffers.values():
             buffer.lose(losses, now)
+            if left_out is not None:
+                buffer.sum_up(left_out)
 
 
 def _pieces(lengths: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:

@@ -176,13 +176,19 @@ def port_of(ports, side):
 
 
 @kernel
+def hash_five_tuple(state, row):
+    """Hash a FLOW or a KEY, whatever its network is."""
+    state = mix(mix(state, row.lower_high), row.lower_low)
+    state = mix(mix(state, row.higher_high), row.higher_low)
+    return mix(state, row.ports)
+
+
+@kernel
 def hash_endpoints(state, row):
     """Hash a FLOW or a KEY."""
     if row.key:
         state = mix(state, row.key)
-    state = mix(mix(state, row.lower_high), row.lower_low)
-    state = mix(mix(state, row.higher_high), row.higher_low)
-    return mix(state, row.ports)
+    return hash_five_tuple(state, row)
 
 
 @kernel

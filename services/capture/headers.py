@@ -16,11 +16,12 @@ import numpy as np
 from services.capture.kernel import kernel, read_u8, read_u16, read_u32, read_u64
 from services.capture.networks import NO_NETWORK, with_vlan
 
-# Status of a packet. The last two are of decoded ones that came several times, see duplicates.
+# Status of a packet. The next three are of decoded ones that came several times, see duplicates.
 DECODED, UNSUPPORTED, MALFORMED, FRAGMENT = 0, 1, 2, 3
 TRANSLATED = 4  # taken, but not kept: a copy of it has the addresses of its stream
 COPY = 5  # not taken, since it was seen before, nor kept
 KEPT_COPY = 6  # not taken, but kept instead of a TRANSLATED one
+LEFT_OUT = 7  # neither taken nor kept: its stream is not in the sample, see sampling
 
 LINK_NULL, LINK_ETHERNET, LINK_RAW, LINK_LOOP = 0, 1, 101, 108
 LINK_RAW_BSD, LINK_RAW_OPENBSD = 12, 14

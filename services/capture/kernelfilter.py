@@ -1,4 +1,4 @@
-"""What the kernel keeps of the traffic while jobs run: their coarse form as a program for a socket.
+"""What of the traffic jobs need while they run: packets, by a program for a socket, and dissectors.
 
 `agent` tells which statements it records, and this attaches one program for all of them. A program
 may keep too much, never too little: it leaves out only what no entry of these jobs can be made of.
@@ -38,9 +38,15 @@ class KernelFilter:
     """The program on one source, and what it is made of."""
 
     def __init__(
-        self, source: Filterable, resolver: Resolver = no_names, is_translated: bool = False
+        self,
+        source: Filterable | None,
+        resolver: Resolver = no_names,
+        is_translated: bool = False,
     ) -> None:
-        """is_translated: packets are seen before and after the node translates addresses."""
+        """source: None for one that the kernel does not filter, or an operator has.
+
+        is_translated: packets are seen before and after the node translates addresses.
+        """
         self._source = source
         self._is_translated = is_translated
         self._resolver = resolver
@@ -64,24 +70,27 @@ class KernelFilter:
 
     def refresh(self) -> None:
         """Resolve names anew: call it when addresses of names have changed. Raises as follow()."""
+        if self._source is None:
+            return
         tree = self.packets.resolved(self._resolver).tree
         if self._is_translated:
             tree = of_either_end(tree)
         if tree != self._attached:
-            self._attach(tree)
+            _attach(self._source, tree)
             self._attached = tree
 
-    def _attach(self, tree: coarse.Coarse) -> None:
-        """Attach the most exact program that the kernel takes."""
-        for program in programs(tree):
-            try:
-                self._source.attach(program.instructions)
-            except CaptureError as error:
-                _log.warning("the kernel takes no program of this size", reason=str(error))
-                continue
-            _tell(tree, program)
-            return
-        self._source.attach(None)
+
+def _attach(source: Filterable, tree: coarse.Coarse) -> None:
+    """Attach the most exact program that the kernel takes."""
+    for program in programs(tree):
+        try:
+            source.attach(program.instructions)
+        except CaptureError as error:
+            _log.warning("the kernel takes no program of this size", reason=str(error))
+            continue
+        _tell(tree, program)
+        return
+    source.attach(None)
 
 
 def of_either_end(tree: coarse.Coarse) -> coarse.Coarse:

@@ -13,12 +13,13 @@ import pyarrow as pa
 from services.capture import reassembly
 from services.capture.calls import Calls, Node, ProtocolCalls, stream_texts, streams_table
 from services.capture.decode import decode_frames, new_packets, note_networks
-from services.capture.dissectors.dns import Dns, DnsOptions
+from services.capture.dissectors.dns import Dns, DnsCalls, DnsOptions
 from services.capture.dissectors.dns.detect import find_datagrams
 from services.capture.dissectors.dns.tcp import DnsStreams
 from services.capture.dissectors.http1.entries import Http1Calls
 from services.capture.dissectors.http1.exchange import forget_overwritten
 from services.capture.dissectors.http1.framing import frame_segments
+from services.capture.dissectors.http1.midstream import begin_midstream
 from services.capture.dissectors.http1.past import new_past, recall, remember
 from services.capture.dissectors.http1.rows import NO_MESSAGE, new_framer
 from services.capture.dissectors.transport import unrecognised
@@ -50,7 +51,8 @@ from services.capture.fragments import (
     new_fragments,
     with_room,
 )
-from services.capture.frames.batch import MOST_FRAMES, FrameBatch, Loss
+from services.capture.frames.batch import LATEST_NS, MOST_FRAMES, FrameBatch, Loss
+from services.capture.sampling import ALL_STREAMS, leave_out, left_out, new_sample
 from services.capture.timewheel import END_OF_TIME, SECOND
 
 DNS_PORTS = np.array([53, 5353, 5355])  # DNS; mDNS, RFC 6762; LLMNR, RFC 4795
@@ -84,6 +86,8 @@ class PipelineOptions:
     networks_apart: bool = True
     """Whether the same five-tuple in another VLAN or tunnel is another stream. Not on several
     interfaces, which show a packet with and without its tag."""
+    sample: float = ALL_STREAMS
+    """Percent of the streams that are looked at, see `sampling`."""
 
 
 def is_multicast(packets: np.ndarray) -> np.ndarray:
@@ -106,6 +110,10 @@ class Pipeline:
         self.sightings = new_sightings()
         self.fragments = new_fragments()
         self._rows_found = np.empty(MOST_FRAMES, np.int64)
+        self.sample_percent = options.sample
+        self.sample = new_sample(options.sample) if options.sample < ALL_STREAMS else None
+        self._dissectors: frozenset[str] | None = None
+        self._has_http1 = self._has_dns = True
         self.framer = new_framer(most_flows, options.body_limit)
         self._past = new_past(len(self.framer.messages))
         self.dns = Dns(DnsOptions())
@@ -135,14 +143,44 @@ class Pipeline:
     def body_limit(self, octets: int) -> None:
         self.framer.totals["body_limit"] = octets
 
+    @property
+    def dissectors(self) -> frozenset[str] | None:
+        """Names of the protocols that are looked for, as entries have them; None for all, and for
+        streams in which none of them is. May be changed between batches: what a stream said before
+        then is not known, and what waits for an answer in a protocol that is no more looked for is
+        forgotten.
+        """
+        return self._dissectors
+
+    @dissectors.setter
+    def dissectors(self, names: frozenset[str] | None) -> None:
+        if names == self._dissectors:
+            return
+        self._dissectors = names
+        had_http1, had_dns = self._has_http1, self._has_dns
+        self._has_http1 = names is None or Http1Calls.protocol_name in names
+        self._has_dns = names is None or DnsCalls.protocol_name in names
+        directions = self.reassembler.directions[: 2 * int(self.flows.counts[ROWS_USED])]
+        if self._has_http1 and not had_http1:
+            begin_midstream(self.framer, directions)
+        if self._has_dns != had_dns:
+            self.dns, self.dns_streams = Dns(DnsOptions()), DnsStreams()
+        if self._has_dns and not had_dns:
+            begun = (directions["hint"] == reassembly.DNS_HINT) & (directions["started"] != 0)
+            self.dns_streams.begin_midstream(np.flatnonzero(begun).tolist())
+
     def take(self, batch: FrameBatch) -> list[Calls]:
-        """Take a batch; return the calls that it completed, good until the next one."""
-        octets, frames = batch
+        """Take a batch; return the calls that it completed, good until the next one. One without
+        frames completes what has waited for too long by the time that it tells.
+        """
+        octets, frames, passed_ns = batch
         if len(frames) > len(self.packets):
             self.packets, self._keys = new_packets(len(frames)), new_keys(len(frames))
             self._rows_found = np.empty(len(frames), np.int64)
         packets = self.packets[: len(frames)]
         whole = self._decode(octets, frames, packets)
+        if self.sample is not None:
+            leave_out(frames, packets, self._keys, self.fragments, self.sample)
         self.lap("decode")
         has_copies = is_needed(frames)
         row = 0
@@ -170,6 +208,8 @@ class Pipeline:
         if len(frames):
             # The latest of this batch, not of all: a clock that was set back must not end sweeping.
             self._now = int(frames["timestamp"].max())
+        elif passed_ns and not passed_ns <= self._now <= passed_ns + LATEST_NS:
+            self._now = passed_ns  # unless the last frame tells it better
         if abs(self._now - self._last_sweep) >= SECOND:
             self._last_sweep = self._now
             self._sweep(self._now)
@@ -225,6 +265,10 @@ class Pipeline:
     def conflicts(self) -> int:
         """Segments so far that said something else than an earlier one with the same octets."""
         return int(self.reassembler.state["conflicts"][0])
+
+    def left_out(self) -> Loss | None:
+        """What is not in the sample, and came since the last call."""
+        return None if self.sample is None else left_out(self.sample, self.sample_percent)
 
     def losses(self) -> list[Loss]:
         """What was lost since the last call."""
@@ -313,16 +357,20 @@ class Pipeline:
 
     def _take_segments(self, octets: np.ndarray, filled: int) -> None:
         held = self.reassembler.octets
-        row = 0
+        row = 0 if self._has_http1 else filled
         while row < filled:
             row, calls = frame_segments(self.framer, self.segments, row, filled, octets, held)
             if calls:
                 self._http1.append(self.framer.calls[:calls].copy())
+        if not self._has_dns:
+            return
         of_dns = np.flatnonzero(self.segments["hint"][:filled] == reassembly.DNS_HINT)
         if len(of_dns):
             self.dns_streams.take(self.segments[of_dns], octets, held, self.dns)
 
     def _take_datagrams(self, octets: np.ndarray, packets: np.ndarray) -> None:
+        if not self._has_dns:
+            return
         found = find_datagrams(octets, packets, DNS_PORTS, self._rows_found[: len(packets)])
         if found == 0:
             return
@@ -377,6 +425,8 @@ class Pipeline:
         if dns is not None and len(dns):
             found.append(dns)
         calls = [Calls(part, self.streams, self.node) for part in found]
-        rest = unrecognised(self._rows(ended)) if len(ended) else []
+        # Whether a stream has none of the protocols is known only when all were looked for.
+        wants_rest = self._dissectors is None and len(ended)
+        rest = unrecognised(self._rows(ended)) if wants_rest else []
         self._collected = calls + [Calls(part, self.streams, self.node) for part in rest]
         return self._collected

@@ -56,8 +56,9 @@ class RunBuffer:
         self._since: float | None = None
         paths = run.filter.redactions
         self._redactions = Redactions(paths) if paths else None
-        self._cut: Loss | None = None  # what packets have lost since this was last told
-        self._has_told_cut = False
+        self._lasting: dict[str, Loss] = {}  # since these were last told, by kind
+        self._told_kinds: set[str] = set()
+        self._sample_until_ns = 0
 
     def add(self, name: str, table: pa.Table, now: float) -> None:
         """Take rows of a table of recordings.schema.TABLES; `now` is in seconds, monotonic."""
@@ -90,8 +91,25 @@ class RunBuffer:
                 int(cut.sum()),
                 detail=CUT_DETAIL,
             )
-            self._cut = loss if self._cut is None else _sum(self._cut, loss, CUT_DETAIL)
+            self.sum_up(loss)
         return shorter
+
+    def tell_sample(self, detail: str, now: float) -> None:
+        """Say that the run has a sample of the streams. Call it often: it does something at the
+        begin, and when the run is to last longer, so that it is known of all of its time.
+        """
+        times = self.run.assignment
+        if times.stop_ns > self._sample_until_ns:
+            self._sample_until_ns = times.stop_ns
+            self.lose([Loss("sampled", times.start_ns, times.stop_ns, detail=detail)], now)
+            self._told_kinds.add("sampled")
+
+    def sum_up(self, loss: Loss) -> None:
+        """Take a loss of a kind that goes on for the whole run. At once it is told that there is
+        such a loss, and how large it was in all when the run ends.
+        """
+        before = self._lasting.get(loss.kind)
+        self._lasting[loss.kind] = loss if before is None else _sum(before, loss, loss.detail)
 
     def lose(self, losses: Sequence[Loss], now: float) -> None:
         """Take losses. Each gets a row of its own, unless there are very many."""
@@ -115,10 +133,9 @@ class RunBuffer:
     def flush(self, final: bool = False) -> None:
         """Hand all rows to the uplink; `final` says that the run has nothing more."""
         told = [*self._losses, *(loss for loss, _ in self._sums.values() if loss)]
-        # At once that there is such a loss; how large it was in all when the run ends.
-        if self._cut is not None and (final or not self._has_told_cut):
-            told.append(self._cut)
-            self._cut, self._has_told_cut = None, True
+        for kind in [kind for kind in self._lasting if final or kind not in self._told_kinds]:
+            told.append(self._lasting.pop(kind))
+            self._told_kinds.add(kind)
         if told:
             self._tables["losses"].append(losses_table(self._node, told))
         parts = [(name, _joined(name, tables)) for name, tables in self._tables.items() if tables]

@@ -17,6 +17,7 @@ from services.capture.frames.batch import FRAME, FrameBatch
 from services.capture.matching import Matcher
 from services.capture.packetstore import choose, packets_table
 from services.capture.payloads import without_payloads
+from services.capture.sampling import WHOLE
 
 BODY_LIMIT = 1024
 START_NS = 1_000_000_000
@@ -49,6 +50,8 @@ def warm_up(engine: Engine) -> None:
     run = ActiveRun(assignment, kfl.compile(assignment.kfl), 0)
     matcher.begin(run)
     engine.pipeline.body_limit = BODY_LIMIT
+    if engine.pipeline.sample is not None:
+        engine.pipeline.sample["share"] = WHOLE  # else the conversation may go no way at all
     frames = list(_conversation())
     seen = np.zeros(0, np.int64)
     # Later, all streams have ended, and a query waits.

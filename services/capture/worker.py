@@ -43,6 +43,7 @@ class Worker:
             settings.packet_folder,
             networks_apart=is_replay or is_one_interface(settings.interface),
             most_flows=settings.most_flows,
+            sample=settings.sample,
         )
         if not is_replay:
             self.source.close()  # a ring that nobody reads meanwhile would overrun

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from services.cli.sample import Sample, percent
 from services.cli.statement import Macros, compiled
 from services.cli.terminal import BAD_INPUT, CommandError, counted, new_app, printable, say
 
@@ -48,6 +49,7 @@ def dissect(
             min=0, max=1 << 30, metavar="BYTES", help="Most octets of each body that are decoded."
         ),
     ] = BODY_LIMIT,
+    sample: Sample = "100",
     output: Annotated[
         Format,
         typer.Option(
@@ -68,7 +70,7 @@ def dissect(
     from services.capture.frames.batch import CaptureError
 
     try:
-        losses = _write(file, chosen, body_limit, output, to)
+        losses = _write(file, chosen, body_limit, output, to, percent(sample))
     except CaptureError as error:
         raise CommandError(str(error), BAD_INPUT) from None
     for loss in losses:
@@ -77,16 +79,21 @@ def dissect(
 
 
 def _write(
-    file: str, chosen: kfl.Filter | None, body_limit: int, output: Format, to: Path | None
+    file: str,
+    chosen: kfl.Filter | None,
+    body_limit: int,
+    output: Format,
+    to: Path | None,
+    sample: float,
 ) -> Iterable[Any]:
     """Dissect and write; return what is known to be missing."""
     from services.capture import dissect as engine
 
     if output is Format.COUNT:
-        counts, losses = engine.count(file, chosen, body_limit)
+        counts, losses = engine.count(file, chosen, body_limit, sample)
         _print_counts(counts, to)
         return losses
-    tables = _Tables(engine.tables(file, chosen, body_limit), chosen)
+    tables = _Tables(engine.tables(file, chosen, body_limit, sample), chosen)
     if output is Format.JSON:
         _write_json(tables, to)
     elif output is Format.TABLE:

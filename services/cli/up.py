@@ -24,6 +24,7 @@ from services.cli.processes import (
     wait_until_ready,
     wait_until_serving,
 )
+from services.cli.sample import Sample, percent
 from services.cli.statement import Macros, read_macros
 from services.cli.terminal import (
     FAILED,
@@ -56,6 +57,7 @@ class Plan:
     interfaces: tuple[str, ...]
     capture: bool = True
     macros: str = ""  # as `--macros` takes them
+    sample: tuple[str, ...] = ()  # the flag, if it was given
 
 
 @app.command()
@@ -91,6 +93,7 @@ def up(
         bool, typer.Option("--no-capture", help="Only scheduler and query, as for imports.")
     ] = False,
     macros: Macros = "",
+    sample: Sample = "",
     demo: Annotated[
         bool, typer.Option("--demo", help="Make and record some HTTP and DNS traffic on loopback.")
     ] = False,
@@ -110,6 +113,7 @@ def up(
         tuple(interface or (["lo"] if demo else ["any"])),
         not no_capture,
         written(read_macros(macros)) if macros else "",
+        ("--sample", str(percent(sample))) if sample else (),
     )
     processes = Processes()
     code = FAILED
@@ -188,7 +192,7 @@ def start_capture(plan: Plan, processes: Processes, replay: Path | None = None) 
     )
     process = Process(
         "capture",
-        ("--scheduler", plan.scheduler, *source),
+        ("--scheduler", plan.scheduler, *plan.sample, *source),
         _log(plan, "capture"),
         may_end=replay is not None,
     )

@@ -52,6 +52,23 @@ def octets(value: object) -> object:
     return int(float(number) * _UNITS[(unit or "").lower()])
 
 
+def percentage(value: object) -> float:
+    """Return the percentage that "25", "0.5" or 12.5 means: above 0, 100 at most.
+
+    Raises ValueError.
+    """
+    try:
+        number = float(value) if isinstance(value, str | int | float) else 0.0
+    except (ValueError, OverflowError):
+        number = 0.0
+    if isinstance(value, bool) or not 0 < number <= 100:
+        raise ValueError(
+            f"{value!r} is no part of the streams; write percent, above 0 and at most 100, as in "
+            "25 or 0.5."
+        )
+    return number
+
+
 def _address(value: str) -> str:
     host, _, port = value.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
@@ -80,6 +97,9 @@ def _split(value: object) -> object:
 
 Octets = Annotated[int, BeforeValidator(octets), Field(ge=0)]
 """A size in octets, written with or without a unit."""
+
+Percentage = Annotated[float, BeforeValidator(percentage)]
+"""Percent of something, above 0."""
 
 _ADDRESS = AfterValidator(_address)
 
@@ -204,6 +224,11 @@ class CaptureSettings(ServiceSettings):
     )
     snaplen: int = Field(
         262_144, ge=64, le=262_144, description="Octets captured of each frame; the rest is lost."
+    )
+    sample: Percentage = Field(
+        100,
+        description="Percent of the streams that are looked at, each of them whole; agents with "
+        "the same number choose the same ones.",
     )
     replay: Path | None = Field(
         None, description="Take frames from this pcap or pcapng file instead of an interface."

@@ -181,12 +181,14 @@ def test_what_agents_and_query_are_told() -> None:
                 "capture": {"interfaces": ["eth0", "cni0"], "packetMemory": "1Gi"},
                 "query": {"memoryLimit": "1G", "threads": 4, "deadlineSeconds": 7.5},
                 "probes": {"hub": {"periodSeconds": 30}},
+                "misc": {"trafficSampleRate": 12.5},
             },
         }
     )
     capture = environment(rendered.containers["capture"])
     assert capture["RECORDER_INTERFACE"] == "eth0,cni0"
     assert capture["RECORDER_PACKET_MEMORY"] == str(1 << 30)
+    assert load(CaptureSettings, {"sample": capture["RECORDER_SAMPLE"]}).sample == 12.5
     query = environment(rendered.containers["query"])
     assert query["RECORDER_MEMORY_LIMIT"] == "1000000000"
     assert query["RECORDER_THREADS"] == "4"
@@ -205,6 +207,7 @@ def test_defaults_are_those_of_the_services() -> None:
         ("RECORDER_UPLINK_MEMORY", "uplink_memory"),
     ):
         assert int(capture[variable]) == CaptureSettings.model_fields[field].default
+    assert capture["RECORDER_SAMPLE"] == str(CaptureSettings.model_fields["sample"].default)
     query = environment(containers["query"])
     assert int(query["RECORDER_THREADS"]) == QuerySettings.model_fields["threads"].default
     deadline = QuerySettings.model_fields["deadline_seconds"].default
@@ -226,6 +229,8 @@ def test_notes_say_how_to_begin_and_what_becomes_of_recordings() -> None:
 def test_values_that_do_nothing_are_accepted_and_named() -> None:
     values: Object = {"license": "x", "tap": {"serviceMesh": True, "regex": ".*"}}
     assert "do nothing in this version: tap.regex, tap.serviceMesh." in render(values).notes
+    values = tap(misc={"jsonTTL": "5m", "trafficSampleRate": 50})
+    assert "do nothing in this version: tap.misc.jsonTTL." in render(values).notes
 
 
 # Wrong values
@@ -249,6 +254,9 @@ def test_values_that_do_nothing_are_accepted_and_named() -> None:
         (tap(resources={"hub": {"limits": {"cpu": "x"}}}), "/hub/limits/cpu", "does not match"),
         (tap(capture={"interfaces": []}), "/tap/capture/interfaces", "want 1"),
         (tap(capture={"interfaces": ["a,b"]}), "/tap/capture/interfaces/0", "does not match"),
+        (tap(misc={"trafficSampleRate": 0}), "/misc/trafficSampleRate", "want 0"),
+        (tap(misc={"trafficSampleRate": 101}), "/misc/trafficSampleRate", "want 100"),
+        (tap(misc={"trafficSampleRate": "1%"}), "/misc/trafficSampleRate", "want number"),
         (tap(customMacros={"a b": "dns"}), "/tap/customMacros", "'a b' not allowed"),
         (tap(customMacros={"a": 1}), "/tap/customMacros/a", "want string"),
         (tap(labels={"a": 1}), "/tap/labels/a", "want string"),

@@ -16,7 +16,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +24,7 @@ import numpy as np
 from services.capture.frames import ringwalk
 from services.capture.frames.batch import (
     FRAME,
+    LATEST_NS,
     MOST_FRAMES,
     MOST_OCTETS,
     CaptureError,
@@ -137,14 +138,15 @@ class AfPacket:
         block_count: int = BLOCK_COUNT,
         fanout_group: int | None = None,
         one_of_several: bool = False,
+        clock: Callable[[], int] = time.time_ns,
     ) -> None:
         """Capture from now on.
 
         program: what the kernel keeps; None for everything. snaplen: octets kept of a frame.
         block_count: blocks of BLOCK_SIZE in the ring. fanout_group: share the packets with all
-        sockets of this 16-bit number on the same interface, whole flows each. Raises CaptureError.
-        block_count: blocks of BLOCK_SIZE in the ring. one_of_several: other interfaces are captured
-        as well, so frames say which one they are from, as on "any". Raises CaptureError.
+        sockets of this 16-bit number on the same interface, whole flows each. one_of_several: other
+        interfaces are captured as well, so frames say which one they are from, as on "any". clock:
+        nanoseconds since 1970, as the kernel's frames have them. Raises CaptureError.
         """
         if not 1 <= snaplen <= LARGEST_FRAME:
             raise CaptureError(f"a snaplen of {snaplen} octets; it can be 1 to {LARGEST_FRAME}")
@@ -164,7 +166,8 @@ class AfPacket:
         self._next_block = 0
         self._sequence = 1  # of the next block
         self._losses: list[Loss] = []
-        self._asked_ns = time.time_ns()
+        self._clock = clock
+        self._asked_ns = clock()
         self._closed = False
         self._socket = _packet_socket()
         try:
@@ -265,10 +268,12 @@ class AfPacket:
         while not self._closed:
             if wait and not self._is_ready(self._batch_blocks) and self._wait(POLL_TIMEOUT_MS):
                 time.sleep(GATHER_SECONDS)
+            looked_ns = self._clock()  # before, or what came while this process slept is missed
             rows, blocks = self._take_blocks()
+            passed_ns = 0 if blocks else looked_ns - LATEST_NS
             self._frame_count += rows
             try:
-                yield FrameBatch(self._octets, self._frames[:rows])
+                yield FrameBatch(self._octets, self._frames[:rows], passed_ns)
             finally:
                 self._release(blocks)
 
@@ -309,7 +314,7 @@ class AfPacket:
     def _check_sequence(self, sequence: int) -> None:
         """Blocks are numbered; a number that is not the next one is a block that nobody saw."""
         if sequence != self._sequence:
-            now = time.time_ns()
+            now = self._clock()
             detail = f"block {sequence} of the ring came where {self._sequence} was expected"
             self._losses.append(Loss("kernel_drop", self._asked_ns, now, detail=detail))
         self._sequence = sequence + 1
@@ -349,7 +354,7 @@ class AfPacket:
         out since nobody here reads its link layer.
         """
         found, self._losses = self._losses, []
-        since, self._asked_ns = self._asked_ns, time.time_ns()
+        since, self._asked_ns = self._asked_ns, self._clock()
         if self._closed:
             return found
         statistics = self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, 12)

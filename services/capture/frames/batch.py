@@ -28,6 +28,14 @@ MOST_OCTETS = 8 << 20
 """Octets after which a batch ends: what its messages keep must fit in the dissectors' rings."""
 
 
+LATEST_NS = 1_000_000_000
+"""How long after its time a frame is seen at the latest, where its interface has nothing to give.
+
+The kernel hands over a block when it is twice as old as afpacket.BLOCK_TIMEOUT_MS at most. A frame
+gets its time before it is in the block, and may wait for its processor between: milliseconds, but
+tenths of a second on a busy machine. Nothing is late by this second: questions wait for ten."""
+
+
 class FrameBatch(NamedTuple):
     """Some frames, in the order in which they came."""
 
@@ -36,6 +44,9 @@ class FrameBatch(NamedTuple):
     """
     frames: np.ndarray
     """FRAME, one row for each frame; each lies inside `octets`."""
+    passed_ns: int = 0
+    """Nanoseconds since 1970, of an empty batch: no frame from before this time will come. 0 when
+    that is not known: what time it is only frames tell then, as in a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +73,7 @@ class FrameSource(Protocol):
         """Yield batches until the source ends.
 
         A live source yields an empty one when nothing came within its poll timeout, so that its
-        caller can look at other things.
+        caller can look at other things; with the time that has passed, see FrameBatch.
         """
         ...
 

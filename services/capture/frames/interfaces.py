@@ -64,13 +64,15 @@ class Interfaces:
 
     def batches(self) -> Iterator[FrameBatch]:
         """Yield batches of the interfaces in turn; an empty one after POLL_TIMEOUT_MS."""
-        nothing = FrameBatch(np.zeros(1, np.uint8), np.zeros(0, FRAME))
+        nothing = np.zeros(1, np.uint8), np.zeros(0, FRAME)
         while not self._closed:
             if time.monotonic() >= self._next_scan:
                 self._scan()
-            came = False
+            came, passed = False, []
             for name in list(self._turns):
                 batch = self._next(name)
+                if batch is not None:
+                    passed.append(batch.passed_ns)
                 if batch is not None and len(batch.frames):
                     came = True
                     yield batch
@@ -78,7 +80,7 @@ class Interfaces:
                     return
             if not came:
                 self._poll.poll(POLL_TIMEOUT_MS)
-                yield nothing
+                yield FrameBatch(*nothing, min(passed, default=time.time_ns()))
 
     def _next(self, name: str) -> FrameBatch | None:
         try:
@@ -154,11 +156,13 @@ def open_interfaces(
     *,
     snaplen: int = LARGEST_FRAME,
     fanout_group: int | None = None,
+    clock: Callable[[], int] = time.time_ns,
 ) -> AfPacket | Interfaces:
     """Capture from these interfaces, or those that these wildcards fit; "any" is all of them.
 
     ring_memory: octets of each ring, rounded down to whole blocks. snaplen: octets kept of a frame.
-    fanout_group: as AfPacket has it; each interface has a group of its own. Raises CaptureError.
+    fanout_group, clock: as AfPacket has them; each interface has a group of its own. Raises
+    CaptureError.
     """
     if not names:
         raise CaptureError(f"no interface to capture from; name one, or {ANY}")
@@ -173,6 +177,7 @@ def open_interfaces(
             block_count=blocks,
             one_of_several=not is_one_interface(names),
             fanout_group=group,
+            clock=clock,
         )
 
     if ANY in names:

@@ -69,7 +69,7 @@ for size in (0, 1, 2, 100, 1400):
     times: list[int] = []
     found: list[bytes] = []
     while len(found) < len(expected) and time.time_ns() < before_ns + 60 * 10**9:
-        octets, rows = next(batches)
+        octets, rows, _ = next(batches)
         times += rows["timestamp"].tolist()
         found += [octets[row.offset :][: row.captured_length].tobytes() for row in rows]
         assert (rows["link_type"] == 1).all()
@@ -149,7 +149,7 @@ def test_the_tag_that_was_taken_off_is_in_the_row(namespace):
     source = AfPacket("here")
     sender = namespace.far_python(send % frame)
     tags = {}
-    for octets, rows in source.batches():
+    for octets, rows, _ in source.batches():
         for row in rows:
             tags[octets[row.offset :][: row.captured_length].tobytes()] = int(row.vlan)
         if frame[:12] + frame[16:] in tags:
@@ -404,7 +404,7 @@ while connection.recv(1 << 20):
     talker.start()
     lengths: list[int] = []
     payload = 0
-    for octets, rows in source.batches():
+    for octets, rows, _ in source.batches():
         for row in rows:
             frame = octets[row.offset :][: row.captured_length]
             assert row.captured_length == row.original_length

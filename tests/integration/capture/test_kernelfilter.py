@@ -135,7 +135,7 @@ def test_a_swap_loses_nothing_that_both_programs_keep(namespace):
     sender = namespace.far_python(SEND_NUMBERED, sent.hex(), count)
     jobs = [{"dns"}, {"dns", "http"}, {"dns and dst.port == 53", "redis"}, {"true"}]
     numbers, swaps = [], 0
-    for octets, rows in source.batches():
+    for octets, rows, _ in source.batches():
         for _ in range(20):
             kernel.follow(jobs[swaps % len(jobs)])
             swaps += 1

@@ -108,7 +108,7 @@ def frames_until(
     """Return (octets, original length, link type) of what comes until `enough` says so."""
     found: list[tuple[bytes, int, int]] = []
     deadline = time.monotonic() + seconds
-    for octets, rows in source.batches():
+    for octets, rows, _ in source.batches():
         for row in rows:
             begin, length = int(row.offset), int(row.captured_length)
             frame = octets[begin : begin + length].tobytes()
@@ -121,7 +121,7 @@ def frames_until(
 def numbers_until_idle(source, sender: subprocess.Popen[bytes]) -> np.ndarray:
     """Return the numbers of the frames that come, until the sender is done and nothing is left."""
     found = []
-    for octets, rows in source.batches():
+    for octets, rows, _ in source.batches():
         if len(rows):
             where = rows["offset"][:, None] + np.arange(NUMBER.start, NUMBER.stop)
             found.append(octets[where].view(">u8")[:, 0].astype(np.int64))

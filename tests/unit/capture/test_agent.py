@@ -68,12 +68,18 @@ def rig(tmp_path: Path) -> Iterator[SimpleNamespace]:
     clock = MovedClock(NOW)
     uplinks: list[Uplink] = []
 
-    def run(source: Any, packet_memory: int = 1 << 20, stop: Any = None, **options: Any) -> Agent:
+    def run(
+        source: Any,
+        packet_memory: int = 1 << 20,
+        stop: Any = None,
+        sample: float = 100,
+        **options: Any,
+    ) -> Agent:
         uplink = Uplink(f"127.0.0.1:{port}", "node-1", "10.0.0.7")
         uplinks.append(uplink)
         uplink.start()
         assert uplink.wait_for_assignments(0, SECONDS)
-        engine = new_engine_factory("node-1", "10.0.0.7", packet_memory)
+        engine = new_engine_factory("node-1", "10.0.0.7", packet_memory, sample=sample)
         agent = Agent(source, engine, uplink, "node-1", clock, **options)
         agent.run(stop or threading.Event())
         assert uplink.flush(SECONDS)
@@ -112,6 +118,16 @@ def outbox_rows(table: Any) -> list[dict[str, Any]]:
 
 def paths(rig: SimpleNamespace, job: str) -> list[str]:
     return [row["request_path"] for row in rig.rows(job, "entries")]
+
+
+def wait_for_rows(rig: SimpleNamespace, job: str) -> list[dict[str, Any]]:
+    """Return the entries of a job, as soon as there are any."""
+    deadline = threading.Event()
+    for _ in range(int(SECONDS * 100)):
+        if rows := rig.rows(job, "entries"):
+            return list(rows)
+        deadline.wait(0.01)
+    return []
 
 
 def packets_of(rig: SimpleNamespace, job: str) -> Counter[str]:
@@ -247,16 +263,63 @@ def test_rows_arrive_while_the_capture_goes_on(rig: SimpleNamespace) -> None:
         rig.move(1)
 
     def count() -> None:
-        deadline = threading.Event()
-        for _ in range(int(SECONDS * 100)):
-            if rig.rows("job", "entries"):
-                break
-            deadline.wait(0.01)
+        wait_for_rows(rig, "job")
         seen.extend(paths(rig, "job"))
 
     rig.assign(assignment("job", "http"))
     rig.run(Steps(wire.batch(talk.opening() + talk.call("/a", 200)), look, wire.batch([]), count))
     assert seen == ["/a"]
+
+
+def test_what_waits_in_vain_arrives_though_nothing_else_comes(rig: SimpleNamespace) -> None:
+    wire, nothing = Wire(), Wire().batch([])
+    question = conversation.udp(40000, 53, bytes.fromhex("12340100000100000000000001610000010001"))
+    frame = conversation.ethernet(conversation.ipv4("10.0.0.1", "10.0.0.2", 17, question))
+    rows: list[dict[str, Any]] = []
+    rig.assign(assignment("names", "dns"))
+    rig.run(
+        Steps(
+            wire.batch([frame]),
+            nothing._replace(passed_ns=START_NS + 11 * 10**9),
+            lambda: rig.move(1),
+            nothing,
+            lambda: rows.extend(wait_for_rows(rig, "names")),
+        )
+    )
+    assert [row["error_type"] for row in rows] == ["timeout"]
+
+
+def test_only_protocols_that_some_job_needs_are_dissected(rig: SimpleNamespace) -> None:
+    wire, talk = Wire(), Conversation(40001)
+    silent = Conversation(40002)
+
+    def question(port: int) -> list[bytes]:
+        asked = conversation.udp(port, 53, bytes.fromhex("12340100000100000000000001610000010001"))
+        told = conversation.udp(53, port, bytes.fromhex("12348180000100000000000001610000010001"))
+        ends = "10.0.0.1", "10.0.0.2"
+        return [
+            conversation.ethernet(conversation.ipv4(*ends, 17, asked)),
+            conversation.ethernet(conversation.ipv4(*ends[::-1], 17, told)),
+        ]
+
+    rig.assign(assignment("names", "dns"))
+    rig.assign(assignment("fails", "http and response.status == 500", begin=10, end=20))
+    rig.assign(assignment("rest", "tcp and not http", begin=30, end=40))
+    agent = rig.run(
+        Steps(
+            wire.batch([*talk.opening(), *talk.call("/a", 500), *question(1001)]),
+            lambda: rig.move(10),
+            wire.batch([*talk.call("/b", 500), *question(1002)]),
+            lambda: rig.move(10),
+            wire.batch([*talk.call("/c", 500), *question(1003)]),
+            lambda: rig.move(10),
+            wire.batch([*silent.opening(), *silent.raw(b"\0\1\2"), *silent.closing()]),
+        )
+    )
+    assert len(rig.rows("names", "entries")) == 3
+    assert paths(rig, "fails") == ["/b"]
+    assert [row["protocol_name"] for row in rig.rows("rest", "entries")] == ["tcp"]
+    assert agent.progress.messages["http"] == 1
 
 
 def test_packets_that_had_left_the_store_become_a_loss(rig: SimpleNamespace) -> None:
@@ -323,6 +386,36 @@ def test_losses_of_the_source_reach_every_run_that_is_on(rig: SimpleNamespace) -
         assert (loss["kind"], loss["packets"], loss["stream"]) == ("kernel_drop", 7, None)
         assert loss["detail"] == "the ring was full"
     assert rig.rows("later", "losses") == []
+
+
+def test_a_sample_has_whole_streams_and_the_recording_says_what_it_is(
+    rig: SimpleNamespace,
+) -> None:
+    wire, frames = Wire(), {}
+    for port in range(40_000, 40_040):
+        talk = Conversation(port)
+        frames[port] = talk.opening() + talk.call("/a", 200, b"x" * 100) + talk.closing()
+    in_turn = [each for packets in zip(*frames.values(), strict=True) for each in packets]
+    middle = len(in_turn) // 2
+    rig.assign(assignment("part", "http"))
+    agent = rig.run(
+        Steps(wire.batch(in_turn[:middle]), lambda: rig.move(1), wire.batch(in_turn[middle:])),
+        sample=30,
+    )
+    ports = {row["stream"]: row["client_port"] for row in rig.rows("part", "streams")}
+    assert 0 < len(ports) < len(frames)
+    for stream, port in ports.items():
+        sent = [row["frame"] for row in rig.rows("part", "packets") if row["stream"] == stream]
+        assert sent == [bytes(frame) for frame in frames[port]]
+    absent = [bytes(f) for port, all_ in frames.items() if port not in ports.values() for f in all_]
+    begin, left_out = rig.rows("part", "losses")
+    assert {begin["kind"], left_out["kind"]} == {"sampled"}
+    assert begin["detail"].startswith("30 percent of the streams are looked at")
+    assert (begin["start_time"], begin["end_time"]) == (START_NS, START_NS + 3600 * 10**9)
+    assert (begin["packets"], left_out["packets"]) == (0, len(absent))
+    assert left_out["bytes"] == sum(map(len, absent))
+    assert agent.progress.left_out_packets == len(absent)
+    assert agent.progress.left_out_octets == sum(map(len, absent))
 
 
 def test_an_agent_that_begins_during_a_run_says_so(rig: SimpleNamespace) -> None:

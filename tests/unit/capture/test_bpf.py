@@ -349,7 +349,7 @@ def frames_of(path, most):
     found = []
     source = open_capture(path)
     try:
-        for octets, rows in source.batches():
+        for octets, rows, _ in source.batches():
             for row in rows[: most - len(found)]:
                 if row.link_type == 1:
                     found.append(octets[row.offset :][: row.captured_length].tobytes())

@@ -22,7 +22,7 @@ def capture(tmp_path):
         talk.client(f"GET {path} HTTP/1.1\r\n\r\n".encode())
         talk.server(f"HTTP/1.1 {status} X\r\nContent-Length: 4\r\n\r\nbody".encode())
     other = Conversation(client_port=41000, server_port=22).open().client(b"SSH").close()
-    octets, frames = wire.batch(talk.frames + other.frames)
+    octets, frames, _ = wire.batch(talk.frames + other.frames)
     path = tmp_path / "calls.pcap"
     with path.open("wb") as file:
         file.write(struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262144, 1))
@@ -71,6 +71,16 @@ def test_everything_without_a_filter(capture):
 )
 def test_only_what_the_filter_lets_through(capture, filter, wanted):
     assert paths(capture, filter) == wanted
+
+
+def test_a_sample_says_so(capture):
+    tables = dissect.tables(capture, None, 100, sample=1e-9)
+    with pytest.raises(StopIteration) as end:
+        next(tables)
+    (loss,) = end.value.value
+    assert (loss.kind, loss.packets) == ("sampled", 17)
+    counts, (same,) = dissect.count(capture, None, 100, sample=1e-9)
+    assert (counts, same) == ({}, loss)
 
 
 def test_counts_are_those_of_the_entries(capture):

@@ -53,7 +53,7 @@ class Table:
         packets = new_packets(len(frames))
         begin_batch(self.kept, batch.frames)
         keys = new_keys(len(packets))
-        decode_frames(*batch, packets, keys, self.flows, self.kept)
+        decode_frames(*batch[:2], packets, keys, self.flows, self.kept)
         find_flows(packets, keys, 0, self.flows)
         octets = batch.octets
         if self.kept.state["filled"][0]:

@@ -60,6 +60,19 @@ def test_without_jobs_nothing_is_kept(socket):
     assert kernel.packets.dissectors == frozenset()
 
 
+def test_of_a_source_without_a_filter_the_dissectors_are_known():
+    needs = KernelFilter(None)
+    for statements, dissectors in (
+        ({"dns"}, {"dns"}),
+        ({"dns", "http"}, {"dns", "http", "ws"}),
+        ({"dns", "tcp"}, None),
+        ({"dns", "response.status == 500"}, None),
+        (set(), set()),
+    ):
+        needs.follow(statements)
+        assert needs.packets.dissectors == dissectors
+
+
 def test_a_statement_that_cannot_be_compiled_needs_nothing(socket):
     KernelFilter(socket).follow({"dns", "http and and"})
     assert [socket.keeps(frame) for frame in (HTTP, DNS)] == [False, True]

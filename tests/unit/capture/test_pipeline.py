@@ -5,7 +5,9 @@ import pytest
 
 from recordings import entry
 from recordings.schema import ENTRIES, STREAMS
+from services.capture.flows import UDP_IDLE
 from services.capture.pipeline import Pipeline, PipelineOptions
+from services.capture.timewheel import SECOND
 from tests.unit.capture import conversation as wire
 from tests.unit.capture.conversation import Conversation
 
@@ -77,6 +79,33 @@ def test_tables_have_the_schemas_of_recordings(pipeline):
     assert streams["stream"].to_pylist() == pipeline.stream_ids(numbers).to_pylist()
     assert streams["client_port"].to_pylist() == [40000, 40000]
     assert streams["from_start"].to_pylist() == [True, True]
+
+
+def quiet(passed_ns):
+    return wire.batch([])._replace(passed_ns=passed_ns)
+
+
+def test_time_that_passes_without_frames_ends_what_waits(pipeline):
+    frames = datagrams(53, QUERY, ANSWER)[:1]
+    assert pipeline.take(wire.batch(frames)) == []
+    assert pipeline.take(quiet(0)) == []
+    assert pipeline.take(quiet(wire.START + 9 * SECOND)) == []
+    (call,) = objects(pipeline.take(quiet(wire.START + 11 * SECOND)))
+    assert call["error"]["type"] == "timeout"
+    assert pipeline.open_streams == 1
+    pipeline.take(quiet(wire.START + UDP_IDLE + 2 * SECOND))
+    assert pipeline.open_streams == 0
+
+
+def test_a_clock_that_is_set_back_while_nothing_comes_does_not_stop_time(pipeline):
+    pipeline.take(wire.batch(datagrams(53, QUERY, ANSWER)[:1]))
+    earlier = wire.START - 3600 * SECOND
+    pipeline.take(quiet(earlier))
+    again = wire.batch(datagrams(5353, QUERY, ANSWER)[:1], start=earlier)
+    pipeline.take(again)
+    for seconds in range(1, 40):
+        pipeline.take(quiet(earlier + seconds * SECOND))
+    assert pipeline.open_streams == 0
 
 
 def test_every_frame_of_a_stream_has_its_number(pipeline):

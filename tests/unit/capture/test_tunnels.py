@@ -175,7 +175,7 @@ def alone(pipeline, frame):
     """The PACKET row of a frame that is an array of its own, so that any read beyond it raises."""
     batch = wire.batch([frame], start=next(times))
     packets = pipeline.packets[:1]
-    decode_frames(*batch, packets, new_keys(1), pipeline.flows, pipeline.fragments)
+    decode_frames(*batch[:2], packets, new_keys(1), pipeline.flows, pipeline.fragments)
     begin = packets[0]["payload_offset"]
     return packets[0], batch.octets[begin:][: packets[0]["payload_length"]].tobytes()
 

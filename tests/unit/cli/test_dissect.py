@@ -1,6 +1,7 @@
 """`recorder dissect` over the demo's conversations."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -102,6 +103,21 @@ def test_what_is_no_capture_is_a_line(dissect, tmp_path, content):
     code, _, err = dissect(file=tmp_path / "absent")
     assert code == 2
     assert "absent" in err
+
+
+def test_a_sample_of_the_streams_says_that_it_is_one(dissect):
+    code, out, err = dissect("--sample", "40", "--output", "count")
+    assert code == 0
+    assert out != dissect("--output", "count")[1]
+    assert re.fullmatch(r"Missing: \d+ packets \(sampled\)\. 40 percent of .*\n", err)
+    assert dissect("--sample", "100")[1:] == dissect()[1:]
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "100.5", "nan", "ten", ""])
+def test_a_sample_that_is_no_percentage_is_refused_with_a_sentence(dissect, given):
+    code, out, err = dissect("--sample", given)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"--sample: {given!r} is no part of the streams; write percent, above 0")
 
 
 def test_a_file_that_was_cut_gives_what_it_has_and_says_so(dissect, capture, tmp_path):

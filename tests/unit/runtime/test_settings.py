@@ -72,6 +72,18 @@ def test_flags_win_over_variables_and_variables_over_the_file(tmp_path, monkeypa
     assert SchedulerSettings().storage_limit == 500 << 20
 
 
+def test_a_sample_is_an_integer_or_a_decimal(tmp_path, monkeypatch):
+    assert load(CaptureSettings, {}).sample == 100
+    assert load(CaptureSettings, {"sample": "25"}).sample == 25
+    monkeypatch.setenv("RECORDER_SAMPLE", "0.5")
+    assert load(CaptureSettings, {}).sample == 0.5
+    config = tmp_path / "c.toml"
+    config.write_text("[capture]\nsample = true\n")
+    monkeypatch.delenv("RECORDER_SAMPLE")
+    with pytest.raises(UserError, match=r"'sample' in .*: True is no part"):
+        load(CaptureSettings, {}, config)
+
+
 def test_interfaces_from_a_variable_and_from_repeated_flags(monkeypatch):
     monkeypatch.setenv("RECORDER_INTERFACE", "lo, eth0")
     assert load(CaptureSettings, {}).interface == ["lo", "eth0"]
@@ -90,6 +102,13 @@ def test_interfaces_from_a_variable_and_from_repeated_flags(monkeypatch):
         (QuerySettings, {"deadline_seconds": "nan"}, "--deadline-seconds"),
         (CaptureSettings, {"interface": ["a/b"]}, "--interface: 'a/b' is not the name"),
         (CaptureSettings, {"interface": ["x" * 16]}, "is not the name"),
+        (
+            CaptureSettings,
+            {"sample": "0"},
+            "--sample: '0' is no part of the streams; write",
+        ),
+        (CaptureSettings, {"sample": "100.1"}, "above 0 and at most 100, as in 25 or 0.5."),
+        (CaptureSettings, {"sample": "all"}, "--sample: 'all' is no part"),
         (CaptureSettings, {"packet_memory": "5"}, "--packet-memory: 5 is not"),
     ],
 )

@@ -159,12 +159,15 @@ livenessProbe:
   timeoutSeconds: 5
 {{- end -}}
 
-{{/* Keys under tap that were given and do nothing, as "tap.x, tap.y". */}}
+{{/* Keys under tap and tap.misc that were given and do nothing, as "tap.x, tap.y". */}}
 {{- define "recorder.ignored" -}}
-{{- $known := list "docker" "storageLimit" "persistentStorage" "storageClass" "resources" "probes" "drainSeconds" "capture" "query" "customMacros" "labels" "annotations" "nodeSelectorTerms" "tolerations" "priorityClass" -}}
+{{- $known := list "docker" "storageLimit" "persistentStorage" "storageClass" "resources" "probes" "drainSeconds" "capture" "misc" "query" "customMacros" "labels" "annotations" "nodeSelectorTerms" "tolerations" "priorityClass" -}}
 {{- $ignored := list -}}
 {{- range $key, $_ := .Values.tap -}}
 {{- if not (has $key $known) -}}{{- $ignored = append $ignored (printf "tap.%s" $key) -}}{{- end -}}
+{{- end -}}
+{{- range $key, $_ := omit .Values.tap.misc "trafficSampleRate" -}}
+{{- $ignored = append $ignored (printf "tap.misc.%s" $key) -}}
 {{- end -}}
 {{- join ", " (sortAlpha $ignored) -}}
 {{- end -}}

@@ -1,6 +1,8 @@
 # mypy: ignore-errors
 """Cut the octets of a TCP stream into DNS messages: two octets of length before each (RFC 7766)."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from services.capture.dissectors.dns.detect import looks_like_dns, may_begin_dns
@@ -66,6 +68,11 @@ class DnsStreams:
     def __init__(self) -> None:
         self._streams: dict[int, DnsStream] = {}
         self._buffered = 0
+
+    def begin_midstream(self, directions: Iterable[int]) -> None:
+        """Look for the next message on these, of which octets have gone by unseen."""
+        for direction in directions:
+            self._gap(direction)
 
     def take(self, segments: np.ndarray, octets: np.ndarray, held: np.ndarray, dns: Dns) -> None:
         """Give the messages that the segments complete to `dns`.

@@ -32,7 +32,7 @@ def _read_capture(path: Path | str) -> Read:
     source = open_capture(path)
     frames = []
     try:
-        for octets, rows in source.batches():
+        for octets, rows, _ in source.batches():
             assert octets.flags.writeable
             for row in rows:
                 begin, length = int(row.offset), int(row.captured_length)

@@ -153,7 +153,7 @@ def test_a_capture_larger_than_the_buffer_comes_whole_through_gzip(tmp_path):
     path.write_bytes(gzip.compress(pcap(*frames), 1))
     source = open_capture(path)
     index = 0
-    for octets, rows in source.batches():
+    for octets, rows, _ in source.batches():
         for row in rows:
             assert octets[row.offset :][: row.captured_length].tobytes() == frames[index]
             index += 1
@@ -222,7 +222,7 @@ def test_batches_are_bounded(tmp_path):
     path.write_bytes(pcap(*[b"x"] * (MOST_FRAMES + 10), *[bytes(200_000)] * 100))
     source = open_capture(path)
     sizes = []
-    for _, rows in source.batches():
+    for _, rows, _ in source.batches():
         sizes.append(len(rows))
         assert int(rows["captured_length"].sum()) <= MOST_OCTETS
     source.close()
@@ -234,7 +234,7 @@ def test_the_file_is_not_changed_by_writing_to_a_batch(tmp_path):
     path = tmp_path / "trace.pcap"
     path.write_bytes(pcap(b"frame"))
     source = open_capture(path)
-    for octets, _ in source.batches():
+    for octets, _, _ in source.batches():
         octets[:] = 0
     source.close()
     assert path.read_bytes() == pcap(b"frame")
@@ -245,7 +245,7 @@ def test_a_batch_stays_readable_when_its_source_is_closed(tmp_path):
     path.write_bytes(pcap(b"one", b"two"))
     source = open_capture(path)
     batches = source.batches()
-    octets, rows = next(batches)
+    octets, rows, _ = next(batches)
     source.close()
     assert octets[rows[1].offset :][:3].tobytes() == b"two"
     assert list(batches) == []
