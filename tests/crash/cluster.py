@@ -13,6 +13,7 @@ from pathlib import Path
 
 import grpc
 import pyarrow as pa
+from google.protobuf.message import Message
 from recorder.v1 import jobs_pb2_grpc, query_pb2, query_pb2_grpc
 
 from services.runtime.channel import open_channel
@@ -21,11 +22,25 @@ from tests.crash.killpoints import KillPoint
 
 KILL_POINT_SECONDS = 1.0
 """How long a process may take to its kill point."""
-PATIENCE_SECONDS = 300.0
-"""Until a process hangs for sure, also on a machine that is busy with other things."""
+PATIENCE = 15_000
+"""How often the test looks before it gives up, LOOK_SECONDS apart. Not seconds: a machine may stand
+still for minutes, and the test with it."""
+LOOK_SECONDS = 0.02
+CALL_SECONDS = 60.0
 
-ASK_AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.ABORTED)
-"""It was killed; or files were merged and removed while it read, which it tells."""
+ASK_AGAIN = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+)
+"""It was killed; or files were merged and removed while it read, which it tells; or see above."""
+
+DONE_BEFORE = {
+    "CreateJob": grpc.StatusCode.ALREADY_EXISTS,
+    "StopJob": grpc.StatusCode.FAILED_PRECONDITION,
+    "DeleteJob": grpc.StatusCode.NOT_FOUND,
+}
+"""What the scheduler answers to a call whose first try took effect."""
 
 SPOOLED = ("agent-1", "agent-2")
 UNSPOOLED = "agent-3"
@@ -109,20 +124,30 @@ class Cluster:
 
     def wait(self, until: Callable[[], bool], what: str) -> None:
         """Wait for something; what dies meanwhile is revived."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while not until():
-            assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS:.0f} s for {what}"
+        for _ in range(PATIENCE):
+            if until():
+                return
             self.revive(calm=True)
-            time.sleep(0.02)
+            time.sleep(LOOK_SECONDS)
+        raise AssertionError(f"waited for {what}")
 
     # ---- calls
 
-    def jobs(self, call: Callable[[jobs_pb2_grpc.JobsServiceStub], object]) -> object:
-        """Call the scheduler until it answers; it may be killed meanwhile, and is revived."""
+    def jobs(self, call: str, request: Message) -> Message | None:
+        """Call the scheduler until it answers; it may be killed meanwhile, and is revived.
 
-        def asked() -> object:
+        None when a try took effect that did not live to be answered.
+        """
+
+        def asked() -> Message | None:
             with open_channel(self._address["scheduler"]) as channel:
-                return call(jobs_pb2_grpc.JobsServiceStub(channel))
+                method = getattr(jobs_pb2_grpc.JobsServiceStub(channel), call)
+                try:
+                    return method(request, timeout=CALL_SECONDS)
+                except grpc.RpcError as error:
+                    if error.code() is not DONE_BEFORE.get(call):
+                        raise
+                    return None
 
         return self._until(asked)
 
@@ -134,7 +159,7 @@ class Cluster:
             request = query_pb2.QueryRequest(kfl=statement, format=query_pb2.ENTRY_FORMAT_ARROW)
             with open_channel(self._address["query"]) as channel:
                 stub = query_pb2_grpc.QueryServiceStub(channel)
-                for response in stub.Query(request, timeout=PATIENCE_SECONDS):
+                for response in stub.Query(request, timeout=CALL_SECONDS):
                     if response.WhichOneof("part") == "arrow_ipc":
                         with pa.ipc.open_stream(response.arrow_ipc) as stream:
                             found.update(stream.read_all()["request_path"].to_pylist())
@@ -143,15 +168,15 @@ class Cluster:
         return self._until(asked)
 
     def _until(self, asked: Callable[[], object]) -> object:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
+        for _ in range(PATIENCE):
             try:
                 return asked()
             except grpc.RpcError as error:
-                if error.code() not in ASK_AGAIN or time.monotonic() > deadline:
+                if error.code() not in ASK_AGAIN:
                     raise
-                self.revive(calm=True)
-                time.sleep(0.02)
+            self.revive(calm=True)
+            time.sleep(LOOK_SECONDS)
+        raise AssertionError("there was no answer")
 
 
 def _end(folder: Path, role: str) -> str:

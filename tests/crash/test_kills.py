@@ -15,14 +15,13 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import grpc
 import pytest
 from recorder.v1 import jobs_pb2
 
 from recordings import layout
 from services.cli.main import run as recorder
 from tests.crash import roles
-from tests.crash.cluster import AGENTS, MORTAL, PATIENCE_SECONDS, SPOOLED, UNSPOOLED, Cluster
+from tests.crash.cluster import AGENTS, MORTAL, SPOOLED, UNSPOOLED, Cluster
 from tests.crash.killpoints import KillPoint
 from tests.crash.stored import (
     Tag,
@@ -104,9 +103,7 @@ def everything(cluster: Cluster, job: str) -> None:
     before = {name: len(roles.told(cluster.folder, name)) for name in AGENTS}
     for name in AGENTS:
         cluster.wait(lambda n=name: is_idle(cluster, n, before[n]), f"{name} to deliver")
-    cluster.jobs(
-        lambda stub: stub.StopJob(jobs_pb2.StopJobRequest(name=job), timeout=PATIENCE_SECONDS)
-    )
+    cluster.jobs("StopJob", jobs_pb2.StopJobRequest(name=job))
     cluster.wait(lambda: state(cluster, job) == jobs_pb2.JOB_STATE_STOPPED, "the stop")
     found = directly(cluster.data, job)
     assert by_snapshot(cluster.data, job) == found
@@ -149,15 +146,7 @@ def delete(cluster: Cluster, job: str) -> None:
     cluster.kill("scheduler", 0)
     cluster.start("scheduler", KillPoint(chance.choice(["unlink", "rmdir", "rename"]),
                                          chance.randrange(1, 30), "after"))  # fmt: skip
-    try:
-        cluster.jobs(
-            lambda stub: stub.DeleteJob(
-                jobs_pb2.DeleteJobRequest(name=job), timeout=PATIENCE_SECONDS
-            )
-        )
-    except grpc.RpcError as error:
-        if error.code() is not grpc.StatusCode.NOT_FOUND:
-            raise  # otherwise it was killed before it answered
+    cluster.jobs("DeleteJob", jobs_pb2.DeleteJobRequest(name=job))
     cluster.kill("scheduler", chance.uniform(0, 0.05))
     cluster.revive(calm=True)
     cluster.wait(lambda: job not in layout.recordings(cluster.data), "the deletion")
@@ -193,15 +182,12 @@ def bugs(folder: Path) -> list[str]:
 
 def state(cluster: Cluster, job: str) -> int:
     """Return the state of a job's run."""
-    request = jobs_pb2.GetJobRequest(name=job)
-    return (
-        cluster.jobs(lambda stub: stub.GetJob(request, timeout=PATIENCE_SECONDS)).job.runs[0].state
-    )
+    answer = cluster.jobs("GetJob", jobs_pb2.GetJobRequest(name=job))
+    return answer.job.runs[0].state
 
 
 def create(cluster: Cluster, name: str, duration: int) -> None:
     spec = jobs_pb2.JobSpec(
         name=name, kfl="http", duration_minutes=duration, expiration_minutes=duration
     )
-    request = jobs_pb2.CreateJobRequest(spec=spec)
-    cluster.jobs(lambda stub: stub.CreateJob(request, timeout=PATIENCE_SECONDS))
+    cluster.jobs("CreateJob", jobs_pb2.CreateJobRequest(spec=spec))

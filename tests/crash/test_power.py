@@ -34,7 +34,6 @@ from services.scheduler.lifecycle import Lifecycle
 from services.scheduler.quota import Quota
 from services.scheduler.writer import Accepted, Writer
 from tests.crash import roles, syscalls
-from tests.crash.cluster import PATIENCE_SECONDS
 from tests.crash.disk import Disk
 from tests.crash.stored import by_snapshot, compare, directly
 from tests.crash.traced import AGENTS, STEADY
@@ -61,7 +60,7 @@ class Life:
                 command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
             )
         try:
-            assert process.wait(PATIENCE_SECONDS) == 0, (folder / "log").read_text()[-1000:]
+            assert process.wait() == 0, (folder / "log").read_text()[-1000:]
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # strace and what it traces
@@ -130,9 +129,7 @@ def take_up(life: Life, moment: int, data: Path) -> None:
         writer.start()
         lifecycle = Lifecycle(data, store, writer, clock)
         lifecycle.recover()
-        writer.roller.do(lambda: None).result(
-            PATIENCE_SECONDS
-        )  # behind all that begins with the start
+        writer.roller.do(lambda: None).result()  # behind all that begins with the start
         check_jobs(life, moment, store)
         check_acknowledged(life, moment, data)
         if lifecycle.get(STEADY) is None:
@@ -182,9 +179,7 @@ def go_on(life: Life, moment: int, writer: Writer, agent: str) -> None:
                 Part(table, rows.num_rows, outbox.encode(rows))
                 for table, rows in roles.tables(agent, int(number))
             )
-            outcome = writer.submit(agent, agent, Batch(int(number), job, 1, parts)).result(
-                PATIENCE_SECONDS
-            )
+            outcome = writer.submit(agent, agent, Batch(int(number), job, 1, parts)).result()
             assert job != STEADY or isinstance(outcome, Accepted), outcome
 
 
