@@ -131,7 +131,7 @@ def captured(table: str) -> pa.Table:
     """Calls or packets of the capture, as an agent has them; made once and kept."""
     path = DATA / f"ingest-{table}.parquet"
     if not path.exists():
-        found = _entries() if table == "entries" else _packets()
+        found = _entries() if table == "entries" else packets(PACKETS)
         pq.write_table(found, path, compression="zstd")
     return pq.read_table(path, schema=schema.TABLES[table])
 
@@ -145,7 +145,8 @@ def _entries() -> pa.Table:
     return pa.concat_tables(found)[:40_000]
 
 
-def _packets() -> pa.Table:
+def packets(most: int) -> pa.Table:
+    """Return the first packets of the capture, each with a text for its stream."""
     columns: dict[str, list[object]] = {name: [] for name in schema.PACKETS.names}
     source = open_capture(CAPTURE)
     for batch in source.batches():
@@ -158,10 +159,10 @@ def _packets() -> pa.Table:
             columns["link_type"].append(int(row["link_type"]))
             columns["original_length"].append(int(row["original_length"]))
             columns["frame"].append(frame)
-        if len(columns["frame"]) >= PACKETS:
+        if len(columns["frame"]) >= most:
             break
     source.close()
-    return pa.table(columns, schema=schema.PACKETS)[:PACKETS]
+    return pa.table(columns, schema=schema.PACKETS)[:most]
 
 
 def _stream_of(frame: bytes) -> str:
