@@ -56,6 +56,10 @@ def _tshark() -> str:
     return "" if shutil.which("tshark") else "needs tshark"
 
 
+def _strace() -> str:
+    return "" if shutil.which("strace") else "needs strace"
+
+
 def _captures() -> str:
     return "" if CAPTURES.is_dir() else f"needs real captures in {CAPTURES} or RECORDER_CAPTURES"
 
@@ -81,6 +85,7 @@ NEEDS: dict[str, Callable[[], str]] = {
     "root": functools.cache(_root),
     "docker": functools.cache(_docker),
     "tshark": functools.cache(_tshark),
+    "strace": functools.cache(_strace),
     "captures": functools.cache(_captures),
     "helm": functools.cache(_helm),
     "debian": functools.cache(_debian),
