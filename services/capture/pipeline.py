@@ -160,7 +160,7 @@ class Pipeline:
         had_http1, had_dns = self._has_http1, self._has_dns
         self._has_http1 = names is None or Http1Calls.protocol_name in names
         self._has_dns = names is None or DnsCalls.protocol_name in names
-        directions = self.reassembler.directions
+        directions = self.reassembler.directions[: 2 * int(self.flows.counts[ROWS_USED])]
         if self._has_http1 and not had_http1:
             begin_midstream(self.framer, directions)
         if self._has_dns != had_dns:

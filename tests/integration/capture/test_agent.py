@@ -146,6 +146,37 @@ def test_an_agent_that_replays_a_file_ends_when_it_is_delivered(tmp_path: Path) 
     assert ingest.stored()[-1].final
 
 
+def test_agents_choose_the_same_streams_and_record_them_whole(tmp_path: Path) -> None:
+    from tests.unit.capture import ingest_server
+
+    talks = [Conversation(40_000 + number) for number in range(40)]
+    packets = [talk.opening() + talk.call(f"/{n}", 200) for n, talk in enumerate(talks)]
+    write_pcap(tmp_path / "capture.pcap", [packet for each in packets for packet in each])
+    wanted = ingest_pb2.Assignment(job="all", run=1, kfl="http", body_limit=100)
+    wanted.stop_time.FromJsonString("2200-01-01T00:00:00Z")
+    command = [sys.executable, "-m", "services.cli.main", "capture"]
+    command += ["--replay", str(tmp_path / "capture.pcap"), "--sample", "40", "--node"]
+    found = []
+    for node in ("of-the-client", "of-the-server"):
+        ingest = Ingest(tmp_path / node, assignments=[wanted])
+        server, port = ingest_server.serve(ingest)
+        try:
+            address = ["--scheduler", f"127.0.0.1:{port}"]
+            subprocess.run([*command, node, *address], timeout=SECONDS, check=True)
+        finally:
+            server.stop(0).wait()
+        found.append({str(row["request_path"]) for row in entries(ingest)})
+        recorded = sum(
+            rows
+            for batch in ingest.stored()
+            for table, _, rows in batch.parts
+            if table == ingest_pb2.TABLE_PACKETS
+        )
+        assert recorded == len(found[-1]) * len(packets[0])
+    assert found[0] == found[1]
+    assert 5 < len(found[0]) < 30
+
+
 def test_an_agent_that_waits_for_its_scheduler_ends_at_sigterm(tmp_path: Path) -> None:
     write_pcap(tmp_path / "capture.pcap", Conversation(40001).opening())
     program = (

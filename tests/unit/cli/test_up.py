@@ -82,6 +82,13 @@ def test_wrong_words_of_operators_end_it_before_anything_starts(tmp_path, addres
     assert err == "--macros: The word `http` exists already. Choose another name.\n"
 
 
+def test_a_sample_that_is_none_ends_it_before_anything_starts(tmp_path, addresses):
+    process = start(tmp_path, *addresses, "--sample", "0")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert err.startswith("--sample: '0' is no part of the streams; write percent, above 0")
+
+
 def test_when_one_dies_the_rest_ends_too(tmp_path, addresses):
     import os
 

@@ -11,12 +11,14 @@ from services.capture.flows import NO_STREAM
 def begin_midstream(framer: Framer, directions: np.ndarray) -> None:
     """Forget where the streams stood, and go on with the next message of each, as after a gap.
 
-    directions: reassembly.DIRECTION, those of the framer's streams as they stand now.
+    directions: reassembly.DIRECTION as they stand now, two for each flow that ever was; what lies
+    behind them has never been touched, and so takes no memory yet.
     """
-    for rows in (framer.directions, framer.exchanges):
+    ours = framer.directions[: len(directions)]
+    for rows in (ours, framer.exchanges[: len(directions) // 2]):
         rows[:] = np.zeros((), rows.dtype)
     framer.free[:] = np.arange(1, len(framer.free) + 1)
     framer.totals["free_slots"] = len(framer.free)
     begun = (directions["stream"] != NO_STREAM) & (directions["started"] != 0)
-    framer.directions["state"][begun] = LOST
-    framer.directions["taken"][begun] = (directions["next"] - directions["first"])[begun]
+    ours["state"][begun] = LOST
+    ours["taken"][begun] = (directions["next"] - directions["first"])[begun]
