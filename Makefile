@@ -74,9 +74,12 @@ $(BENCH_CAPTURE): | .venv/.project
 .PHONY: bench/capture
 bench/capture: $(BENCH_CAPTURE) ## Record the traffic to measure with, as root
 
+# The soak takes half an hour.
+BENCHES := $(filter-out bench/soak.py,$(sort $(wildcard bench/*.py)))
+
 .PHONY: bench
 bench: .venv/.project ## Measure; ONLY=name runs one of bench/*.py
-	@set -e; for each in $(if $(ONLY),bench/$(ONLY).py,$(sort $(wildcard bench/*.py))); do \
+	@set -e; for each in $(if $(ONLY),bench/$(ONLY).py,$(BENCHES)); do \
 	    echo "== $$each"; $(BIN)/python "$$each"; \
 	done
 
@@ -93,6 +96,14 @@ test: .venv/.project ## Run all tests
 .PHONY: test/unit
 test/unit: .venv/.project ## Run the tests that need no other process
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_FLAGS) tests/unit
+
+PACKETS ?= 1000000
+FUZZ_FLAGS = --packets $(PACKETS) $(if $(SEED),--seed $(SEED)) $(if $(EPISODE),--episode $(EPISODE)) \
+    $(if $(SECONDS),--seconds $(SECONDS)) $(if $(CASE),--case $(CASE))
+
+.PHONY: test/fuzz
+test/fuzz: .venv/.project ## Give damaged packets to the capture; PACKETS=n SEED=n SECONDS=n CASE=folder
+	$(BIN)/python -m tests.fuzz $(FUZZ_FLAGS)
 
 .PHONY: lint
 lint: .venv/.project ## Check style and layout

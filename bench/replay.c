@@ -62,7 +62,10 @@ int main(int argc, char **argv) {
     uint64_t sent = 0;
     double begin = now(), t = begin;
     for (size_t next = 0; t - begin < seconds; t = now()) {
-        if (rate > 0 && sent > rate * (t - begin)) continue;
+        if (rate > 0 && sent > rate * (t - begin)) {
+            nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+            continue;
+        }
         unsigned n = 0;
         for (; n < BATCH && next + n < count; n++) {
             renumber(frames[next + n].iov_base, (uint32_t)frames[next + n].iov_len, 1);

@@ -34,7 +34,9 @@ LARGEST_BLOCK = 1_048_576
 """Octets of a pcapng block that has to be whole in memory: a frame and generous options."""
 
 LARGEST_INT32 = 2**31 - 1
-LATEST = 2**63 - 1  # the last nanosecond that int64 holds, in the year 2262
+LATEST = 2**63 - 1 - 86_400 * 10**9
+"""ns since 1970, in the year 2262: the last that int64 holds less a day, so that a time-out, added
+to the time of a packet, does not make a time long ago of it."""
 NANOSECONDS = 1_000_000_000
 
 SECTION_HEADER_BLOCK = 0x0A0D0D0A  # reads the same in both byte orders
@@ -150,7 +152,7 @@ def walk_pcap(
 
 @kernel
 def nanoseconds(high, low, interface):
-    """Return the time of a 64-bit timestamp, at most LATEST."""
+    """Return the time of a 64-bit timestamp, 0 to LATEST, so that no difference overflows."""
     units = np.uint64(high) << np.uint64(32) | np.uint64(low)
     if interface.shift != DECIMAL:
         time = binary_nanoseconds(units, interface.shift)
@@ -160,7 +162,7 @@ def nanoseconds(high, low, interface):
         time = np.int64(min(units, interface.largest) * interface.multiplier)
     if interface.offset_ns > 0 and time > LATEST - interface.offset_ns:
         return LATEST
-    return time + interface.offset_ns
+    return max(0, time + interface.offset_ns)
 
 
 @kernel

@@ -5,6 +5,7 @@ import pytest
 
 from recordings import entry
 from services.capture.dissectors.http1.rows import new_framer
+from services.capture.frames.walk import LATEST
 from services.capture.pipeline import Pipeline, PipelineOptions
 from tests.unit.capture import conversation as wire
 from tests.unit.capture.conversation import ACK, RST, START, SYN, Conversation
@@ -145,7 +146,7 @@ def test_a_clock_that_was_set_back_does_not_stop_the_sweeping(pipeline):
     assert pipeline.losses() == []
 
 
-@pytest.mark.parametrize("start", [(1 << 62) + 5, -(1 << 62) - 10**15])
+@pytest.mark.parametrize("start", [(1 << 62) + 5, -(1 << 62) - 10**15, LATEST - 10**9])
 def test_no_time_keeps_a_stream_from_ending(pipeline, start):
     frames = Conversation().open().client(GET).frames
     assert len(objects(pipeline.take(wire.batch(frames, start=start)) + pipeline.end())) == 1

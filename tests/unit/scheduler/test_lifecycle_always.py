@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from recordings import layout
 from services.scheduler.jobs import JOB_MOVES, RUN_MOVES, JobState
 from services.scheduler.jobstore import NameTakenError
-from services.scheduler.lifecycle import RefusedError
+from services.scheduler.lifecycle import STOP_LEAD, RefusedError
 from tests.unit.scheduler.conftest import World
 
 NAMES = st.sampled_from(["a", "b"])
@@ -69,7 +69,11 @@ class Life(RuleBasedStateMachine):
             assert before.is_over
         else:
             assert job.is_stopped or job.is_expired  # at once, when its data was old
-            assert name not in [of for of, _ in self.world.assigned() + self.world.assigned(name)]
+            # Agents that are there hear of the instant at which all of them stop.
+            soon = self.world.clock.now() + STOP_LEAD
+            for import_job in ("", name):
+                listed = self.world.lifecycle.assignments(import_job)[1]
+                assert all(each.stop_time <= soon for each in listed if each.job == name)
 
     @rule(name=NAMES)
     def delete(self, name):

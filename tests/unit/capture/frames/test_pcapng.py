@@ -4,6 +4,8 @@ import struct
 
 import pytest
 
+from services.capture.frames.walk import LATEST
+
 TSRESOL, TSOFFSET = 9, 14
 NAME_RESOLUTION, CUSTOM = 4, 0xBAD
 MOST_INTERFACES = 65_536
@@ -99,9 +101,9 @@ def test_reads_every_packet_block_in_both_byte_orders(read, order):
         (0x80 | 63, 2**63 + 2**62, 1_500_000_000),
         (0x80 | 64, 2**63, 500_000_000),
         (0x80 | 127, 2**64 - 1, 0),
-        (0, 2**64 - 1, (2**63 - 1) // 10**9 * 10**9),  # what 64 bits cannot hold is cut
-        (0x80, 2**64 - 1, 2**63 - 1),
-        (6, 2**64 - 1, (2**63 - 1) // 1000 * 1000),
+        (0, 2**64 - 1, LATEST // 10**9 * 10**9),  # what 64 bits cannot hold is cut
+        (0x80, 2**64 - 1, LATEST),
+        (6, 2**64 - 1, LATEST // 1000 * 1000),
     ],
 )
 def test_times_have_the_resolution_of_their_interface(read, resolution, units, time_ns):
@@ -114,8 +116,9 @@ def test_times_have_the_resolution_of_their_interface(read, resolution, units, t
     [
         (1_700_000_000, 1_700_000_005 * 10**9),
         (-1, 4 * 10**9),
+        (-6, 0),
         (2**62, 2**32 * 10**9 + 5 * 10**9),  # absurd offsets are cut
-        (-(2**62), -(2**32) * 10**9 + 5 * 10**9),
+        (-(2**62), 0),  # and what would be before 1970 is 1970
     ],
 )
 def test_times_are_moved_by_the_offset_of_their_interface(read, offset, time_ns):
