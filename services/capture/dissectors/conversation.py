@@ -13,7 +13,7 @@ import numpy as np
 
 from services.capture.dissectors.dissector import ProtocolKind
 from services.capture.dissectors.objectcalls import Exchange, ObjectCalls
-from services.capture.reassembly import CLOSED, DATA, ENDED, GAP, IN_HELD
+from services.capture.reassembly import DATA, ENDED, GAP, IN_HELD, OPENED
 
 MOST_CONVERSATIONS = 1 << 16  # streams of one protocol at once, a few KB each
 MOST_BUFFERED = 64 << 20  # octets of messages that all of them wait for the rest of
@@ -100,6 +100,8 @@ class ConversationDissector:
         for (time_ns, position, number, direction, length, kind, place), server in zip(
             zip(*columns, strict=True), servers.tolist(), strict=True
         ):
+            if kind == OPENED:  # the one before it is in the next end_streams()
+                continue
             stream = self._stream(number, (direction & 1) ^ server)
             if stream is None or stream.conversation is None:
                 continue
@@ -110,8 +112,6 @@ class ConversationDissector:
                 self._do(number, stream, "gap", server, length, time_ns)
             elif kind == ENDED:
                 self._end(number, stream, time_ns)
-            else:
-                assert kind == CLOSED  # the other side may still answer
 
     def take_datagrams(self, packets: np.ndarray, servers: np.ndarray, octets: np.ndarray) -> None:
         """See Dissector.take_datagrams."""

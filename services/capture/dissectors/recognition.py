@@ -7,7 +7,7 @@ each side; after a gap, and in the middle of a stream, those of the next few seg
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -194,7 +194,7 @@ class Pending:
 class Recogniser:
     """The protocols of the registry, for one pipeline."""
 
-    def __init__(self, kinds: Iterable[ProtocolKind], most_flows: int, streams: Streams) -> None:
+    def __init__(self, kinds: Sequence[ProtocolKind], most_flows: int, streams: Streams) -> None:
         assert streams.rows.dtype == STREAM
         self._kinds = tuple(kinds)
         self._most_flows, self._streams = most_flows, streams
@@ -276,6 +276,20 @@ class Recogniser:
         if self._pending:
             for number in numbers.tolist():
                 self._pending.pop(number, None)
+
+    def losses(self) -> list[tuple[str, str]]:
+        """Return (kind of loss, sentence) of what was not dissected since the last call."""
+        found = [
+            ("undissected", f"{count} streams of {name}, whose octets made no sense")
+            for name, count in self.broken.items()
+        ]
+        self.broken.clear()
+        for number, dissector in self.dissectors.items():
+            if dissector.overrun:
+                detail = f"{dissector.overrun} calls of {self._kinds[number].name}: no room"
+                found.append(("table_overrun", detail))
+                dissector.overrun = 0
+        return found
 
     def _room(self, rows: int) -> np.ndarray:
         if rows > len(self._found):
