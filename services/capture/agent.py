@@ -35,6 +35,10 @@ AHEAD_NS = 1_500_000_000
 """How long before a run begins the engine is made, and the kernel keeps what it needs, so that none
 of it is late."""
 
+DRAIN_SECONDS = 0.25
+"""How long an agent that is to end goes on on a busy wire: longer than the ring holds a frame back.
+"""
+
 WAIT_SECONDS = 0.2
 """How often the wait for a first assignment looks whether the agent was told to stop."""
 
@@ -170,6 +174,7 @@ class Agent:
         self._begin_ns = _time_ns(self._clock)
         self.progress = Progress()
         self._lap_began = 0.0
+        self._drained_at = 0.0  # monotonic; when the end was asked for, else 0
 
     def run(self, stop: threading.Event) -> None:
         """Record until the source ends or `stop` is set; everything is with the uplink then.
@@ -183,10 +188,18 @@ class Agent:
             if not stop.is_set():
                 for batch in self._source.batches():
                     self.take(batch)
-                    if stop.is_set():
+                    if stop.is_set() and self._is_drained(batch):
                         break
         finally:
             self.end()
+
+    def _is_drained(self, batch: FrameBatch) -> bool:
+        """Whether all that was on the wire when the end was asked for has been taken."""
+        if self._replay or not len(batch.frames):
+            return True
+        now = self._clock.monotonic()
+        self._drained_at = self._drained_at or now + DRAIN_SECONDS
+        return now >= self._drained_at
 
     def take(self, batch: FrameBatch) -> None:
         """Record one batch; an empty one only lets time pass."""

@@ -26,6 +26,10 @@ BODY_LIMIT = 65536
 TABLE_ROWS_AT_ONCE = 1000
 """Rows of which one table is made: as much as can be measured without holding a whole file."""
 
+ROW_GROUP_ROWS, ROW_GROUP_BYTES = 16_384, 16 << 20
+"""When a group of Parquet's rows is written: large enough that a table's 60 columns cost little for
+each row, small enough to be held beside the engine."""
+
 
 class Format(StrEnum):
     """How the calls are written."""
@@ -189,5 +193,22 @@ def _write_parquet(tables: _Tables, to: Path | None) -> None:
         opened(to or Path("-")) as file,
         pq.ParquetWriter(file, ENTRIES, compression="zstd") as writer,
     ):
-        for table in tables:
-            writer.write_table(table)
+        for group in _row_groups(tables):
+            writer.write_table(group)
+
+
+def _row_groups(tables: _Tables) -> Iterator[pa.Table]:
+    """Gather tables, each of which would pay for a group of its own."""
+    import pyarrow as pa
+
+    waiting: list[pa.Table] = []
+    rows = size = 0
+    for table in tables:
+        waiting.append(table)
+        rows += table.num_rows
+        size += table.get_total_buffer_size()
+        if rows >= ROW_GROUP_ROWS or size >= ROW_GROUP_BYTES:
+            yield pa.concat_tables(waiting)
+            waiting, rows, size = [], 0, 0
+    if waiting:
+        yield pa.concat_tables(waiting)

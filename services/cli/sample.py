@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from services.cli.terminal import BAD_INPUT, CommandError
+from services.runtime.values import percentage
 
 Sample = Annotated[
     str,
@@ -18,8 +19,6 @@ Sample = Annotated[
 
 def percent(given: str) -> float:
     """Return the percentage that was given. Raises CommandError when it is none."""
-    from services.runtime.settings import percentage  # brings in pydantic: late
-
     try:
         return percentage(given)
     except ValueError as error:

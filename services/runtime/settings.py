@@ -4,7 +4,6 @@ Every field of a settings model has a flag, a variable and a description; `optio
 """
 
 import os
-import re
 import socket
 import tomllib
 from collections.abc import Callable, Mapping
@@ -26,6 +25,7 @@ from pydantic_settings import (
 )
 
 from services.runtime import macros as words
+from services.runtime import values
 from services.runtime.errors import UserError
 
 PREFIX = "RECORDER_"
@@ -33,80 +33,18 @@ PREFIX = "RECORDER_"
 MAX_CONFIG_BYTES = 1 << 20
 """A settings file is a page of text; something larger was named by mistake."""
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-_UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-_SIZE = re.compile(r"\s*(\d{1,18}(?:\.\d{1,6})?)\s*([kmgt]i?)?b?\s*", re.IGNORECASE | re.ASCII)
-
-
-def octets(value: object) -> object:
-    """Return the number of octets that "500Mi", "512MB", "1.5GiB" or 4096 means.
-
-    ki, mi, gi and ti are powers of 1024, k, m, g and t of 1000. Raises ValueError.
-    """
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    match = _SIZE.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise ValueError(f"{value!r} is not a size; write for instance 500Mi, 512MB or 65536.")
-    number, unit = match.groups()
-    return int(float(number) * _UNITS[(unit or "").lower()])
-
-
-def percentage(value: object) -> float:
-    """Return the percentage that "25", "0.5" or 12.5 means: above 0, 100 at most.
-
-    Raises ValueError.
-    """
-    try:
-        number = float(value) if isinstance(value, str | int | float) else 0.0
-    except (ValueError, OverflowError):
-        number = 0.0
-    if isinstance(value, bool) or not 0 < number <= 100:
-        raise ValueError(
-            f"{value!r} is no part of the streams; write percent, above 0 and at most 100, as in "
-            "25 or 0.5."
-        )
-    return number
-
-
-def _address(value: str) -> str:
-    host, _, port = value.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"{value!r} is not an address; write host:port, as in 127.0.0.1:8897.")
-    if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ValueError(
-            f"{value!r} is not an address; an IPv6 host is in brackets, as in [::1]:1."
-        )
-    return value
-
-
-def _interface(value: str) -> str:
-    # The kernel's rule: dev_valid_name(), and IFNAMSIZ is 16 with the final zero.
-    if not re.fullmatch(r"[^/:\s]{1,15}", value) or value in (".", ".."):
-        raise ValueError(f"{value!r} is not the name of an interface; `ip link` lists them.")
-    return value
-
-
-def _split(value: object) -> object:
-    """Return the names in "eth0,lo", or in a list of such texts."""
-    texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        return value
-    return [name.strip() for text in texts for name in text.split(",")]
-
-
-Octets = Annotated[int, BeforeValidator(octets), Field(ge=0)]
+Octets = Annotated[int, BeforeValidator(values.octets), Field(ge=0)]
 """A size in octets, written with or without a unit."""
 
-Percentage = Annotated[float, BeforeValidator(percentage)]
+Percentage = Annotated[float, BeforeValidator(values.percentage)]
 """Percent of something, above 0."""
 
-_ADDRESS = AfterValidator(_address)
+_ADDRESS = AfterValidator(values.address)
 
 Address = Annotated[str, _ADDRESS]
 """host:port"""
 
-Interface = Annotated[str, AfterValidator(_interface)]
+Interface = Annotated[str, AfterValidator(values.interface)]
 """Name of a network interface."""
 
 
@@ -202,7 +140,7 @@ class CaptureSettings(ServiceSettings):
         description="Name of the node that this agent captures on; the host's name if not given.",
     )
     node_ip: str = Field("", max_length=64, description="Address of that node.")
-    interface: Annotated[list[Interface], NoDecode, BeforeValidator(_split)] = Field(
+    interface: Annotated[list[Interface], NoDecode, BeforeValidator(values.split_names)] = Field(
         ["any"],
         min_length=1,
         description="Interface to capture on, or any; may be repeated, or several with commas, and "
@@ -350,7 +288,7 @@ def _help(name: str, field: FieldInfo) -> str:
         if isinstance(default, list):
             default = ",".join(default)
         elif _is_octets(field):
-            default = _written(default)
+            default = values.written(default)
         notes += f"; default: {default}"
     return f"{field.description} ({notes})"
 
@@ -372,15 +310,7 @@ def _kind(field: FieldInfo) -> str:
 
 
 def _is_octets(field: FieldInfo) -> bool:
-    return any(isinstance(m, BeforeValidator) and m.func is octets for m in field.metadata)
-
-
-def _written(size: int) -> str:
-    """Return a size as a person would write it."""
-    for unit in ("ti", "gi", "mi", "ki", "t", "g", "m", "k"):
-        if size and size % _UNITS[unit] == 0:
-            return f"{size // _UNITS[unit]}{unit.capitalize() if len(unit) > 1 else unit.upper()}"
-    return str(size)
+    return any(isinstance(m, BeforeValidator) and m.func is values.octets for m in field.metadata)
 
 
 def options(model: type[S], run: Callable[[S], int | None]) -> Callable[..., None]:

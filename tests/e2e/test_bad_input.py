@@ -63,7 +63,7 @@ WRONG: Sequence[tuple[tuple[str, ...], str]] = (
     ((*CREATE, "new", "--start", "8:5"), "8:5"),
     ((*CREATE, "new", "--duration", "-5"), "--duration"),
     ((*CREATE, "new", "--duration", "0"), "--duration"),
-    ((*CREATE, "new", "--duration", "1441"), "1440"),
+    ((*CREATE, "new", "--duration", "1441", "--iterations", "2"), "1440"),
     ((*CREATE, "new", "--duration", "an hour"), "--duration"),
     ((*CREATE, "new", "--expiration", "0"), "--expiration"),
     ((*CREATE, "new", "--expiration", "4294967295"), "4294967295"),

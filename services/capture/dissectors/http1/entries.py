@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from services.capture.columns import (
     NO_VALUE,
@@ -246,24 +247,30 @@ class Http1Calls:
         chosen = Http1Calls(self.framer, self.calls[rows])
         request, response = chosen.request, chosen.response
         limit = int(self.framer.totals["body_limit"][0])
-        version = [
-            (mine or other or "HTTP/")[5:]
-            for mine, other in zip(
-                request.text("version").to_pylist(),
-                response.text("version").to_pylist(),
-                strict=True,
-            )
-        ]
         types, messages = chosen.problems()
+        asked, answered = request.details("request", limit), response.details("response", limit)
         return {
-            "protocol_version": pa.array(version, pa.string()),
+            "protocol_version": _version(
+                asked["request_http_version"], answered["response_http_version"]
+            ),
             "request_method": request.text("method"),
             "request_url": request.text("target"),
             "request_path": request.text("path"),
-            **request.details("request", limit),
+            **asked,
             "response_status": number_column(response["status"].astype(np.int32), response.present),
             "response_status_text": response.text("reason"),
-            **response.details("response", limit),
+            **answered,
             "error_type": pa.array(types, pa.string()),
             "error_msg": pa.array(messages, pa.string()),
         }
+
+
+# Typed: for a Python value Arrow would look for pandas each time.
+_NAMELESS = pa.scalar("HTTP/", pa.string())
+_EMPTY, _NULL = pa.scalar("", pa.string()), pa.scalar(None, pa.string())
+
+
+def _version(mine: pa.Array, other: pa.Array) -> pa.Array:
+    """The version of each call, "1.1": as the request has it, or else the response, or ""."""
+    first, second = (pc.if_else(pc.equal(each, _EMPTY), _NULL, each) for each in (mine, other))
+    return pc.utf8_slice_codeunits(pc.coalesce(first, second, _NAMELESS), len("HTTP/"))
