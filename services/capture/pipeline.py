@@ -13,9 +13,9 @@ import pyarrow as pa
 from services.capture import reassembly
 from services.capture.calls import Calls, Node, ProtocolCalls, stream_texts, streams_table
 from services.capture.decode import decode_frames, new_packets, note_networks
+from services.capture.dissectors.dissector import Dissector, ProtocolKind
 from services.capture.dissectors.dns import Dns, DnsCalls, DnsOptions
 from services.capture.dissectors.dns.detect import find_datagrams
-from services.capture.dissectors.dissector import Dissector, ProtocolKind
 from services.capture.dissectors.dns.tcp import DnsStreams
 from services.capture.dissectors.http1.entries import Http1Calls
 from services.capture.dissectors.http1.exchange import forget_overwritten

@@ -5,6 +5,7 @@ Most are made by `conversation.of`, from a class that takes the octets of one st
 messages are too many for a Python object each (`redis`) is a Dissector itself, of kernels.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -14,11 +15,16 @@ import numpy as np
 from services.capture.calls import ProtocolCalls
 from services.capture.dissectors.signatures import Signature
 
+# Marks of a row.
+IS_SERVER = 1  # it is the server's
+IS_FIRST = 2  # by it the stream was recognised
+OTHER_MISSED = 4  # and what the other side had said before is not known
+
 # fmt: off
 FOUND = np.dtype((np.record, [
-    ("row", np.int32),     # of a SEGMENT or PACKET
-    ("server", np.uint8),  # it is the server's
-    ("code", np.uint8),    # as recognition.STATE has it
+    ("row", np.int32),    # of a SEGMENT or PACKET
+    ("marks", np.uint8),  # IS_SERVER …
+    ("code", np.uint8),   # as recognition.STATE has it
 ]))
 # fmt: on
 
@@ -29,21 +35,26 @@ class Dissector(Protocol):
     refused: list[int]
     """Streams of which nothing was understood, so that they are of another protocol, perhaps."""
     broken: list[int]
-    """Streams that made sense until now; they are no more dissected. Both are emptied by others."""
+    """Streams that made sense until now; they are no more dissected."""
+    over: list[int]
+    """Streams of which the rest is of no interest. All three are emptied by the caller."""
     overrun: int
-    """Calls that were lost since room ran out."""
+    """Calls and streams that were lost since room ran out, since the caller last set it to 0."""
+    faults: Counter[str]
+    """Errors of ours that ended the dissection of a stream (it is among those above), by what and
+    where they are; no word of it is from the wire. Emptied by the caller."""
 
     def take(
-        self, segments: np.ndarray, servers: np.ndarray, frames: np.ndarray, held: np.ndarray
+        self, segments: np.ndarray, marks: np.ndarray, frames: np.ndarray, held: np.ndarray
     ) -> None:
-        """Take rows of reassembly.SEGMENT, in their order, which may be changed; servers: uint8,
-        whether each is the server's; frames, held: uint8, the places of their octets. The first
-        row of a flow's next stream comes, too, where the one before was of this protocol: it says
-        that that one has ended, and nothing else.
+        """Take rows of reassembly.SEGMENT, in their order, which may be changed; marks: uint8, as
+        in FOUND; frames, held: uint8, the places of their octets. The OPENED row of a flow's next
+        stream comes, too, where the one before was of this protocol: it says that that one has
+        ended, and nothing else.
         """
         ...
 
-    def take_datagrams(self, packets: np.ndarray, servers: np.ndarray, octets: np.ndarray) -> None:
+    def take_datagrams(self, packets: np.ndarray, marks: np.ndarray, octets: np.ndarray) -> None:
         """Take rows of decode.PACKET, in their order, whose payloads lie in `octets`."""
         ...
 

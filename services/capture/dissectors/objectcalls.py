@@ -6,6 +6,7 @@ for the rows that are asked for.
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ for _side in ("request", "response"):
 HEADERS = "headers"
 """Key whose value, a list of pairs of name and value, goes to the column of headers."""
 FLAGS = {"bodyTruncated": "body_truncated", "bodyEncoding": "body_base64"}
+DEEPEST = 100  # lists in lists: what is deeper is left out
 HOT = ("request_method", "request_url", "request_path", "response_status")
 
 
@@ -137,7 +139,7 @@ class ObjectCalls:
         """Return the columns that are this protocol's, for the chosen rows (int64)."""
         chosen = [self.exchanges[row] for row in rows.tolist()]
         found = {
-            "protocol_version": pa.array([each.version for each in chosen], pa.string()),
+            "protocol_version": pa.array([_clean(each.version) for each in chosen], pa.string()),
             "error_type": pa.array([each.error_type for each in chosen], pa.string()),
             "error_msg": pa.array([each.error_msg for each in chosen], pa.string()),
         }
@@ -155,7 +157,7 @@ class ObjectCalls:
 
 def _text(message: Json | None, key: str) -> str | None:
     value = message.get(key) if message else None
-    return value if isinstance(value, str) else None
+    return _clean(value) if isinstance(value, str) else None
 
 
 def _number(message: Json | None, key: str) -> int | None:
@@ -165,7 +167,9 @@ def _number(message: Json | None, key: str) -> int | None:
 
 def _pairs(message: Json | None) -> list[tuple[str, str]] | None:
     pairs = message.get(HEADERS) if message else None
-    return pairs if isinstance(pairs, list) else None
+    if not isinstance(pairs, list):
+        return None
+    return [(_clean(str(name)), _clean(str(value))) for name, value in pairs]
 
 
 def _dumped(message: Json | None, side: str) -> str | None:
@@ -184,10 +188,26 @@ def _dumped(message: Json | None, side: str) -> str | None:
 def dumped(value: Any) -> str:
     """Return JSON text of anything that a dissector may have read; octets become Latin-1."""
     try:
-        return orjson.dumps(value, default=_known).decode()
-    except TypeError:  # a number of more than 64 bits, or half of a surrogate pair
-        return json.dumps(value, default=_known, separators=(",", ":"))
+        return orjson.dumps(value).decode()
+    except TypeError:  # octets, keys that are no text, numbers of more than 64 bits, half letters …
+        return json.dumps(_plain(value, 0), ensure_ascii=False, separators=(",", ":"))
 
 
-def _known(value: object) -> str:
-    return bytes(value).decode("latin-1") if isinstance(value, bytes | memoryview) else str(value)
+def _plain(value: Any, depth: int) -> Any:
+    """Return what JSON can say of a value."""
+    if depth > DEEPEST:
+        return None
+    if isinstance(value, dict):
+        return {_clean(str(key)): _plain(each, depth + 1) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(each, depth + 1) for each in value]
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).decode("latin-1")
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, int) else _clean(str(value))
+
+
+def _clean(text: str) -> str:
+    """Return a text that UTF-8 can say: without halves of surrogate pairs."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()

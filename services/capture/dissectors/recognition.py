@@ -12,33 +12,37 @@ from collections.abc import Sequence
 import numpy as np
 
 from services.capture.decode import PACKET
-from services.capture.dissectors.dissector import FOUND, Dissector, ProtocolKind
-from services.capture.dissectors.signatures import (
-    LONGEST,
-    NO_BITS,
-    TOO_SHORT,
-    bits_of,
-    look,
-    new_table,
+from services.capture.dissectors.dissector import (
+    FOUND,
+    IS_FIRST,
+    OTHER_MISSED,
+    Dissector,
+    ProtocolKind,
 )
+from services.capture.dissectors.pending import Pending
+from services.capture.dissectors.signatures import TOO_SHORT, bits_of, look, new_table
 from services.capture.flows import STREAM, Streams, stream_row
 from services.capture.headers import PROTOCOL_UDP
 from services.capture.kernel import kernel
-from services.capture.reassembly import DATA, GAP, IN_FRAMES, IN_HELD, OPENED, SEGMENT
+from services.capture.reassembly import DATA, GAP, IN_HELD, OPENED
 
 # What is known of a stream; from FIRST_PROTOCOL on, the number of its protocol.
 UNKNOWN, NONE, PENDING, FIRST_PROTOCOL = 0, 1, 2, 3
 
 LOOKS_AT_START = 1  # segments of a side that are looked at: what begins otherwise is of no protocol
 LOOKS_MIDSTREAM = 8  # most segments begin a message, and a few that do not must not decide
+BOTH = 3  # sides
+ALL_PROTOCOLS = 0xFFFF_FFFF_FFFF_FFFF
+FAILURES = ("refused", "broken", "fault", "no_room")
+"""Of another protocol after all; no sense in it, after some; an error of ours; too much at once."""
 MOST_PENDING = 1024  # streams whose first segment says too little; others of that kind are let go
-MOST_PENDING_ROWS = 2 * LONGEST  # as many segments as their octets can need
 
 # fmt: off
 STATE = np.dtype((np.record, [
-    ("stream", np.int64),   # number of the stream that this is about
-    ("refused", np.uint64),  # signatures of protocols that it turned out not to be of
+    ("stream", np.int64),    # number of the stream that this is about
+    ("refused", np.uint64),  # 1 << number of each protocol that it turned out not to be of
     ("looks", np.uint8, 2),  # that are left, of the client and of the server
+    ("missed", np.uint8),    # 1 << side, of those that said what no dissector was given
     ("state", np.uint8),
 ]))
 # fmt: on
@@ -47,10 +51,12 @@ STATE = np.dtype((np.record, [
 @kernel
 def begin_state(state, stream, streams):
     """Know nothing of a new stream."""
+    is_whole = stream_row(streams, stream).from_start
     state.stream = stream
     state.refused = np.uint64(0)
     state.state = UNKNOWN
-    looks = LOOKS_AT_START if stream_row(streams, stream).from_start else LOOKS_MIDSTREAM
+    state.missed = 0 if is_whole else BOTH
+    looks = LOOKS_AT_START if is_whole else LOOKS_MIDSTREAM
     state.looks[np.uint64(0)] = state.looks[np.uint64(1)] = looks
 
 
@@ -59,6 +65,7 @@ def look_again(state):
     """Octets are missing: what comes now may begin a message."""
     if state.state == NONE:
         state.state = UNKNOWN
+    state.missed = BOTH
     state.looks[np.uint64(0)] = state.looks[np.uint64(1)] = LOOKS_MIDSTREAM
 
 
@@ -67,19 +74,19 @@ def fruitless(state, server):
     """Count a look that found nothing."""
     looks = state.looks[np.uint64(server)]
     state.looks[np.uint64(server)] = looks - 1 if looks > 0 else 0
+    state.missed |= np.uint8(1 << server)
     if state.looks[np.uint64(0)] == 0 and state.looks[np.uint64(1)] == 0:
         state.state = NONE
 
 
 @kernel
-def look_at(table, wanted, state, streams, side, octets, position, length):
-    """Set the state by the first octets of a side; return whether it is the server."""
-    row = stream_row(streams, state.stream)
-    server = 1 if side != row.client else 0
+def look_at(table, wanted, state, row, server, octets, position, length):
+    """Set the state by the first octets of a segment or datagram; row: its STREAM."""
     if state.looks[np.uint64(server)] == 0:
-        return server
+        state.missed |= np.uint8(1 << server)
+        return
     found = look(
-        table, wanted & ~state.refused, server, np.int64(row.ports >> np.uint64(16)) & 0xFFFF,
+        table, wanted, state.refused, server, np.int64(row.ports >> np.uint64(16)) & 0xFFFF,
         np.int64(row.ports) & 0xFFFF, octets, position, position + length,
     )  # fmt: skip
     if found >= 0:
@@ -88,16 +95,21 @@ def look_at(table, wanted, state, streams, side, octets, position, length):
         state.state = PENDING
     else:
         fruitless(state, server)
-    return server
 
 
 @kernel
-def add_found(found, filled, row, server, code):
+def add_found(found, filled, row, marks, code):
     """Say that a row is wanted."""
     each = found[np.uint64(filled)]
     each.row = row
-    each.server = server
+    each.marks = marks
     each.code = code
+
+
+@kernel
+def first_marks(state, server):
+    """Return the marks of the row by which a stream was recognised."""
+    return IS_FIRST | (OTHER_MISSED if state.missed >> (1 - server) & 1 else 0)
 
 
 @kernel
@@ -110,28 +122,29 @@ def find_segments(table, wanted, states, streams, segments, frames, held, found)
         if state.stream != segment.stream:
             old = state.state
             begin_state(state, segment.stream, streams)
-            if old >= FIRST_PROTOCOL:  # its stream has ended: the first row of the next one says so
-                add_found(found, filled, row, 0, old)
+            if old >= FIRST_PROTOCOL and segment.kind == OPENED:
+                add_found(found, filled, row, 0, old)  # it says that the stream before has ended
                 filled += 1
-                if segment.kind == OPENED:
-                    continue
+                continue
+        if state.state == NONE and segment.kind != GAP:
+            continue
+        stream = stream_row(streams, segment.stream)
+        server = 1 if segment.direction & 1 != stream.client else 0
+        marks = server
         if state.state <= NONE:
             if segment.kind == GAP:
                 look_again(state)
-            if state.state == NONE or segment.kind != DATA:
+            if segment.kind != DATA:
                 continue
-            octets_in_held = segment.place == IN_HELD
-            side = segment.direction & 1
-            if octets_in_held:
-                look_at(table, wanted, state, streams, side, held, segment.position, segment.length)
+            place, length = segment.position, segment.length
+            if segment.place == IN_HELD:
+                look_at(table, wanted, state, stream, server, held, place, length)
             else:
-                look_at(
-                    table, wanted, state, streams, side, frames, segment.position, segment.length
-                )
+                look_at(table, wanted, state, stream, server, frames, place, length)
             if state.state <= NONE:
                 continue
-        server = 1 if segment.direction & 1 != stream_row(streams, segment.stream).client else 0
-        add_found(found, filled, row, server, state.state)
+            marks |= first_marks(state, server)
+        add_found(found, filled, row, marks, state.state)
         filled += 1
     return filled
 
@@ -149,46 +162,21 @@ def find_datagrams(table, wanted, states, streams, packets, octets, found):
             begin_state(state, packet.stream, streams)
         if state.state == NONE:
             continue
+        stream = stream_row(streams, packet.stream)
+        server = 1 if packet.direction != stream.client else 0
+        marks = server
         if state.state == UNKNOWN:
-            server = look_at(
-                table, wanted, state, streams, np.int64(packet.direction), octets,
-                packet.payload_offset, np.int64(packet.payload_length),
-            )  # fmt: skip
+            place, length = packet.payload_offset, np.int64(packet.payload_length)
+            look_at(table, wanted, state, stream, server, octets, place, length)
             if state.state == PENDING:
                 state.state = UNKNOWN
                 fruitless(state, server)
             if state.state < FIRST_PROTOCOL:
                 continue
-        server = 1 if packet.direction != stream_row(streams, packet.stream).client else 0
-        add_found(found, filled, row, server, state.state)
+            marks |= first_marks(state, server)
+        add_found(found, filled, row, marks, state.state)
         filled += 1
     return filled
-
-
-class Pending:
-    """A stream whose first segments are too short to tell; what it said is kept until they do."""
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[np.record, int]] = []  # SEGMENT in their order, whether the server's
-        self.octets: list[bytes] = []  # of each
-        self.said = [b"", b""]  # by side
-
-    def add(self, segment: np.record, server: int, octets: bytes) -> None:
-        """Keep a segment."""
-        self.rows.append((segment.copy(), server))
-        self.octets.append(octets)
-        self.said[server] += octets[: LONGEST - len(self.said[server])]
-
-    def replay(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return (SEGMENT rows, whether each is the server's, the octets that these lie in)."""
-        segments = np.zeros(len(self.rows), SEGMENT)
-        for place, (row, _) in enumerate(self.rows):
-            segments[place] = row
-        lengths = [len(each) for each in self.octets]
-        segments["position"] = np.cumsum([0, *lengths[:-1]])
-        segments["place"] = IN_FRAMES
-        servers = np.array([server for _, server in self.rows], np.uint8)
-        return segments, servers, np.frombuffer(bytearray().join(self.octets) or b"\0", np.uint8)
 
 
 class Recogniser:
@@ -203,11 +191,10 @@ class Recogniser:
         self._found = np.zeros(0, FOUND)
         self._pending: dict[int, Pending] = {}  # by the number of the stream
         self.dissectors: dict[int, Dissector] = {}  # by the number of the protocol
-        self.refused: Counter[str] = Counter()
-        """By protocol: streams that looked like it, and were not."""
-        self.broken: Counter[str] = Counter()
-        """By protocol: streams of which the rest was not understood."""
-        self._wanted = {"tcp": NO_BITS, "udp": NO_BITS}
+        self.failed: Counter[tuple[str, str]] = Counter()
+        """By protocol and one of FAILURES: streams that were not dissected, or not to their end."""
+        self._broken: Counter[str] = Counter()  # by protocol, since losses() was asked
+        self._wanted = {"tcp": bits_of(self._table, ()), "udp": bits_of(self._table, ())}
         self.want(None)
 
     def want(self, names: frozenset[str] | None) -> None:
@@ -231,43 +218,49 @@ class Recogniser:
         keep = np.isin(self._states["state"], [FIRST_PROTOCOL + number for number in numbers])
         self._states["state"][~keep] = UNKNOWN
         self._states["looks"][~keep] = LOOKS_MIDSTREAM
+        self._states["missed"][~keep] = BOTH
         self._pending.clear()
 
     def take_segments(self, segments: np.ndarray, frames: np.ndarray, held: np.ndarray) -> None:
         """Give SEGMENT rows to the dissectors that want them."""
         wanted = self._wanted["tcp"]
-        if not wanted or not len(segments):
+        if not wanted.any():
             return
-        found = self._room(2 * len(segments))  # a row may end one stream and begin another
-        count = find_segments(
-            self._table, wanted, self._states, self._streams, segments, frames, held, found
-        )
-        found = found[:count]
-        for code in np.unique(found["code"]).tolist():
-            mine = found[found["code"] == code]
-            chosen = segments[mine["row"]]
-            if code == PENDING:
-                self._take_pending(chosen, mine["server"], frames, held)
-            else:
-                self._give(code - FIRST_PROTOCOL, chosen, mine["server"], frames, held)
+        while len(segments):  # once more for each protocol that has refused some of them
+            found = self._room(len(segments))
+            count = find_segments(
+                self._table, wanted, self._states, self._streams, segments, frames, held, found
+            )
+            again = []
+            for code, mine in _by_code(found[:count]):
+                chosen = segments[mine["row"]]
+                if code == PENDING:
+                    self._take_pending(chosen, mine["marks"], frames, held)
+                else:
+                    number = code - FIRST_PROTOCOL
+                    refused = self._give(number, chosen, mine["marks"], frames, held)
+                    again += mine["row"][refused].tolist()
+            segments = segments[np.sort(np.array(again, np.int64))]
 
     def take_datagrams(self, packets: np.ndarray, octets: np.ndarray) -> None:
         """Give PACKET rows of UDP to the dissectors that want them."""
         assert packets.dtype == PACKET
         wanted = self._wanted["udp"]
-        if not wanted or not len(packets):
+        if not wanted.any():
             return
-        found = self._room(len(packets))
-        count = find_datagrams(
-            self._table, wanted, self._states, self._streams, packets, octets, found
-        )
-        found = found[:count]
-        for code in np.unique(found["code"]).tolist():
-            mine = found[found["code"] == code]
-            number = code - FIRST_PROTOCOL
-            chosen = packets[mine["row"]]
-            self.dissectors[number].take_datagrams(chosen, mine["server"].copy(), octets)
-            self._drop_failed(number, {int(p["stream"]): int(p["flow"]) for p in chosen})
+        while len(packets):
+            found = self._room(len(packets))
+            count = find_datagrams(
+                self._table, wanted, self._states, self._streams, packets, octets, found
+            )
+            again = []
+            for code, mine in _by_code(found[:count]):
+                number = code - FIRST_PROTOCOL
+                chosen = packets[mine["row"]]
+                self.dissectors[number].take_datagrams(chosen, mine["marks"].copy(), octets)
+                refused = self._settle(number, chosen["stream"], chosen["flow"], mine["marks"])
+                again += mine["row"][refused].tolist()
+            packets = packets[np.sort(np.array(again, np.int64))]
 
     def end_streams(self, numbers: np.ndarray, now: int) -> None:
         """Those streams are over."""
@@ -279,16 +272,24 @@ class Recogniser:
 
     def losses(self) -> list[tuple[str, str]]:
         """Return (kind of loss, sentence) of what was not dissected since the last call."""
-        found = [
-            ("undissected", f"{count} streams of {name}, whose octets made no sense")
-            for name, count in self.broken.items()
-        ]
-        self.broken.clear()
+        found = []
+        for name, count in self._broken.items():
+            streams = "1 stream" if count == 1 else f"{count} streams"
+            detail = f"the rest of {streams} of {name}, whose octets made no sense"
+            found.append(("undissected", detail))
+        self._broken.clear()
         for number, dissector in self.dissectors.items():
+            name = self._kinds[number].name
             if dissector.overrun:
-                detail = f"{dissector.overrun} calls of {self._kinds[number].name}: no room"
+                detail = f"{dissector.overrun} calls or streams of {name}, for want of room"
                 found.append(("table_overrun", detail))
+                self.failed[name, "no_room"] += dissector.overrun
                 dissector.overrun = 0
+            for where, count in dissector.faults.items():
+                detail = f"the dissector of {name} failed {count} times: {where}"
+                found.append(("undissected", detail))
+                self.failed[name, "fault"] += count
+            dissector.faults.clear()
         return found
 
     def _room(self, rows: int) -> np.ndarray:
@@ -296,71 +297,130 @@ class Recogniser:
             self._found = np.zeros(rows, FOUND)
         return self._found
 
-    def _give(self, number: int, segments: np.ndarray, servers: np.ndarray, *places: np.ndarray):
-        flows = dict(zip(segments["stream"].tolist(), (segments["direction"] >> 1).tolist()))
-        self.dissectors[number].take(segments, servers.copy(), *places)
-        self._drop_failed(number, flows)
+    def _give(
+        self, number: int, segments: np.ndarray, marks: np.ndarray, *places: np.ndarray
+    ) -> np.ndarray:
+        """Let a dissector take rows; return which of them are to be looked at once more."""
+        streams, flows = segments["stream"].copy(), segments["direction"] >> 1
+        self.dissectors[number].take(segments, marks.copy(), *places)
+        return self._settle(number, streams, flows, marks)
 
-    def _drop_failed(self, number: int, flows: dict[int, int]) -> None:
-        """Forget what a dissector did not understand; what was refused is looked at once more."""
+    def _settle(
+        self, number: int, streams: np.ndarray, flows: np.ndarray, marks: np.ndarray
+    ) -> np.ndarray:
+        """Note which streams a dissector reads no more. Return which rows (bool) are of one that it
+        refused; those may be of another protocol.
+        """
         dissector, name = self.dissectors[number], self._kinds[number].name
-        bits = bits_of(self._table, [number])
-        for failed, counter, state in (
-            (dissector.refused, self.refused, UNKNOWN),
-            (dissector.broken, self.broken, NONE),
-        ):
-            for stream in failed:
-                counter[name] += 1
-                row = self._states[flows[stream]]
-                if row["stream"] == stream:
-                    row["refused"] |= bits
-                    row["state"] = state
-                    row["looks"] = LOOKS_AT_START
-            failed.clear()
+        again = np.zeros(len(streams), np.bool_)
+        if not (dissector.refused or dissector.broken or dissector.over):
+            return again
+        if dissector.refused:
+            self.failed[name, "refused"] += len(dissector.refused)
+        if dissector.broken:
+            self.failed[name, "broken"] += len(dissector.broken)
+            self._broken[name] += len(dissector.broken)
+        rows = dict(zip(streams.tolist(), flows.tolist(), strict=True))
+        begun = set(streams[marks & IS_FIRST != 0].tolist())
+        for ended in (dissector.broken, dissector.over):
+            for stream in ended:
+                self._set_state(stream, rows, NONE, ALL_PROTOCOLS)
+        for stream in dissector.refused:
+            self._set_state(stream, rows, UNKNOWN, 1 << number, is_whole=stream in begun)
+        again |= np.isin(streams, dissector.refused)
+        for each in (dissector.broken, dissector.over, dissector.refused):
+            each.clear()
+        return again
+
+    def _set_state(
+        self, stream: int, flows: dict[int, int], code: int, refused: int, is_whole: bool = True
+    ) -> None:
+        if stream not in flows or self._states[flows[stream]]["stream"] != stream:
+            return  # it had to make room for another one, or has ended
+        state = self._states[flows[stream]]
+        state["refused"] |= np.uint64(refused)
+        state["state"] = code
+        if not is_whole:
+            state["looks"] = LOOKS_MIDSTREAM
+            state["missed"] = BOTH
 
     def _take_pending(
-        self, segments: np.ndarray, servers: np.ndarray, frames: np.ndarray, held: np.ndarray
+        self, segments: np.ndarray, marks: np.ndarray, frames: np.ndarray, held: np.ndarray
     ) -> None:
-        for segment, server in zip(segments, servers.tolist(), strict=True):
-            state = self._states[segment["direction"] >> 1]
-            stream = int(segment["stream"])
-            if state["stream"] == stream and state["state"] == NONE:
-                continue
-            if state["stream"] == stream and state["state"] >= FIRST_PROTOCOL:  # meanwhile
-                chosen, side = np.array([segment], SEGMENT), np.array([server], np.uint8)
-                self._give(int(state["state"]) - FIRST_PROTOCOL, chosen, side, frames, held)
-                continue
-            pending = self._pending.get(stream)
-            if pending is None:
-                if len(self._pending) >= MOST_PENDING:
-                    state["state"] = NONE
-                    continue
-                pending = self._pending[stream] = Pending()
-            source = held if segment["place"] == IN_HELD else frames
-            octets = source[segment["position"] :][: segment["length"]].tobytes()
-            pending.add(segment, server, octets if segment["kind"] == DATA else b"")
-            self._decide(pending, stream, state, held)
+        """Keep rows of streams that have said too little, until they have said enough."""
+        codes: dict[int, int] = {}  # of streams that did in this call
+        later: dict[int, list[int]] = {}  # their other rows, by protocol
+        names = ("stream", "direction", "kind", "place", "position", "length")
+        columns = zip(*(segments[name].tolist() for name in names), marks.tolist(), strict=True)
+        for row, (stream, direction, kind, place, position, length, mark) in enumerate(columns):
+            code = codes.get(stream, PENDING)
+            if code == PENDING:
+                octets = (held if place == IN_HELD else frames)[position : position + length]
+                said = octets.tobytes() if kind == DATA else b""
+                pending = self._pending_of(stream)
+                if pending is not None:
+                    pending.add(segments[row : row + 1], mark, said)
+                code = NONE if pending is None else self._decide(pending, stream, held)
+                if code != PENDING:
+                    codes[stream] = code
+                    self._pending.pop(stream, None)
+                    self._note(stream, direction >> 1, code, pending)
+            elif code >= FIRST_PROTOCOL:
+                later.setdefault(code - FIRST_PROTOCOL, []).append(row)
+        for number, rows in later.items():
+            self._give(number, segments[rows], marks[rows], frames, held)
 
-    def _decide(self, pending: Pending, stream: int, state: np.record, held: np.ndarray) -> None:
-        """Look at what a pending stream has said so far."""
-        ports = int(self._streams.rows["ports"][stream & (len(self._streams.rows) - 1)])
-        wanted = self._wanted["tcp"] & ~state["refused"]
+    def _pending_of(self, stream: int) -> Pending | None:
+        if stream not in self._pending and len(self._pending) < MOST_PENDING:
+            self._pending[stream] = Pending()
+        return self._pending.get(stream)
+
+    def _decide(self, pending: Pending, stream: int, held: np.ndarray) -> int:
+        """Look at what a pending stream has said so far; return its state. If it is of a protocol,
+        that one has got all of it.
+        """
+        row = self._streams.rows[stream & (len(self._streams.rows) - 1)]
+        ports = int(row["ports"]) >> 16 & 0xFFFF, int(row["ports"]) & 0xFFFF
+        while True:
+            found, waits = self._look_at_both(pending, ports)
+            if found < 0:
+                return PENDING if waits and not pending.is_full else NONE
+            segments, marks, octets = pending.replay()
+            if not self._give(found, segments, marks, octets, held).any():
+                return FIRST_PROTOCOL + found
+            pending.refused |= 1 << found
+
+    def _look_at_both(self, pending: Pending, ports: tuple[int, int]) -> tuple[int, bool]:
+        """Return the number of the protocol that fits, -1 for none, and whether one still may."""
         waits = False
         for side, said in enumerate(pending.said):
-            octets = np.frombuffer(bytearray(said) or b"\0", np.uint8)
-            found = look(
-                self._table, wanted, side, ports >> 16 & 0xFFFF, ports & 0xFFFF, octets, 0,
-                len(said),
-            )  # fmt: skip
-            if found >= 0 and said:
-                del self._pending[stream]
-                if state["stream"] == stream:
-                    state["state"] = FIRST_PROTOCOL + found
-                segments, servers, joined = pending.replay()
-                self._give(int(found), segments, servers, joined, held)
-                return
-            waits |= found == TOO_SHORT and len(said) > 0
-        if not waits or len(pending.rows) >= MOST_PENDING_ROWS:
-            del self._pending[stream]
-            if state["stream"] == stream:
-                state["state"] = NONE
+            waits |= pending.lost[side]
+            if said:
+                octets = np.frombuffer(bytearray(said), np.uint8)
+                found = look(
+                    self._table, self._wanted["tcp"], np.uint64(pending.refused), side, *ports,
+                    octets, 0, len(said),
+                )  # fmt: skip
+                if found >= 0:
+                    return int(found), False
+                waits |= found == TOO_SHORT
+        return -1, waits
+
+    def _note(self, stream: int, flow: int, code: int, pending: Pending | None) -> None:
+        """Set the state of a stream that is not pending any more."""
+        state = self._states[flow]
+        if state["stream"] != stream or state["state"] == NONE:  # its dissector was done at once
+            return
+        state["state"] = code
+        if pending is not None:
+            state["refused"] |= np.uint64(pending.refused)
+        if code == NONE and pending is not None:
+            for side, said in enumerate(pending.said):
+                state["looks"][side] -= min(int(state["looks"][side]), 1 if said else 0)
+            state["state"] = UNKNOWN if state["looks"].any() else NONE
+            state["missed"] = BOTH
+
+
+def _by_code(found: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    """Return FOUND rows by their code."""
+    return [(code, found[found["code"] == code]) for code in np.unique(found["code"]).tolist()]

@@ -148,7 +148,7 @@ def begin_direction(direction, state):
 
 @kernel
 def begin_flow(f, flow, segment, server):
-    """Nothing is known of a new stream but who the client is; replies begin where it has read to."""
+    """Only who the client is is known of a new stream; replies begin where it has read to."""
     flow.stream = segment.stream
     flow.waiting = flow.before = 0
     flow.last_time = segment.timestamp

@@ -44,7 +44,7 @@ _SECRET_SETTINGS = frozenset(
 )
 
 
-class _End(Exception):
+class _End(Exception):  # noqa: N818
     """The octets end inside a value."""
 
 
@@ -91,7 +91,7 @@ class _Reader:
         found: list[Any] = []
         try:
             for _ in range(count):
-                found.append(self.value(depth + 1))  # noqa: PERF401
+                found.append(self.value(depth + 1))
         except _End:
             found.append(CUT)
             self._left = 0

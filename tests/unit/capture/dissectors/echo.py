@@ -10,6 +10,8 @@ from services.capture.dissectors.signatures import CLIENT, SERVER, Signature, te
 class Echo(Conversation):
     """Answers come in order; `ask boom` is a mistake in our own code; after `bye` all is over."""
 
+    nonsense = "nothing"
+
     def __init__(self):
         super().__init__()
         self.lines = [b"", b""]
@@ -22,8 +24,9 @@ class Echo(Conversation):
 
     def receive(self, side, octets, time_ns):
         *lines, rest = (self.lines[side] + bytes(octets)).split(b"\n")
-        if self.lost[side]:
-            del lines[:1]
+        if lines and self.lost[side]:
+            if not lines[0].startswith((b"ask ", b"say ")):
+                del lines[:1]
             self.lost[side] = False
         self.lines[side] = rest
         for line in lines:
@@ -31,7 +34,7 @@ class Echo(Conversation):
 
     def take(self, side, line, time_ns):
         word, _, rest = line.partition(" ")
-        if word not in ("ask", "say"):
+        if word not in ("ask", "say") or rest == self.nonsense:
             raise ProtocolError("no such word")
         if rest == "boom":
             raise KeyError(rest)
@@ -59,6 +62,16 @@ class Echo(Conversation):
         self.asked = []
 
 
+class Patient(Echo):
+    """Looks like Echo, and understands `ask nothing`."""
+
+    nonsense = ""
+
+
 SIGNATURES = (Signature(CLIENT, text("ask ")), Signature(SERVER, text("say ")))
 ECHO = ProtocolKind("mysql", "MYSQL", "tcp", frozenset({7}), SIGNATURES, conversation.of(Echo))
+PATIENT = ProtocolKind("kafka", "KAFKA", "tcp", frozenset(), SIGNATURES, conversation.of(Patient))
+PATIENT_DATAGRAMS = ProtocolKind(
+    "diameter", "DIAMETER", "udp", frozenset(), SIGNATURES, conversation.of(Patient)
+)
 DATAGRAMS = ProtocolKind("radius", "RADIUS", "udp", frozenset(), SIGNATURES, conversation.of(Echo))
