@@ -137,6 +137,7 @@ LOSS_KINDS = {
     "store_overrun": "packets had left the packet store before their stream matched",
     "fragment": "fragments of packets never became whole packets",
     "unknown_link": "packets of a link layer that is not known here were not read",
+    "undissected": "octets of streams made no sense in their protocol, and were not dissected",
     "table_overrun": "streams were cut short or calls forgotten because a table was full",
     "uplink_overrun": "batches were dropped because the scheduler was away for too long",
     "capture_damage": "a capture file was cut or damaged",

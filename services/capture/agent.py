@@ -130,6 +130,8 @@ class Progress:
     """By kind; the next two count what was lost."""
     lost_packets: Counter[str] = field(default_factory=Counter)
     lost_octets: Counter[str] = field(default_factory=Counter)
+    failed: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Streams that were not dissected, or not to their end, by protocol and why."""
     cpu_seconds: dict[str, float] = field(default_factory=dict)
     """Of the capture thread, by stage of the work."""
     copies: int = 0  # frames of packets that had been seen before, on another interface
@@ -437,6 +439,8 @@ class Agent:
             self.progress.losses[loss.kind] += 1
             self.progress.lost_packets[loss.kind] += loss.packets
             self.progress.lost_octets[loss.kind] += loss.bytes
+        self.progress.failed += engine.pipeline.recogniser.failed
+        engine.pipeline.recogniser.failed.clear()
         left_out = engine.pipeline.left_out()
         if left_out is not None:
             self.progress.left_out_packets += left_out.packets

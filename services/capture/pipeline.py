@@ -4,7 +4,7 @@
 What it keeps is bounded and made at the start; nothing here allocates for each packet.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ import pyarrow as pa
 from services.capture import reassembly
 from services.capture.calls import Calls, Node, ProtocolCalls, stream_texts, streams_table
 from services.capture.decode import decode_frames, new_packets, note_networks
+from services.capture.dissectors.dissector import Dissector, ProtocolKind
 from services.capture.dissectors.dns import Dns, DnsCalls, DnsOptions
 from services.capture.dissectors.dns.detect import find_datagrams
 from services.capture.dissectors.dns.tcp import DnsStreams
@@ -22,6 +23,8 @@ from services.capture.dissectors.http1.framing import frame_segments
 from services.capture.dissectors.http1.midstream import begin_midstream
 from services.capture.dissectors.http1.past import new_past, recall, remember
 from services.capture.dissectors.http1.rows import NO_MESSAGE, new_framer
+from services.capture.dissectors.recognition import Recogniser
+from services.capture.dissectors.registry import PROTOCOLS
 from services.capture.dissectors.transport import unrecognised
 from services.capture.duplicates import (
     COPIES,
@@ -99,7 +102,10 @@ def is_multicast(packets: np.ndarray) -> np.ndarray:
 class Pipeline:
     """Takes batches of frames, gives calls."""
 
-    def __init__(self, options: PipelineOptions):
+    def __init__(
+        self, options: PipelineOptions, protocols: Sequence[ProtocolKind] = PROTOCOLS
+    ) -> None:
+        """`protocols` are those that are known by their first octets, besides HTTP/1 and DNS."""
         self.node = Node(options.node_name, options.node_ip)
         most_flows = 1 << (options.most_flows - 1).bit_length()
         self.flows = new_flows(most_flows, options.networks_apart)
@@ -118,11 +124,13 @@ class Pipeline:
         self._past = new_past(len(self.framer.messages))
         self.dns = Dns(DnsOptions())
         self.dns_streams = DnsStreams()
+        self.recogniser = Recogniser(protocols, most_flows, self.streams)
         self.packet_streams = np.zeros(0, np.int64)
         """int64, one for each frame of the last batch: its stream's number, or 0."""
         self.packets_taken = 0
         self._http1: list[np.ndarray] = []
         self._collected: list[Calls] = []
+        self._recognised: list[tuple[Dissector, Calls]] = []  # those of them with their dissector
         self._ended = 0
         self._overwritten = 0  # HTTP messages of calls that nobody has been told of
         self._now = self._last_sweep = 0
@@ -168,6 +176,7 @@ class Pipeline:
         if self._has_dns and not had_dns:
             begun = (directions["hint"] == reassembly.DNS_HINT) & (directions["started"] != 0)
             self.dns_streams.begin_midstream(np.flatnonzero(begun).tolist())
+        self.recogniser.want(names)
 
     def take(self, batch: FrameBatch) -> list[Calls]:
         """Take a batch; return the calls that it completed, good until the next one. One without
@@ -239,17 +248,20 @@ class Pipeline:
         return self._collect()
 
     def earlier(self, numbers: np.ndarray) -> list[Calls]:
-        """Return the HTTP/1 calls of these streams from before the last batch, as far as they can
-        still be read; good until the next take().
+        """Return the calls of these streams from before the last batch, as far as they are still
+        known (DNS's never are); good until the next take().
         """
         new = [part.streams[part.index == 0] for part in self._collected]
         numbers = np.setdiff1d(numbers, np.concatenate(new)) if new else numbers
         if len(numbers) == 0:
             return []
         calls, indexes = recall(self._past, self.framer, numbers, self.most_streams)
-        if len(calls) == 0:
-            return []
-        return [Calls(Http1Calls(self.framer, calls), self.streams, self.node, indexes)]
+        found = [(Http1Calls(self.framer, calls), indexes)] if len(calls) else []
+        for dissector in self.recogniser.dissectors.values():
+            known = dissector.earlier(numbers)
+            if known is not None:
+                found.append(known)
+        return [Calls(part, self.streams, self.node, indexes) for part, indexes in found]
 
     @property
     def open_streams(self) -> int:
@@ -300,7 +312,10 @@ class Pipeline:
             detail = f"{overwritten} HTTP answers, which more messages followed than are kept"
             found.append(Loss("table_overrun", self._now, self._now, detail=detail))
             self._overwritten = totals.overwritten = 0
-        return found
+        return found + [
+            Loss(kind, self._now, self._now, detail=detail)
+            for kind, detail in self.recogniser.losses()
+        ]
 
     def _decoding_losses(self) -> list[Loss]:
         found = []
@@ -362,6 +377,7 @@ class Pipeline:
             row, calls = frame_segments(self.framer, self.segments, row, filled, octets, held)
             if calls:
                 self._http1.append(self.framer.calls[:calls].copy())
+        self.recogniser.take_segments(self.segments[:filled], octets, held)
         if not self._has_dns:
             return
         of_dns = np.flatnonzero(self.segments["hint"][:filled] == reassembly.DNS_HINT)
@@ -369,6 +385,7 @@ class Pipeline:
             self.dns_streams.take(self.segments[of_dns], octets, held, self.dns)
 
     def _take_datagrams(self, octets: np.ndarray, packets: np.ndarray) -> None:
+        self.recogniser.take_datagrams(packets, octets)
         if not self._has_dns:
             return
         found = find_datagrams(octets, packets, DNS_PORTS, self._rows_found[: len(packets)])
@@ -410,6 +427,9 @@ class Pipeline:
         self._ended = int(self.streams.counts[STREAMS_ENDED])
         if len(ended):
             self.dns.end_streams(ended, self._now)
+        for dissector, part in self._recognised:
+            dissector.remember(part.calls, part.index)
+        self.recogniser.end_streams(ended, self._now)
         for part in self._collected:
             if isinstance(part.calls, Http1Calls):
                 remember(self._past, part.calls.calls, part.index)
@@ -425,6 +445,12 @@ class Pipeline:
         if dns is not None and len(dns):
             found.append(dns)
         calls = [Calls(part, self.streams, self.node) for part in found]
+        self._recognised = [
+            (dissector, Calls(part, self.streams, self.node))
+            for dissector in self.recogniser.dissectors.values()
+            if (part := dissector.calls()) is not None
+        ]
+        calls += [part for _, part in self._recognised]
         # Whether a stream has none of the protocols is known only when all were looked for.
         wants_rest = self._dissectors is None and len(ended)
         rest = unrecognised(self._rows(ended)) if wants_rest else []

@@ -1,0 +1,226 @@
+"""From the octets of one RESP message to what an entry shows of it. `entries` calls it.
+
+What a password can be is never read: of AUTH, HELLO, and the commands that set passwords.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from services.capture.dissectors.redis.wire import (
+    ARRAY,
+    ATTRIBUTE,
+    BIG,
+    BOOLEAN,
+    BULK,
+    BULK_ERROR,
+    DOUBLE,
+    INLINE,
+    INTEGER,
+    MAP,
+    NULL,
+    PUSH,
+    SET,
+    TYPES,
+    VERBATIM,
+)
+
+MOST_DEPTH: Final = 32  # of lists in lists: what is deeper is left out
+MOST_SHOWN: Final = 4096  # values of a message
+CUT: Final = "…"
+"""In place of what is left out, and of octets that were not kept."""
+HIDDEN: Final = "[REDACTED]"
+
+_LISTS = frozenset({ARRAY, SET, PUSH})
+_MAPS = frozenset({MAP, ATTRIBUTE})
+_STRINGS = frozenset({BULK, VERBATIM, BULK_ERROR})
+_PUBLISHED = frozenset({"message", "pmessage", "smessage"})
+_CHANNELS = _PUBLISHED | {
+    *("subscribe", "psubscribe", "ssubscribe"),
+    *("unsubscribe", "punsubscribe", "sunsubscribe", "invalidate"),
+}
+_SECRET_SETTINGS = frozenset(
+    {"requirepass", "masterauth", "tls-key-file-pass", "tls-client-key-file-pass"}
+)
+
+
+class _End(Exception):  # noqa: N818
+    """The octets end inside a value."""
+
+
+class _Reader:
+    """Reads the values of one message, one after the other."""
+
+    def __init__(self, octets: bytes) -> None:
+        self._octets = octets
+        self._at = 0
+        self._left = MOST_SHOWN
+
+    def _line(self) -> tuple[int, bytes]:
+        end = self._octets.find(b"\r\n", self._at)
+        if end < 0:
+            raise _End
+        begin, self._at = self._at, end + 2
+        return self._octets[begin], self._octets[begin + 1 : end]
+
+    def value(self, depth: int = 0) -> Any:
+        """Return the next value; what is missing of it is CUT."""
+        self._left -= 1
+        if self._left < 0 or depth > MOST_DEPTH:
+            raise _End
+        kind, line = self._line()
+        if kind in _STRINGS:
+            return self._string(kind, int(line))
+        if kind in _LISTS:
+            return self._list(max(int(line), 0), depth) if int(line) >= 0 else None
+        if kind in _MAPS:
+            found = self._map(max(int(line), 0), depth)
+            return self.value(depth) if kind == ATTRIBUTE else found
+        return _scalar(kind, line)
+
+    def _string(self, kind: int, length: int) -> str | None:
+        if length < 0:
+            return None
+        begin, self._at = self._at, self._at + length + 2
+        found = text(self._octets[begin : begin + length])
+        if begin + length > len(self._octets):
+            return found + CUT
+        return found[4:] if kind == VERBATIM else found
+
+    def _list(self, count: int, depth: int) -> list[Any]:
+        found: list[Any] = []
+        try:
+            for _ in range(count):
+                found.append(self.value(depth + 1))
+        except _End:
+            found.append(CUT)
+            self._left = 0
+        return found
+
+    def _map(self, count: int, depth: int) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        try:
+            for _ in range(count):
+                key = self.value(depth + 1)
+                found[key if isinstance(key, str) else str(key)] = self.value(depth + 1)
+        except _End:
+            found[CUT] = CUT
+            self._left = 0
+        return found
+
+
+def text(octets: bytes) -> str:
+    """Return a string of Redis, which may be any octets: UTF-8, else read as Latin-1."""
+    try:
+        return octets.decode()
+    except UnicodeDecodeError:
+        return octets.decode("latin-1")
+
+
+def _scalar(kind: int, line: bytes) -> Any:
+    shown = text(line)
+    if kind == NULL:
+        return None
+    if kind == BOOLEAN:
+        return line == b"t"
+    if kind in (INTEGER, BIG):
+        digits = line[1:] if line[:1] in (b"-", b"+") else line
+        return int(line) if digits.isdigit() and len(digits) < 19 else shown
+    if kind == DOUBLE:
+        try:
+            number = float(line)
+        except ValueError:
+            return shown
+        return number if number - number == 0 else shown  # JSON has no infinity
+    return shown
+
+
+def command(octets: bytes) -> dict[str, Any]:
+    """Return an entry's request of the octets of a command, which may be cut."""
+    if octets[:1] == b"*":
+        try:
+            arguments = _Reader(octets).value() or []
+        except (_End, ValueError):
+            arguments = []
+        kind = TYPES[ARRAY]
+    else:
+        arguments, kind = text(octets).split(), INLINE
+    return {"type": kind, **_named(_without_secrets([_shown(each) for each in arguments]))}
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else "" if value is None else str(value)
+
+
+def _named(arguments: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if arguments:
+        found["command"] = arguments[0].upper()
+    if len(arguments) > 1:
+        found["key"] = arguments[1]
+    if len(arguments) > 2:
+        found["value"] = arguments[2]
+    if len(arguments) > 3:
+        found["keyword"] = " ".join(arguments[3:])
+    return found
+
+
+def _without_secrets(arguments: list[str]) -> list[str]:
+    """Hide what follows where a password can stand."""
+    words = [each.lower() for each in arguments]
+    first = words[0] if words else ""
+    shown = len(arguments)
+    if first == "auth":
+        shown = 1
+    elif first in ("hello", "migrate"):
+        places = [words.index(each) for each in ("auth", "auth2") if each in words[1:]]
+        shown = min(places, default=shown - 1) + 1
+    elif words[:2] == ["acl", "setuser"]:
+        shown = 3
+    elif words[:2] == ["config", "set"]:
+        shown = next((n + 1 for n, each in enumerate(words) if each in _SECRET_SETTINGS), shown)
+    elif words[:2] == ["sentinel", "set"]:
+        shown = next((n + 1 for n, each in enumerate(words) if each.startswith("auth-")), shown)
+    return arguments[:shown] + [HIDDEN] * (len(arguments) - shown)
+
+
+def reply(octets: bytes) -> dict[str, Any]:
+    """Return an entry's response of the octets of a reply or a push, which may be cut."""
+    kind = octets[0] if octets else 0
+    while kind == ATTRIBUTE:  # what an attribute is about follows it
+        octets = _after_attribute(octets)
+        kind = octets[0] if octets else 0
+    if kind not in TYPES:
+        return {}
+    try:
+        value = _Reader(octets).value()
+    except (_End, ValueError):
+        return {"type": TYPES[kind], "value": CUT}
+    found: dict[str, Any] = {"type": TYPES[kind], "value": value}
+    if kind in (ARRAY, PUSH) and isinstance(value, list) and value and _is_of_channel(kind, value):
+        named = ("command", "key", "value", "keyword")
+        found |= dict(zip(named, value, strict=False))
+        if len(value) < 3:
+            del found["value"]
+        if value[0] == "pmessage":  # pattern, channel, payload
+            found |= {"key": value[2], "value": value[3], "keyword": value[1]}
+    return found
+
+
+def _is_of_channel(kind: int, value: list[Any]) -> bool:
+    name = value[0]
+    if not isinstance(name, str) or name not in _CHANNELS:
+        return False
+    length = {"pmessage": 4, "invalidate": 2}.get(name, 3)
+    return len(value) == length and (kind == PUSH or name in _CHANNELS)
+
+
+def _after_attribute(octets: bytes) -> bytes:
+    reader = _Reader(octets)
+    try:
+        _, line = reader._line()
+        for _ in range(2 * int(line)):
+            reader.value()
+    except (_End, ValueError):
+        return b""
+    return octets[reader._at :]
