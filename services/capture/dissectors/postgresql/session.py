@@ -67,7 +67,6 @@ class Session(Conversation):
         self._encryption: Unit | None = None  # a request for it: one octet is the answer
         self._doubtful = False  # octets of answers were lost, perhaps up to the last
         self._deaf = False  # answers are of nobody until the client asks again
-        self._aligned = False  # what is answered next is among the oldest steps, up to a Sync
         self._lost_requests = False
         self._batch_lacks = False  # requests before the next Sync were lost: which is not known
         self._read = [0, 0]  # messages of each side since it was found
@@ -119,9 +118,10 @@ class Session(Conversation):
             self._doubt()
         else:
             self._begin(None)
-            self._lost_requests, self._aligned = self.understood or octets > 0, False
-            self._batch_lacks = bool(self._steps) and self._steps[-1].kind not in UNTIL_READY
-            for step in self._steps if self._batch_lacks else ():
+            self._lost_requests = self.understood or octets > 0
+            self._batch_lacks = True
+            in_batch = self._steps and self._steps[-1].kind not in UNTIL_READY
+            for step in self._steps if in_batch else ():
                 step.unit.lacks |= step.kind not in UNTIL_READY
             if self._steps and (self._steps[0].kind == "Startup" or self._steps[0].unit.copies_in):
                 self._steps[0].unit.lacks = True
@@ -169,7 +169,7 @@ class Session(Conversation):
             self._who = {"user": parameters.pop("user", "")}
             self._who["database"] = parameters.pop("database", self._who["user"])
             unit.request = {"command": "Startup"} | self._who | {"parameters": parameters}
-            self._aligned, self._read[CLIENT] = True, SURE
+            self._read[CLIENT] = SURE
             self._wait("Startup", unit)
 
     def _ask_copy(self, message: Message, time_ns: int) -> None:
@@ -306,9 +306,9 @@ class Session(Conversation):
                 self._steps.popleft()
             self._add(oldest, *FORGOTTEN)
         unit.waiting += 1
+        self._batch_lacks &= kind not in ("Query", "Startup")
         unit.lacks |= self._batch_lacks
-        if kind == "Sync":
-            self._batch_lacks = False
+        self._batch_lacks &= kind != "Sync"
         self._steps.append(Step(kind, unit))
 
     # ---- what the server says
@@ -350,7 +350,9 @@ class Session(Conversation):
         if unit is self._orphan:
             if kind == ord("Z"):
                 self._give_up_orphan()
-                self._realign()
+                self._skip_to_ready()
+                if self._steps and self._steps[0].kind in UNTIL_READY:
+                    self._step_done()
         elif kind == ord("E"):
             self._failed()
         elif not self._steps or kind in ENDS[self._steps[0].kind]:
@@ -375,7 +377,6 @@ class Session(Conversation):
             if kind in b"123" and self._steps and self._lost_requests:
                 return None  # only the Parse, Bind or Close was lost
             self._orphan = Unit(None, message.began_ns, time_ns)
-            self._aligned |= bool(self._steps)
         return self._orphan
 
     def _skip_to_ready(self) -> None:
@@ -409,17 +410,10 @@ class Session(Conversation):
         if step.unit.waiting == 0 and step.unit is not self._open:
             self._add(step.unit)
 
-    def _realign(self) -> None:
-        """An answer that fitted no step was for something between those that were seen."""
-        if self._aligned:
-            self._skip_to_ready()
-            self._step_done()
-
     def _step_done(self) -> None:
         if not self._steps:
             return
-        kind, unit = self._steps.popleft()
-        self._aligned |= kind in UNTIL_READY
+        unit = self._steps.popleft().unit
         self._doubtful &= bool(self._steps)
         unit.waiting -= 1
         if unit.waiting == 0 and unit is not self._open:
