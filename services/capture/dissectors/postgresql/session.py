@@ -117,16 +117,8 @@ class Session(Conversation):
         if side == SERVER:
             self._doubt()
         else:
-            self._begin(None)
+            self._doubt_requests()
             self._lost_requests = self.understood or octets > 0
-            self._batch_lacks = True
-            in_batch = self._steps and self._steps[-1].kind not in UNTIL_READY
-            for step in self._steps if in_batch else ():
-                step.unit.lacks |= step.kind not in UNTIL_READY
-            if self._steps and (self._steps[0].kind == "Startup" or self._steps[0].unit.copies_in):
-                self._steps[0].unit.lacks = True
-            if not self.understood:  # a request for encryption, perhaps: its answer is no message
-                self._inboxes[SERVER].lose()
 
     def close(self, time_ns: int) -> None:  # noqa: ARG002
         """See Conversation."""
@@ -352,6 +344,7 @@ class Session(Conversation):
                 self._give_up_orphan()
                 self._skip_to_ready()
                 if self._steps and self._steps[0].kind in UNTIL_READY:
+                    self._steps[0].unit.lacks = True
                     self._step_done()
         elif kind == ord("E"):
             self._failed()
@@ -382,6 +375,8 @@ class Session(Conversation):
     def _skip_to_ready(self) -> None:
         """Ready: what was asked before the next Sync, and has no answer, never gets one."""
         if not any(step.kind in UNTIL_READY for step in self._steps):
+            if self._batch_lacks:  # their Sync was lost
+                self._end_all(*LOST)
             return
         while self._steps[0].kind not in UNTIL_READY:
             self._drop(self._steps.popleft())
@@ -501,6 +496,20 @@ class Session(Conversation):
         elif self._steps:
             self._steps[0].unit.lacks = True
             self._doubtful = True
+
+    def _doubt_requests(self) -> None:
+        """Requests were lost: answers up to the next Sync may be for others than it seems."""
+        first, last = (self._steps[0], self._steps[-1]) if self._steps else (None, None)
+        if first is not None and (first.kind == "Startup" or first.unit.copies_in):
+            first.unit.lacks = True
+        for step in self._steps if last is not None and last.kind not in UNTIL_READY else ():
+            step.unit.lacks |= step.kind not in UNTIL_READY
+        if self._open is not None:
+            self._open.lacks = True
+        self._begin(None)
+        self._batch_lacks = True
+        if not self.understood:  # a request for encryption, perhaps: its answer is no message
+            self._inboxes[SERVER].lose()
 
     def _settle(self) -> None:
         """The client asks on, so it has the answers that are doubtful to us."""
