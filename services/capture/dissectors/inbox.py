@@ -1,0 +1,153 @@
+"""What one side of a stream said and nobody has read: cut into messages whose head tells a length.
+
+Dissectors of such protocols (postgresql, mysql, mongodb) have one Inbox for each side. A message
+that is longer than what is kept is skipped as it comes; its first octets are still delivered. What
+is lost inside of a message costs that message; else the next one is looked for.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Message(NamedTuple):
+    """One message."""
+
+    octets: bytes
+    """Its first ones, its head among them."""
+    size: int
+    """Octets on the wire."""
+    began_ns: int
+    """Time of the segment with its first octet."""
+    lacks: bool
+    """Some of it was lost on the way; `octets` end before that."""
+
+    @property
+    def is_cut(self) -> bool:
+        """Not all of it is here."""
+        return len(self.octets) < self.size
+
+
+class Inbox:
+    """Messages of one side. Every octet is looked at once, however small the segments are."""
+
+    __slots__ = (
+        "_began_ns", "_cut", "_data", "_find", "_lacks", "_measure", "_missing", "_most_kept",
+        "_size", "is_lost",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        measure: Callable[[bytearray], int],
+        find: Callable[[bytearray], int],
+        most_kept: int,
+    ) -> None:
+        """measure: the size of the message that some octets begin, 0 when they are too few; may
+        raise ProtocolError. find: where the first plausible message begins, or -1 - n where there
+        is none and the first n octets can be forgotten. most_kept: octets of a message.
+        """
+        self._measure, self._find, self._most_kept = measure, find, most_kept
+        self._data = bytearray()
+        self._size = 0  # of the message that begins here, 0 while that is not known
+        self._cut: bytes | None = None  # the first octets of a message that is being skipped
+        self._missing = 0  # octets of it that are still to come
+        self._lacks = False
+        self._began_ns = 0
+        self.is_lost = False
+        """Where the next message begins is not known."""
+
+    def __len__(self) -> int:
+        return len(self._data) + len(self._cut or b"")
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing of a next message has come."""
+        return not self._data and self._cut is None
+
+    @property
+    def next_octet(self) -> int:
+        """The first octet of the next message, or -1."""
+        return self._data[0] if self._data else -1
+
+    def feed(self, octets: memoryview | bytes, time_ns: int) -> None:
+        """Take what came; then read() until there is nothing."""
+        if self.is_empty:
+            self._began_ns = time_ns
+        if self._missing:
+            dropped = min(self._missing, len(octets))
+            self._missing -= dropped
+            octets = octets[dropped:]
+        self._data += octets
+        if self.is_lost:
+            self._look(time_ns)
+
+    def _look(self, time_ns: int) -> None:
+        """Find the next message after octets were lost."""
+        at = self._find(self._data)
+        self.is_lost = at < 0
+        self._began_ns = time_ns
+        del self._data[: at if at >= 0 else -1 - at]
+
+    def read(self, time_ns: int) -> Message | None:
+        """Return the next message, or None until more comes. time_ns: of the last segment."""
+        data = self._data
+        if self._cut is None:
+            if self.is_lost:
+                return None
+            size = self._size = self._size or self._measure(data)
+            if not size:
+                return None
+            if len(data) < size:
+                if len(data) >= self._most_kept:
+                    self._skip()
+                return None
+            octets = bytes(data[: min(size, self._most_kept)])
+            del data[:size]
+        elif self._missing:
+            return None
+        else:
+            octets, self._cut = self._cut, None
+        message = Message(octets, self._size, self._began_ns, self._lacks)
+        self._size = 0
+        self._lacks = False
+        self._began_ns = time_ns
+        return message
+
+    def _skip(self) -> None:
+        """Keep no more of the message that has begun."""
+        self._cut = bytes(self._data[: self._most_kept])
+        self._missing = self._size - len(self._data)
+        self._data.clear()
+
+    def take(self, count: int) -> bytes:
+        """Take octets that are no message, between two messages."""
+        taken = bytes(self._data[:count])
+        del self._data[:count]
+        return taken
+
+    def gap(self, octets: int) -> bool:
+        """So many octets are missing, 0 for not known; return whether it was all of one message."""
+        rest = self._missing
+        if self._cut is None:
+            rest = self._size - len(self._data) if self._size else 0
+        if 0 < octets <= rest:
+            if self._cut is None:
+                self._skip()
+            self._missing -= octets
+            self._lacks = True
+            return True
+        self.lose()
+        return False
+
+    def look_on(self, time_ns: int) -> None:
+        """What was found is no message: look behind its first octet."""
+        del self._data[:1]
+        self._size = 0
+        self._look(time_ns)
+
+    def lose(self) -> None:
+        """Forget what is here, and look for the next message in what comes."""
+        self._data.clear()
+        self._size = self._missing = 0
+        self._cut = None
+        self._lacks = False
+        self.is_lost = True

@@ -1,0 +1,558 @@
+"""Pairs what a client of PostgreSQL asks with what the server answers. The registry has it.
+
+Answers come in the order of requests. Each message that is answered is a step; a step belongs to a
+unit, which becomes an entry: a simple query, or Parse, Bind, Describe and Execute of one statement.
+An error skips the steps up to the next Sync. ReadyForQuery ends what a Sync or a query began, so
+that is where both sides meet again after octets were lost.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from services.capture.dissectors.conversation import Conversation, ProtocolError
+from services.capture.dissectors.inbox import Inbox, Message
+from services.capture.dissectors.objectcalls import Exchange
+from services.capture.dissectors.postgresql import messages as wire
+from services.capture.dissectors.postgresql.prepared import Prepared
+from services.capture.dissectors.postgresql.units import Json, Unit
+from services.capture.dissectors.signatures import CLIENT, SERVER
+from services.capture.dissectors.sqltext import first_word, without_passwords
+
+MOST_WAITING = 4096  # steps without an answer: of more the oldest are given up
+
+ENDED = "pair-not-found", "the stream ended before the answer"
+NO_REQUEST = "pair-not-found", "no request was seen for this answer"
+LOST = "gap", "octets of the answer were lost"
+REQUEST_LOST = "gap", "octets of the request were lost"
+FORGOTTEN = "pair-not-found", f"{MOST_WAITING} later messages waited, and none was answered"
+
+SURE = 4  # messages in a row, after which one that makes no sense is an error
+
+# What ends the answer to a step; those of a query, a startup, a Sync and a call end with Z.
+ENDS = {
+    "Parse": b"1", "Bind": b"2", "Describe": b"Tn", "Execute": b"CIs", "Close": b"3",
+    "Sync": b"Z", "Query": b"Z", "FunctionCall": b"Z", "Startup": b"Z",
+}  # fmt: skip
+# What else can be in the answer.
+WITHIN = {
+    "Describe": b"t", "Execute": b"DGHWdcT", "Query": b"TDCIGHWdcs", "FunctionCall": b"V",
+    "Startup": b"RKv",
+}  # fmt: skip
+UNTIL_READY = frozenset({"Sync", "Query", "FunctionCall", "Startup"})
+
+
+class Step(NamedTuple):
+    """A message of the client that is answered."""
+
+    kind: str
+    unit: Unit
+
+
+class Session(Conversation):
+    """One connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._inboxes = (
+            Inbox(wire.measure_client, wire.find_client, wire.MOST_KEPT),
+            Inbox(wire.measure_server, wire.find_server, wire.MOST_KEPT),
+        )
+        self._steps: deque[Step] = deque()
+        self._open: Unit | None = None  # of the extended query, which the next message may add to
+        self._orphan: Unit | None = None  # an answer whose request was not seen
+        self._prepared = Prepared()
+        self._who: Json = {}  # user and database
+        self._version = ""
+        self._encryption: Unit | None = None  # a request for it: one octet is the answer
+        self._doubtful = False  # octets of answers were lost, perhaps up to the last
+        self._deaf = False  # answers are of nobody until the client asks again
+        self._lost_requests = False
+        self._batch_lacks = False  # requests before the next Sync were lost: which is not known
+        self._read = [0, 0]  # messages of each side since it was found
+
+    @property
+    def buffered(self) -> int:
+        """See Conversation."""
+        return len(self._inboxes[0]) + len(self._inboxes[1]) + self._prepared.size
+
+    def receive(self, side: int, octets: memoryview, time_ns: int) -> None:
+        """See Conversation."""
+        inbox = self._inboxes[side]
+        inbox.feed(octets, time_ns)
+        if side == SERVER and self._encryption is not None:
+            self._take_encryption(inbox, time_ns)
+        while not self.is_over and (message := self._next(side, time_ns)) is not None:
+            self.understood = True
+            self._read[side] += 1
+            try:
+                (self._ask if side == CLIENT else self._answer)(message, time_ns)
+            except ProtocolError:
+                if not message.is_cut and self._is_sure(side):
+                    raise
+
+    def _next(self, side: int, time_ns: int) -> Message | None:
+        """Return the next message. One that was found wrongly after a loss is looked for again."""
+        inbox = self._inboxes[side]
+        while True:
+            try:
+                return inbox.read(time_ns)
+            except ProtocolError:
+                if self._is_sure(side):
+                    raise
+                self._read[side] = 0
+                inbox.look_on(time_ns)
+
+    def _is_sure(self, side: int) -> bool:
+        """So many messages fitted that a wrong one is an error. Before the first, all are."""
+        return not self.understood or self._read[side] >= SURE
+
+    def gap(self, side: int, octets: int, time_ns: int) -> None:
+        """See Conversation: a message that is lost in part is told; else the next one is found."""
+        within = self._inboxes[side].gap(octets)
+        if within:
+            self.receive(side, memoryview(b""), time_ns)
+            return
+        self._read[side] = 0
+        if side == SERVER:
+            self._doubt()
+        else:
+            self._doubt_requests()
+            self._lost_requests = self.understood or octets > 0
+
+    def close(self, time_ns: int) -> None:  # noqa: ARG002
+        """See Conversation."""
+        self._begin(None)
+        self._give_up_orphan()
+        if self._encryption is not None:
+            self._add(self._encryption, *ENDED)
+        self._end_all(*ENDED)
+
+    # ---- what the client says
+
+    def _ask(self, message: Message, time_ns: int) -> None:
+        kind = message.octets[0]
+        if kind == 0:
+            self._ask_startup(message, time_ns)
+            return
+        if kind in b"dcf":
+            self._ask_copy(message, time_ns)
+        elif kind == ord("p"):  # a password, or a step of SASL: nothing of it is kept
+            self._more(message, time_ns, self._steps[0].unit if self._steps else None)
+        else:
+            self._settle()
+            ASKERS[kind](self, message, time_ns)
+
+    def _ask_startup(self, message: Message, time_ns: int) -> None:
+        code = wire.read_i32(message.octets, 4)
+        unit = Unit(None, message.began_ns, time_ns, message.size)
+        if code == wire.CANCEL:  # the key behind the number is a secret
+            unit.request = {
+                "command": "CancelRequest", "processID": wire.read_i32(message.octets, 8)
+            }  # fmt: skip
+            self._add(unit)
+        elif code in (wire.SSL, wire.GSSENC):
+            name = "SSLRequest" if code == wire.SSL else "GSSENCRequest"
+            unit.request = {"command": name}
+            self._encryption = unit
+        else:
+            parameters = wire.startup_parameters(message.octets)
+            self._version = f"{code >> 16}.{code & 0xFFFF}"
+            self._who = {"user": parameters.pop("user", "")}
+            self._who["database"] = parameters.pop("database", self._who["user"])
+            unit.request = {"command": "Startup"} | self._who | {"parameters": parameters}
+            self._read[CLIENT] = SURE
+            self._wait("Startup", unit)
+
+    def _ask_copy(self, message: Message, time_ns: int) -> None:
+        unit = self._steps[0].unit if self._steps else None
+        if unit is not None and unit.request is not None:
+            if message.octets[0] == ord("d"):
+                unit.copied[CLIENT] += message.size - wire.HEAD
+            elif message.octets[0] == ord("f"):
+                unit.request["copyFailure"] = wire.read_text(message.octets, wire.HEAD)[0]
+        self._more(message, time_ns, unit)
+
+    @staticmethod
+    def _more(message: Message, time_ns: int, unit: Unit | None) -> None:
+        """A message adds to a request; one of which nobody knows what it belongs to is nothing."""
+        if unit is not None:
+            unit.request_size += message.size
+            unit.end_ns = time_ns
+            unit.lacks |= message.lacks
+
+    def _new(self, message: Message, time_ns: int, request: Json) -> Unit:
+        """Begin a unit."""
+        if message.is_cut:
+            request["bodyTruncated"] = True
+        unit = Unit(request | self._who, message.began_ns, time_ns, message.size)
+        unit.lacks = message.lacks
+        return unit
+
+    def _ask_query(self, message: Message, time_ns: int) -> None:
+        text = without_passwords(wire.read_text(message.octets, wire.HEAD)[0])
+        self._begin(None)
+        unit = self._new(message, time_ns, {"command": first_word(text), "query": text})
+        self._wait("Query", unit)
+
+    def _ask_parse(self, message: Message, time_ns: int) -> None:
+        name, at = wire.read_text(message.octets, wire.HEAD)
+        text = without_passwords(wire.read_text(message.octets, at)[0])
+        self._prepared.parse(name, text)
+        request: Json = {"command": "Parse", "query": text}
+        if name:
+            request["statement"] = name
+        unit = self._new(message, time_ns, request)
+        unit.statement = name
+        self._begin(unit)
+        self._wait("Parse", unit)
+
+    def _ask_bind(self, message: Message, time_ns: int) -> None:
+        portal, at = wire.read_text(message.octets, wire.HEAD)
+        name, at = wire.read_text(message.octets, at)
+        values: list[str | None] = []
+        try:
+            for value in wire.bind_values(message.octets, at):
+                values.append(value)
+        except ProtocolError:
+            if not message.is_cut:
+                raise
+        self._prepared.bind(portal, name, values)
+        unit = self._open
+        if unit is None or unit.executes or unit.portal is not None or unit.statement != name:
+            unit = self._new(message, time_ns, {"command": "Bind"} | self._prepared.told(portal))
+        else:
+            self._more(message, time_ns, unit)
+            unit.request = (unit.request or {}) | self._prepared.told(portal)
+        unit.portal, unit.statement = portal, name
+        self._begin(unit)
+        self._wait("Bind", unit)
+
+    def _ask_describe(self, message: Message, time_ns: int) -> None:
+        kind, (name, _) = message.octets[5:6], wire.read_text(message.octets, wire.HEAD + 1)
+        unit = self._open
+        if unit is not None and not unit.executes:
+            mine = unit.portal if kind == b"P" else unit.statement
+            if mine == name:
+                self._more(message, time_ns, unit)
+                self._wait("Describe", unit)
+                return
+        told = self._prepared.told(name) if kind == b"P" else self._prepared.of_statement(name)
+        unit = self._new(message, time_ns, {"command": "Describe"} | told)
+        unit.statement = name if kind == b"S" else None
+        self._begin(unit)
+        self._wait("Describe", unit)
+
+    def _ask_execute(self, message: Message, time_ns: int) -> None:
+        portal, _ = wire.read_text(message.octets, wire.HEAD)
+        unit = self._open
+        if unit is None or unit.executes or unit.portal != portal:
+            unit = self._new(message, time_ns, self._prepared.told(portal))
+            self._begin(unit)
+        else:
+            self._more(message, time_ns, unit)
+        request = unit.request = unit.request or {}
+        request["command"] = first_word(request.get("query", "")) or "Execute"
+        unit.executes = True
+        self._wait("Execute", unit)
+
+    def _ask_close(self, message: Message, time_ns: int) -> None:
+        kind, (name, _) = message.octets[5:6], wire.read_text(message.octets, wire.HEAD + 1)
+        told = self._prepared.told(name) if kind == b"P" else self._prepared.of_statement(name)
+        self._prepared.close(kind, name)
+        unit = self._new(message, time_ns, {"command": "Close"} | told)
+        self._begin(unit)
+        self._wait("Close", unit)
+
+    def _ask_sync(self, message: Message, time_ns: int) -> None:
+        unit, self._open = self._open, None
+        if unit is None:
+            unit = self._new(message, time_ns, {"command": "Sync"})
+        else:
+            self._more(message, time_ns, unit)
+        self._wait("Sync", unit)
+
+    def _ask_flush(self, message: Message, time_ns: int) -> None:
+        self._more(message, time_ns, self._open)
+
+    def _ask_call(self, message: Message, time_ns: int) -> None:
+        self._begin(None)
+        request = {"command": "FunctionCall", "function": wire.read_i32(message.octets, wire.HEAD)}
+        self._wait("FunctionCall", self._new(message, time_ns, request))
+
+    def _ask_end(self, message: Message, time_ns: int) -> None:
+        self._begin(None)
+        self._add(self._new(message, time_ns, {"command": "Terminate"}))
+
+    def _begin(self, unit: Unit | None) -> None:
+        """The next messages add to this unit; the one before is over when it has its answers."""
+        last, self._open = self._open, unit
+        if last is not None and last is not unit and last.waiting == 0:
+            self._add(last)
+
+    def _wait(self, kind: str, unit: Unit) -> None:
+        """A step waits for its answer."""
+        if len(self._steps) >= MOST_WAITING:
+            oldest = self._steps[0].unit
+            while self._steps and self._steps[0].unit is oldest:
+                self._steps.popleft()
+            self._add(oldest, *FORGOTTEN)
+        unit.waiting += 1
+        self._batch_lacks &= kind not in ("Query", "Startup")
+        unit.lacks |= self._batch_lacks
+        self._batch_lacks &= kind != "Sync"
+        self._steps.append(Step(kind, unit))
+
+    # ---- what the server says
+
+    def _take_encryption(self, inbox: Inbox, time_ns: int) -> None:
+        """One octet answers a request for encryption; an old server answers with an error."""
+        unit, first = self._encryption, inbox.next_octet
+        if unit is None or first < 0:
+            return
+        self._encryption = None
+        unit.answered, unit.end_ns = True, time_ns
+        if first in b"SGN":
+            inbox.take(1)
+            unit.response_size = 1
+            self.understood = True
+            self.is_over = first != ord("N")
+            unit.response["encryption"] = "refused" if first == ord("N") else "accepted"
+            self._add(unit)
+        elif first == ord("E"):
+            self._wait("Startup", unit)
+        else:
+            raise ProtocolError("a request for encryption is answered with S, G or N")
+
+    def _answer(self, message: Message, time_ns: int) -> None:
+        kind = message.octets[0]
+        if kind == ord("A"):
+            self._notification(message, time_ns)
+            return
+        unit = self._answered(kind, message, time_ns)
+        if unit is None:
+            return
+        unit.answered = True
+        unit.response_size += message.size
+        unit.end_ns = time_ns
+        unit.lacks |= message.lacks
+        reader = READERS.get(kind)
+        if reader is not None:
+            reader(self, unit, message)
+        if unit is self._orphan:
+            if kind == ord("Z"):
+                self._give_up_orphan()
+                self._skip_to_ready()
+                if self._steps and self._steps[0].kind in UNTIL_READY:
+                    self._steps[0].unit.lacks = True
+                    self._step_done()
+        elif kind == ord("E"):
+            self._failed()
+        elif not self._steps or kind in ENDS[self._steps[0].kind]:
+            self._step_done()
+
+    def _answered(self, kind: int, message: Message, time_ns: int) -> Unit | None:
+        """Return whose answer this is: the oldest step's, or nobody's; None where it is neither."""
+        if self._deaf:
+            return None
+        if kind == ord("Z") and self._orphan is None:
+            self._skip_to_ready()
+        if self._steps and self._orphan is None:
+            step = self._steps[0]
+            if kind in b"ESN" or kind in ENDS[step.kind] or kind in WITHIN.get(step.kind, b""):
+                return step.unit
+        if kind == ord("S") and self._orphan is None:
+            return None
+        if kind == ord("N") and self._orphan is None and not self._lost_requests:
+            self._notice(message, time_ns)
+            return None
+        if self._orphan is None:
+            if kind in b"123" and self._steps and self._lost_requests:
+                return None  # only the Parse, Bind or Close was lost
+            self._orphan = Unit(None, message.began_ns, time_ns)
+        return self._orphan
+
+    def _skip_to_ready(self) -> None:
+        """Ready: what was asked before the next Sync, and has no answer, never gets one."""
+        if not any(step.kind in UNTIL_READY for step in self._steps):
+            if self._batch_lacks:  # their Sync was lost
+                self._end_all(*LOST)
+            return
+        while self._steps[0].kind not in UNTIL_READY:
+            self._drop(self._steps.popleft())
+
+    def _failed(self) -> None:
+        """An error: the rest up to the Sync is not done. That Sync answers for the failed one."""
+        step = self._steps[0]
+        if step.kind in UNTIL_READY:
+            if step.kind == "Startup":  # the server hangs up
+                self._step_done()
+            return
+        failed = step.unit
+        while self._steps and self._steps[0].kind not in UNTIL_READY:
+            step = self._steps.popleft()
+            if step.unit is failed:
+                failed.waiting -= 1
+            else:
+                self._drop(step)
+        if failed.waiting == 0 and failed is not self._open:
+            self._add(failed)
+
+    def _drop(self, step: Step) -> None:
+        """A step is skipped by the server; its unit is over when no other step is left."""
+        step.unit.waiting -= 1
+        step.unit.skipped |= not step.unit.answered
+        if step.unit.waiting == 0 and step.unit is not self._open:
+            self._add(step.unit)
+
+    def _step_done(self) -> None:
+        if not self._steps:
+            return
+        unit = self._steps.popleft().unit
+        self._doubtful &= bool(self._steps)
+        unit.waiting -= 1
+        if unit.waiting == 0 and unit is not self._open:
+            self._add(unit)
+
+    def _notification(self, message: Message, time_ns: int) -> None:
+        """NotificationResponse: nobody asked, so it is the server's message."""
+        channel, at = wire.read_text(message.octets, wire.HEAD + 4)
+        payload, _ = wire.read_text(message.octets, at)
+        request = {
+            "command": "Notification", "processID": wire.read_i32(message.octets, wire.HEAD),
+            "channel": channel, "payload": payload,
+        }  # fmt: skip
+        self._tell(message, time_ns, request)
+
+    def _notice(self, message: Message, time_ns: int) -> None:
+        self._tell(message, time_ns, {"command": "Notice"} | wire.error_fields(message.octets))
+
+    def _tell(self, message: Message, time_ns: int, request: Json) -> None:
+        exchange = self._new(message, time_ns, request).exchange()
+        exchange.asked_by = SERVER
+        exchange.version = self._version
+        self.exchanges.append(exchange)
+
+    def _read_columns(self, unit: Unit, message: Message) -> None:
+        unit.columns = wire.column_names(message.octets)
+
+    def _read_row(self, unit: Unit, _: Message) -> None:
+        unit.rows += 1
+        unit.result_rows += 1
+
+    def _read_copy(self, unit: Unit, message: Message) -> None:
+        unit.copied[SERVER] += message.size - wire.HEAD
+
+    def _read_copy_in(self, unit: Unit, _: Message) -> None:
+        unit.copies_in = True
+
+    def _read_complete(self, unit: Unit, message: Message) -> None:
+        unit.complete(wire.read_text(message.octets, wire.HEAD)[0])
+
+    def _read_suspended(self, unit: Unit, _: Message) -> None:
+        unit.response["suspended"] = True
+
+    def _read_error(self, unit: Unit, message: Message) -> None:
+        unit.fail(wire.error_fields(message.octets))
+
+    def _read_notice(self, unit: Unit, message: Message) -> None:
+        unit.notice(wire.error_fields(message.octets))
+
+    def _read_ready(self, unit: Unit, message: Message) -> None:
+        state = message.octets[wire.HEAD] if len(message.octets) > wire.HEAD else 0
+        if state not in wire.TRANSACTION and not message.lacks:
+            raise ProtocolError("ReadyForQuery names no state of a transaction")
+        unit.response["transactionStatus"] = wire.TRANSACTION.get(state, "")
+
+    def _read_authentication(self, unit: Unit, message: Message) -> None:
+        number = wire.read_i32(message.octets, wire.HEAD)
+        if number not in wire.AUTHENTICATION_NUMBERS:
+            raise ProtocolError(f"there is no authentication {number}")
+        if number in wire.AUTHENTICATION and (number or "authentication" not in unit.response):
+            unit.response["authentication"] = wire.AUTHENTICATION[number]
+        if number == 10:
+            unit.response["mechanisms"] = wire.sasl_mechanisms(message.octets)
+
+    def _read_parameter(self, unit: Unit, message: Message) -> None:
+        name, at = wire.read_text(message.octets, wire.HEAD)
+        told = unit.response.setdefault("parameters", {})
+        if len(told) < wire.MOST_FIELDS:
+            told[name] = wire.read_text(message.octets, at)[0]
+
+    def _read_key(self, unit: Unit, message: Message) -> None:
+        unit.response["processID"] = wire.read_i32(message.octets, wire.HEAD)  # the key is a secret
+
+    # ---- what is over, or was lost
+
+    def _doubt(self) -> None:
+        """Answers were lost. A lone request may still get the rest of its own."""
+        self._give_up_orphan()
+        if self._encryption is not None:
+            self._add(self._encryption, *LOST)
+            self._encryption = None
+        if len({id(step.unit) for step in self._steps}) > 1:
+            self._end_all(*LOST)
+            self._deaf = True
+        elif self._steps:
+            self._steps[0].unit.lacks = True
+            self._doubtful = True
+
+    def _doubt_requests(self) -> None:
+        """Requests were lost: answers up to the next Sync may be for others than it seems."""
+        first, last = (self._steps[0], self._steps[-1]) if self._steps else (None, None)
+        if first is not None and (first.kind == "Startup" or first.unit.copies_in):
+            first.unit.lacks = True
+        for step in self._steps if last is not None and last.kind not in UNTIL_READY else ():
+            step.unit.lacks |= step.kind not in UNTIL_READY
+        if self._open is not None:
+            self._open.lacks = True
+        self._begin(None)
+        self._batch_lacks = True
+        if not self.understood:  # a request for encryption, perhaps: its answer is no message
+            self._inboxes[SERVER].lose()
+
+    def _settle(self) -> None:
+        """The client asks on, so it has the answers that are doubtful to us."""
+        self._deaf = False
+        if self._doubtful:
+            self._doubtful = False
+            self._end_all(*LOST)
+
+    def _end_all(self, kind: str, why: str) -> None:
+        waiting = {id(step.unit): step.unit for step in self._steps}
+        self._steps.clear()
+        self._open = None
+        for unit in waiting.values():
+            self._add(unit, kind, why)
+
+    def _give_up_orphan(self) -> None:
+        unit, self._orphan = self._orphan, None
+        if unit is not None:
+            self._add(unit, *(REQUEST_LOST if self._lost_requests else NO_REQUEST))
+            self._lost_requests = False
+
+    def _add(self, unit: Unit, kind: str | None = None, why: str | None = None) -> None:
+        if unit is self._open:
+            self._open = None
+        if unit.request is None and not unit.answered:
+            return
+        exchange: Exchange = unit.exchange(kind, why)
+        exchange.version = self._version
+        self.exchanges.append(exchange)
+
+
+ASKERS: dict[int, Callable[[Session, Message, int], None]] = {
+    ord("Q"): Session._ask_query, ord("P"): Session._ask_parse, ord("B"): Session._ask_bind,
+    ord("D"): Session._ask_describe, ord("E"): Session._ask_execute,
+    ord("C"): Session._ask_close, ord("S"): Session._ask_sync, ord("H"): Session._ask_flush,
+    ord("F"): Session._ask_call, ord("X"): Session._ask_end,
+}  # fmt: skip
+
+READERS: dict[int, Callable[[Session, Unit, Message], None]] = {
+    ord("T"): Session._read_columns, ord("D"): Session._read_row, ord("d"): Session._read_copy,
+    ord("G"): Session._read_copy_in, ord("W"): Session._read_copy_in,
+    ord("C"): Session._read_complete, ord("s"): Session._read_suspended,
+    ord("E"): Session._read_error, ord("N"): Session._read_notice,
+    ord("Z"): Session._read_ready, ord("R"): Session._read_authentication,
+    ord("S"): Session._read_parameter, ord("K"): Session._read_key,
+}  # fmt: skip
