@@ -5,9 +5,12 @@ docs/adding-a-protocol.md says how to add one. HTTP/1 and DNS are not here: they
 see all segments and datagrams.
 """
 
+from services.capture.dissectors.conversation import of
 from services.capture.dissectors.dissector import ProtocolKind
+from services.capture.dissectors.tls import handshake as tls
 
 # fmt: off
 PROTOCOLS: tuple[ProtocolKind, ...] = (
+    ProtocolKind("tls", "TLS", "tcp", frozenset({443}), tls.SIGNATURES, of(tls.Handshake)),
 )
 # fmt: on
