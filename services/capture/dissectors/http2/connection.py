@@ -106,10 +106,11 @@ class Http2(Conversation):
     def take_fields(self, side: int, frame: Frame, fields: list[Pair] | None, size: int) -> None:
         """Take the fields of a whole block, None if they are lost; size: octets of the block."""
         for name, _ in fields or ():
-            if name == ":method" and side != self._client:
-                self._swap(side)
-            elif name == ":status" and side == self._client:
-                self._swap(side ^ 1)
+            if name[:1] not in ":<":  # those of HTTP itself are the first ones
+                break
+            if name == (":status" if side == self._client else ":method"):
+                self._swap()
+                break
         stream = self.stream(frame.stream)
         if stream is None:
             return
@@ -187,9 +188,9 @@ class Http2(Conversation):
                 half.is_body_cut = True
                 half.messages.skip(0)
 
-    def _swap(self, client: int) -> None:
+    def _swap(self) -> None:
         """It is the other side that asks: the capture began in the middle."""
-        self._client = client
+        self._client ^= 1
         for stream in self._streams.values():
             stream.asking, stream.answering = stream.answering, stream.asking
 

@@ -30,6 +30,7 @@ STATIC: tuple[Pair, ...] = (
     ("", ""),
     *((name.decode(), value.decode()) for name, value in HeaderTable.STATIC_TABLE),
 )
+STATIC_ENTRIES = len(STATIC)
 
 
 def _text(octets: bytes) -> str:
@@ -68,10 +69,13 @@ class HeaderReader:
         """Return the fields of a whole block. Raises ProtocolError."""
         self._block, self._at = block, 0
         found: list[Pair] = []
-        listed = 0
-        while self._at < len(block):
+        listed, end = 0, len(block)
+        while self._at < end:
             first = block[self._at]
-            if first & 0x80:
+            if 0x80 < first < 0xFF:  # most fields are one octet
+                self._at += 1
+                pair = self._entry(first & 0x7F)
+            elif first & 0x80:
                 pair = self._entry(self._number(0x7F))
             elif first & 0x40:
                 pair = self._literal(0x3F)
@@ -87,12 +91,12 @@ class HeaderReader:
         return found
 
     def _entry(self, index: int) -> Pair:
-        if index >= len(STATIC):
-            place = index - len(STATIC)
-            return self._entries[place] if place < len(self._entries) else (UNKNOWN, UNKNOWN)
         if index == 0:
             raise ProtocolError("a field has no number")
-        return STATIC[index]
+        if index < STATIC_ENTRIES:
+            return STATIC[index]
+        place = index - STATIC_ENTRIES
+        return self._entries[place] if place < len(self._entries) else (UNKNOWN, UNKNOWN)
 
     def _literal(self, mask: int) -> Pair:
         index = self._number(mask)

@@ -40,7 +40,10 @@ class Half:
 
     def value(self, name: str) -> str | None:
         """Return the first value of a field."""
-        return next((value for key, value in self.headers or () if key == name), None)
+        for key, value in self.headers or ():
+            if key == name:
+                return value
+        return None
 
     @property
     def lacks_names(self) -> bool:
