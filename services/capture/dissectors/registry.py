@@ -6,10 +6,16 @@ see all segments and datagrams.
 """
 
 from services.capture.dissectors import postgresql
+from services.capture.dissectors.conversation import of
 from services.capture.dissectors.dissector import ProtocolKind
+from services.capture.dissectors.http2 import connection as http2
+from services.capture.dissectors.http2.entries import Http2Dissector
+from services.capture.dissectors.tls import handshake as tls
 
 # fmt: off
 PROTOCOLS: tuple[ProtocolKind, ...] = (
     postgresql.KIND,
+    ProtocolKind("http", "HTTP/2", "tcp", frozenset({80, 50051}), http2.SIGNATURES, Http2Dissector),
+    ProtocolKind("tls", "TLS", "tcp", frozenset({443}), tls.SIGNATURES, of(tls.Handshake)),
 )
 # fmt: on
