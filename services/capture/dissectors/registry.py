@@ -5,9 +5,12 @@ docs/adding-a-protocol.md says how to add one. HTTP/1 and DNS are not here: they
 see all segments and datagrams.
 """
 
+from services.capture.dissectors import amqp
+from services.capture.dissectors.conversation import of
 from services.capture.dissectors.dissector import ProtocolKind
 
 # fmt: off
 PROTOCOLS: tuple[ProtocolKind, ...] = (
+    ProtocolKind("amqp", "AMQP", "tcp", frozenset({5672}), amqp.SIGNATURES, of(amqp.Amqp)),
 )
 # fmt: on
