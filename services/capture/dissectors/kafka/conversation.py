@@ -1,5 +1,6 @@
 """A connection of Kafka: requests, and responses that have their correlation ids."""
 
+import re
 import struct
 from dataclasses import dataclass
 
@@ -28,6 +29,10 @@ MOST_SOUGHT = 16  # correlation ids that are looked for after octets were lost
 
 _HEADER = 10  # octets of a request up to the client's name
 _HEAD = struct.Struct(">hhi")  # key, version, correlation id
+_BEGINNING = struct.Struct(">Ihhih")  # with the length, and that of the client's name
+NO_KEY = -1
+_NAME = re.compile(rb"[!-~]+")  # what clients call themselves, where nothing else is known
+_FIRST_PRODUCE = 3  # version; those before were given up in 2017, and are mostly zeros
 _PRODUCE, _CONTROLLED_SHUTDOWN, _SASL_HANDSHAKE = 0, 7, 17
 _GAP = "gap", "octets are missing"
 _NO_REQUEST = "pair-not-found", "the request was not seen"
@@ -84,8 +89,21 @@ class Kafka(Conversation):
     def receive(self, side: int, octets: memoryview, time_ns: int) -> None:
         """See Conversation."""
         take = self._take_request if side == CLIENT else self._take_response
-        for message in self._framers[side].feed(octets, time_ns):
-            take(message, time_ns)
+        framer = self._framers[side]
+        for message in framer.feed(octets, time_ns):
+            try:
+                take(message, time_ns)
+            except ProtocolError:
+                if not framer.is_unsure:
+                    raise
+                framer.search_again()
+            else:
+                framer.is_unsure = False
+        if side == CLIENT and not self.understood and not framer.is_searching:
+            beginning = _beginning(framer.data, 0)
+            if beginning is not None and not _is_known_beginning(beginning):
+                # Do not wait for the rest: another protocol may want these octets.
+                raise ProtocolError("no request begins like this")
 
     def gap(self, side: int, octets: int, time_ns: int) -> None:
         """See Conversation."""
@@ -151,11 +169,9 @@ class Kafka(Conversation):
         if message.is_cut:
             request["payloadTruncated"] = True
             return None
-        if failed is None and reader.at == message.end:
-            return None
-        if not self.understood:
+        if not self.understood and (failed is not None or reader.at != message.end):
             raise ProtocolError("the request is not of the length that its fields have")
-        return _wrong(request, reader, failed)
+        return _wrong(request, reader, failed)  # brokers do not mind what is left behind the end
 
     def _is_plausible(self, header: _Header) -> bool:
         if not 0 <= header.version <= MOST_VERSION:
@@ -233,7 +249,7 @@ class Kafka(Conversation):
         if message.is_cut:
             response["payloadTruncated"] = True
             return None
-        return None if failed is None else _wrong(response, found, failed)
+        return _wrong(response, found, failed)
 
     def _take_unasked(self, response: Json, message: Message, time_ns: int) -> None:
         if self.understood:
@@ -291,15 +307,20 @@ class Kafka(Conversation):
         return NOT_FOUND, 12 + len(name)
 
     def _begins_request(self, data: bytearray, at: int) -> bool:
-        if len(data) - at < 4 + _HEADER:
+        beginning = _beginning(data, at)
+        if beginning is None or not _is_known_beginning(beginning):
             return False
-        size = int.from_bytes(data[at : at + 4], "big")
-        end = min(len(data), at + 4 + size)
-        message = Message(data, at + 4, end, 0, size, lacks=True)
-        header = _read_header(message) if size <= LONGEST else None
-        if header is None or not is_known(header.key, header.version):
+        size, key, version, client = beginning
+        if self._client:
+            if not client or not self._client.startswith(client):
+                return False
+        elif not _NAME.fullmatch(client) or (key == _PRODUCE and version < _FIRST_PRODUCE):
             return False
-        return self._is_plausible(header) and (not self._client or bool(header.client))
+        start, end = at + 4 + _HEADER + len(client), at + 4 + size
+        if end > len(data) or not is_known(key, version):
+            return True
+        _, reader, failed = read_payload(REQUEST, key, version, data, start, end)
+        return failed is None and reader.at == end
 
     def _find_response(self, data: bytearray, segment: int, is_fresh: bool) -> tuple[int, int]:
         """Look for the id of a request that waits: at the beginning of a segment; elsewhere where
@@ -360,6 +381,29 @@ def _read_header(message: Message) -> _Header | None:
     return _Header(key, version, correlation, client, reader.at)
 
 
+def _beginning(data: bytearray, at: int) -> tuple[int, int, int, bytes] | None:
+    """Return the length, the key, the version and the client's name, or as much of it as is there;
+    None where even the others are not.
+    """
+    if len(data) - at < 4 + _HEADER:
+        return None
+    size, key, version, _, length = _BEGINNING.unpack_from(data, at)
+    if length > LONGEST_CLIENT:
+        return size, NO_KEY, version, b""
+    start = at + _BEGINNING.size
+    return size, key, version, bytes(data[start : start + max(0, length)])
+
+
+def _is_known_beginning(beginning: tuple[int, int, int, bytes]) -> bool:
+    size, key, version, client = beginning
+    return (
+        _HEADER <= size + 2 <= LONGEST  # the oldest has no name
+        and key in APIS
+        and 0 <= version <= MOST_VERSION
+        and client.decode("utf-8", "ignore").isprintable()
+    )
+
+
 def _number(data: bytearray, at: int) -> int:
     return int.from_bytes(data[at : at + 4], "big", signed=True)
 
@@ -369,11 +413,13 @@ def _name(key: int) -> str:
 
 
 def _wrong(message: Json, reader: Reader, failed: IncompleteError | None) -> tuple[str, str] | None:
-    """Return the error of a payload that could not be read to its end."""
+    """Return the error of a payload that could not be read, if it is one."""
+    if failed is None:
+        return None
     if reader.room < 0:
         message["payloadTruncated"] = True
         return None
-    return "malformed", str(failed or "octets are left behind the last field")
+    return "malformed", str(failed)
 
 
 _VERSIONS = bytes(range(20))

@@ -40,7 +40,8 @@ class Framer:
         self.data = bytearray()
         self.kept = bytearray()
         """The beginning of a long message whose rest is still to come."""
-        self.is_searching = False
+        self.is_searching = self.is_unsure = False
+        """Unsure is whether the message that was found is one."""
         self._find = find
         self._began_ns = self._kept_ns = 0
         self._left = self._kept_size = 0
@@ -62,6 +63,8 @@ class Framer:
                     break
                 yield self._long()
             if self.is_searching:
+                del data[:at]
+                old = max(0, old - at)
                 at = self._search(old)
                 if self.is_searching:
                     old, self._began_ns = min(old, len(data)), time_ns
@@ -98,11 +101,15 @@ class Framer:
     def _search(self, old: int) -> int:
         found, needed = self._find(self.data, old, self._is_fresh)
         if found != NOT_FOUND:
-            self.is_searching = False
+            self.is_searching, self.is_unsure = False, True
             return found
         if needed < len(self.data):
             self._is_fresh = False
         return max(0, len(self.data) - needed)
+
+    def search_again(self) -> None:
+        """What was found was no message."""
+        self.is_searching = True
 
     def gap(self, octets: int) -> Message | None:
         """So many octets are missing, 0 for not known. Return the message that they end, if any."""

@@ -146,7 +146,9 @@ def read_payload(
     reader = Reader(data, at, end, flexible)
     is_about_versions = side == RESPONSE and key == API_VERSIONS
     if is_about_versions and data[at : at + 2] == UNSUPPORTED_VERSION:
-        version, reader.is_flexible = 0, False  # whatever was asked for, this is said so
+        # Whatever was asked for, this is said as in version 0 (KIP-511); what follows differs.
+        reader.code = reader.i16()
+        return {"errorCode": reader.code}, reader, None
     payload: Target = {}
     try:
         if flexible and not is_about_versions:
