@@ -6,6 +6,7 @@ see all segments and datagrams.
 """
 
 from services.capture.dissectors import postgresql
+from services.capture.dissectors import amqp, kafka
 from services.capture.dissectors.conversation import of
 from services.capture.dissectors.dissector import ProtocolKind
 from services.capture.dissectors.http2 import connection as http2
@@ -17,5 +18,7 @@ PROTOCOLS: tuple[ProtocolKind, ...] = (
     postgresql.KIND,
     ProtocolKind("http", "HTTP/2", "tcp", frozenset({80, 50051}), http2.SIGNATURES, Http2Dissector),
     ProtocolKind("tls", "TLS", "tcp", frozenset({443}), tls.SIGNATURES, of(tls.Handshake)),
+    ProtocolKind("amqp", "AMQP", "tcp", frozenset({5672}), amqp.SIGNATURES, of(amqp.Amqp)),
+    ProtocolKind("kafka", "KAFKA", "tcp", frozenset({9092}), kafka.SIGNATURES, of(kafka.Kafka)),
 )
 # fmt: on

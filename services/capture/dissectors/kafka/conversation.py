@@ -1,0 +1,438 @@
+"""A connection of Kafka: requests, and responses that have their correlation ids."""
+
+import re
+import struct
+from dataclasses import dataclass
+
+from services.capture.dissectors.conversation import Conversation, ProtocolError
+from services.capture.dissectors.kafka.errors import name_of
+from services.capture.dissectors.kafka.framing import LONGEST, NOT_FOUND, Framer, Message
+from services.capture.dissectors.kafka.messages import (
+    APIS,
+    REQUEST,
+    RESPONSE,
+    is_known,
+    read_payload,
+)
+from services.capture.dissectors.kafka.values import IncompleteError, Reader
+from services.capture.dissectors.objectcalls import Exchange, Json
+from services.capture.dissectors.signatures import ANY, CLIENT, SERVER, Signature
+
+MOST_WAITING = 1024  # requests of a connection without a response; clients have 5 at once
+MOST_WAITING_OCTETS = 8 << 20  # of those, as far as they are kept
+MOST_EARLY = 16  # responses that came before any request, until one shows that this is Kafka
+MOST_VERSION = 40  # of a request that is not known: twice of what there is
+MOST_KEY = 256
+LONGEST_CLIENT = 1024  # octets of a client's name
+MOST_TRIES = 64  # places of a segment where one may begin
+MOST_SOUGHT = 16  # correlation ids that are looked for after octets were lost
+
+_HEADER = 10  # octets of a request up to the client's name
+_HEAD = struct.Struct(">hhi")  # key, version, correlation id
+_BEGINNING = struct.Struct(">Ihhih")  # with the length, and that of the client's name
+NO_KEY = -1
+_NAME = re.compile(rb"[!-~]+")  # what clients call themselves, where nothing else is known
+_FIRST_PRODUCE = 3  # version; those before were given up in 2017, and are mostly zeros
+_PRODUCE, _CONTROLLED_SHUTDOWN, _SASL_HANDSHAKE = 0, 7, 17
+_GAP = "gap", "octets are missing"
+_NO_REQUEST = "pair-not-found", "the request was not seen"
+_NO_RESPONSE = "pair-not-found", "the stream ended before a response"
+_TOO_MANY = "pair-not-found", "too many requests wait for a response"
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A request without a response, as yet."""
+
+    request: Json
+    began_ns: int
+    size: int
+    number: int
+    error: tuple[str, str] | None
+    is_doubtful: bool = False
+    """Octets of responses are missing since."""
+
+
+@dataclass(slots=True)
+class _Header:
+    """What the header of a request says."""
+
+    key: int
+    version: int
+    correlation: int
+    client: str | None
+    end: int
+    """Where it ends, but for tagged fields."""
+
+
+class Kafka(Conversation):
+    """One connection; see Conversation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._framers = (Framer(self._find_request), Framer(self._find_response))
+        self._waiting: dict[int, list[_Waiting]] = {}  # by correlation id
+        self._waiting_count = self._waiting_octets = self._number = 0
+        self._early: list[tuple[Json, int, int, int]] = []
+        self._client = b""
+        self._lossy = False  # requests were lost
+        self._has_doubts = False  # some that wait are doubtful
+        self._is_raw = False  # SASL's tokens have no header (SaslHandshake, version 0)
+
+    @property
+    def buffered(self) -> int:
+        """See Conversation."""
+        framers = self._framers
+        kept = sum(len(each.data) + len(each.kept) for each in framers)
+        return kept + self._waiting_octets
+
+    def receive(self, side: int, octets: memoryview, time_ns: int) -> None:
+        """See Conversation."""
+        take = self._take_request if side == CLIENT else self._take_response
+        framer = self._framers[side]
+        for message in framer.feed(octets, time_ns):
+            try:
+                take(message, time_ns)
+            except ProtocolError:
+                if not framer.is_unsure:
+                    raise
+                framer.search_again()
+            else:
+                framer.is_unsure = False
+        if side == CLIENT and not self.understood and not framer.is_searching:
+            beginning = _beginning(framer.data, 0)
+            if beginning is not None and not _is_known_beginning(beginning):
+                # Do not wait for the rest: another protocol may want these octets.
+                raise ProtocolError("no request begins like this")
+
+    def gap(self, side: int, octets: int, time_ns: int) -> None:
+        """See Conversation."""
+        message = self._framers[side].gap(octets)
+        if side == CLIENT:
+            self._lossy |= octets > 0
+        else:
+            self._has_doubts = True
+            for queue in self._waiting.values():
+                for waiting in queue:
+                    waiting.is_doubtful = True
+        if message is not None:
+            (self._take_request if side == CLIENT else self._take_response)(message, time_ns)
+
+    def close(self, time_ns: int) -> None:
+        """See Conversation."""
+        self._flush_early()
+        for waiting in [one for queue in self._waiting.values() for one in queue]:
+            self._give_up(waiting, time_ns, _GAP if waiting.is_doubtful else _NO_RESPONSE)
+
+    # Requests.
+
+    def _take_request(self, message: Message, time_ns: int) -> None:
+        header = _read_header(message)
+        if header is None or not self._is_plausible(header):
+            if self._is_raw or message.lacks:  # a token; or so little of it that nothing is known
+                return
+            raise ProtocolError("no request begins like this")
+        request: Json = {
+            "apiKey": header.key, "apiKeyName": _name(header.key), "apiVersion": header.version,
+            "clientID": header.client, "correlationID": header.correlation, "size": message.size,
+        }  # fmt: skip
+        error = None
+        if is_known(header.key, header.version):
+            error = self._read_request(message, header, request)
+        elif self._is_raw:
+            return
+        elif not self.understood and not header.client:
+            raise ProtocolError("neither a known request nor a client with a name")
+        if self._is_raw and error is not None:
+            return
+        self.understood = True
+        self._is_raw = header.key == _SASL_HANDSHAKE and header.version == 0
+        self._client = (header.client or "").encode()
+        self._flush_early()
+        if message.lacks:
+            error = _GAP
+        size = message.size + 4
+        if header.key == _PRODUCE and request.get("payload", {}).get("acks") == 0:
+            self._tell(message.began_ns, time_ns, request, None, size, 0, error)
+            return
+        self._number += 1
+        self._wait(_Waiting(request, message.began_ns, size, self._number, error), time_ns)
+
+    def _read_request(
+        self, message: Message, header: _Header, request: Json
+    ) -> tuple[str, str] | None:
+        """Put the payload into a request; return what is wrong with it."""
+        payload, reader, failed = read_payload(
+            REQUEST, header.key, header.version, message.data, header.end, message.end
+        )
+        request["payload"] = payload
+        if message.is_cut:
+            request["payloadTruncated"] = True
+            return None
+        if not self.understood and (failed is not None or reader.at != message.end):
+            raise ProtocolError("the request is not of the length that its fields have")
+        return _wrong(request, reader, failed)  # brokers do not mind what is left behind the end
+
+    def _is_plausible(self, header: _Header) -> bool:
+        if not 0 <= header.version <= MOST_VERSION:
+            return False
+        if header.client is not None and not header.client.isprintable():
+            return False
+        if self.understood:
+            return 0 <= header.key <= MOST_KEY
+        return header.key in APIS
+
+    def _wait(self, waiting: _Waiting, time_ns: int) -> None:
+        self._waiting.setdefault(waiting.request["correlationID"], []).append(waiting)
+        self._waiting_count += 1
+        self._waiting_octets += waiting.size
+        while self._waiting_count > MOST_WAITING or (
+            self._waiting_octets > MOST_WAITING_OCTETS and self._waiting_count > 1
+        ):
+            self._give_up(next(iter(self._waiting.values()))[0], time_ns, _TOO_MANY)
+
+    def _forget(self, waiting: _Waiting) -> None:
+        identity = waiting.request["correlationID"]
+        queue = self._waiting[identity]
+        queue.remove(waiting)
+        if not queue:
+            del self._waiting[identity]
+        self._waiting_count -= 1
+        self._waiting_octets -= waiting.size
+
+    def _give_up(self, waiting: _Waiting, time_ns: int, error: tuple[str, str]) -> None:
+        self._forget(waiting)
+        self._tell(
+            waiting.began_ns, time_ns, waiting.request, None, waiting.size, 0,
+            waiting.error or error,
+        )  # fmt: skip
+
+    # Responses.
+
+    def _take_response(self, message: Message, time_ns: int) -> None:
+        if message.end - message.at < 4:
+            if message.lacks or self._is_raw:
+                return
+            raise ProtocolError("a response without its correlation id")
+        identity = _number(message.data, message.at)
+        queue = self._waiting.get(identity)
+        response: Json = {"correlationID": identity, "size": message.size}
+        if queue is None:
+            if not self._is_raw:
+                self._take_unasked(response, message, time_ns)
+            return
+        waiting = queue[0]
+        self._forget(waiting)
+        request = waiting.request
+        key, version = request["apiKey"], request["apiVersion"]
+        response = {
+            "apiKey": key, "apiKeyName": request["apiKeyName"], "apiVersion": version, **response,
+        }  # fmt: skip
+        error = waiting.error
+        if is_known(key, version):
+            error = self._read_response(message, response) or error
+        if message.lacks:
+            error = _GAP
+        self._drop_older(waiting, time_ns)
+        self._tell(
+            waiting.began_ns, time_ns, request, response, waiting.size, message.size + 4, error
+        )
+
+    def _read_response(self, message: Message, response: Json) -> tuple[str, str] | None:
+        key, version = response["apiKey"], response["apiVersion"]
+        payload, found, failed = read_payload(
+            RESPONSE, key, version, message.data, message.at + 4, message.end
+        )
+        response["payload"] = payload
+        if found.code:
+            response["error"] = {"code": found.code, "message": name_of(found.code)}
+        if message.is_cut:
+            response["payloadTruncated"] = True
+            return None
+        return _wrong(response, found, failed)
+
+    def _take_unasked(self, response: Json, message: Message, time_ns: int) -> None:
+        if self.understood:
+            error = _GAP if self._lossy else _NO_REQUEST
+            self._tell(message.began_ns, time_ns, None, response, 0, message.size + 4, error)
+        elif len(self._early) < MOST_EARLY:
+            self._early.append((response, message.began_ns, time_ns, message.size + 4))
+
+    def _flush_early(self) -> None:
+        if self._early and self.understood:
+            for response, began_ns, time_ns, size in self._early:
+                self._tell(began_ns, time_ns, None, response, 0, size, _NO_REQUEST)
+            self._early.clear()
+
+    def _drop_older(self, answered: _Waiting, time_ns: int) -> None:
+        """Brokers answer in order, so that what is older had its response among the lost octets."""
+        if not self._has_doubts:
+            return
+        lost = [
+            one for queue in self._waiting.values() for one in queue
+            if one.is_doubtful and one.number < answered.number
+        ]  # fmt: skip
+        for each in lost:
+            self._give_up(each, time_ns, _GAP)
+        self._has_doubts = answered.is_doubtful
+
+    def _tell(
+        self, began_ns: int, time_ns: int, request: Json | None, response: Json | None,
+        request_size: int, response_size: int, error: tuple[str, str] | None,
+    ) -> None:  # fmt: skip
+        self.exchanges.append(
+            Exchange(
+                began_ns, time_ns, request, response, request_size, response_size, CLIENT,
+                *(error or (None, None)),
+            )
+        )  # fmt: skip
+
+    # After octets were lost.
+
+    def _find_request(self, data: bytearray, segment: int, is_fresh: bool) -> tuple[int, int]:
+        """Look for a header at the beginning of a segment, and before the client's name."""
+        if is_fresh and len(data) < 4 + _HEADER:
+            return NOT_FOUND, len(data)
+        for at in (0, segment) if is_fresh else (segment,):
+            if self._begins_request(data, at):
+                return at, 0
+        name = len(self._client).to_bytes(2, "big") + self._client
+        if not self._client:
+            return NOT_FOUND, 0
+        at = data.find(name, 12)
+        while at >= 0:
+            if self._begins_request(data, at - 12):
+                return at - 12, 0
+            at = data.find(name, at + 1)
+        return NOT_FOUND, 12 + len(name)
+
+    def _begins_request(self, data: bytearray, at: int) -> bool:
+        beginning = _beginning(data, at)
+        if beginning is None or not _is_known_beginning(beginning):
+            return False
+        size, key, version, client = beginning
+        if self._client:
+            if not client or not self._client.startswith(client):
+                return False
+        elif not _NAME.fullmatch(client) or (key == _PRODUCE and version < _FIRST_PRODUCE):
+            return False
+        start, end = at + 4 + _HEADER + len(client), at + 4 + size
+        if end > len(data) or not is_known(key, version):
+            return True
+        _, reader, failed = read_payload(REQUEST, key, version, data, start, end)
+        return failed is None and reader.at == end
+
+    def _find_response(self, data: bytearray, segment: int, is_fresh: bool) -> tuple[int, int]:
+        """Look for the id of a request that waits: at the beginning of a segment; elsewhere where
+        the whole response is there.
+        """
+        if is_fresh and len(data) < 8:
+            return NOT_FOUND, len(data)
+        for at in (0, segment) if is_fresh else (segment,):
+            size = int.from_bytes(data[at : at + 4], "big")
+            if 4 <= size <= LONGEST and self._awaits(data, at + 4):
+                return at, 0
+        places = []
+        tries = 0  # each may read all that is there
+        for identity in list(self._waiting)[:MOST_SOUGHT]:
+            at = data.find((identity & 0xFFFFFFFF).to_bytes(4, "big"), 4)
+            while at >= 0 and tries < MOST_TRIES:
+                tries += 1
+                if self._is_response(data, at - 4, identity):
+                    places.append(at - 4)
+                    break
+                at = data.find((identity & 0xFFFFFFFF).to_bytes(4, "big"), at + 1)
+        return (min(places), 0) if places else (NOT_FOUND, 0)
+
+    def _awaits(self, data: bytearray, at: int) -> bool:
+        return _number(data, at) in self._waiting
+
+    def _is_response(self, data: bytearray, at: int, identity: int) -> bool:
+        """Whether data[at:] has the whole response to this request."""
+        request = self._waiting[identity][0].request
+        key, version = request["apiKey"], request["apiVersion"]
+        size = int.from_bytes(data[at : at + 4], "big")
+        end = at + 4 + size
+        if size < 4 or end > len(data) or not is_known(key, version):
+            return False
+        _, found, failed = read_payload(RESPONSE, key, version, data, at + 8, end)
+        return failed is None and found.at == end
+
+
+def _read_header(message: Message) -> _Header | None:
+    """Read the header of a request, but for its tagged fields; None where it is too short."""
+    if message.end - message.at < _HEAD.size:
+        return None
+    key, version, correlation = _HEAD.unpack_from(message.data, message.at)
+    at = message.at + _HEAD.size
+    if key == _CONTROLLED_SHUTDOWN and version == 0:
+        return _Header(key, version, correlation, None, at)
+    reader = Reader(message.data, at, message.end)
+    try:
+        length = reader.i16()
+        if length < 0:
+            return _Header(key, version, correlation, None, reader.at)
+        if length > LONGEST_CLIENT:
+            return None
+        at = reader.skip(length)
+        client = bytes(message.data[at : reader.at]).decode()
+    except (IncompleteError, UnicodeDecodeError):
+        return None
+    return _Header(key, version, correlation, client, reader.at)
+
+
+def _beginning(data: bytearray, at: int) -> tuple[int, int, int, bytes] | None:
+    """Return the length, the key, the version and the client's name, or as much of it as is there;
+    None where even the others are not.
+    """
+    if len(data) - at < 4 + _HEADER:
+        return None
+    size, key, version, _, length = _BEGINNING.unpack_from(data, at)
+    if length > LONGEST_CLIENT:
+        return size, NO_KEY, version, b""
+    start = at + _BEGINNING.size
+    return size, key, version, bytes(data[start : start + max(0, length)])
+
+
+def _is_known_beginning(beginning: tuple[int, int, int, bytes]) -> bool:
+    size, key, version, client = beginning
+    return (
+        _HEADER <= size + 2 <= LONGEST  # the oldest has no name
+        and key in APIS
+        and 0 <= version <= MOST_VERSION
+        and client.decode("utf-8", "ignore").isprintable()
+    )
+
+
+def _number(data: bytearray, at: int) -> int:
+    return int.from_bytes(data[at : at + 4], "big", signed=True)
+
+
+def _name(key: int) -> str:
+    return APIS[key].name if key in APIS else f"api {key}"
+
+
+def _wrong(message: Json, reader: Reader, failed: IncompleteError | None) -> tuple[str, str] | None:
+    """Return the error of a payload that could not be read, if it is one."""
+    if failed is None:
+        return None
+    if reader.room < 0:
+        message["payloadTruncated"] = True
+        return None
+    return "malformed", str(failed)
+
+
+_VERSIONS = bytes(range(20))
+_PREFIX = (b"\0", bytes(range(8)), ANY, ANY, b"\0")  # less than 128 MiB, and a key below 256
+_SUFFIX = (
+    bytes((*range(32), 0x7F)), ANY, ANY, ANY,  # ids count from 0, or are Java's highest, for SASL
+    b"\0\xff", ANY,  # length of the client's name
+)  # fmt: skip
+_KEYS = bytes(sorted(APIS))
+SIGNATURES = (
+    # Not Produce of version 0: it looks as frames of HTTP/2 and sessions of ZooKeeper do.
+    Signature(CLIENT, (*_PREFIX, b"\0", b"\0", _VERSIONS[1:], *_SUFFIX)),
+    Signature(CLIENT, (*_PREFIX, _KEYS[1:], b"\0", _VERSIONS, *_SUFFIX)),
+    Signature(CLIENT, (*_PREFIX, _KEYS, b"\0", _VERSIONS, ANY, *_SUFFIX[1:]), only_on_port=True),
+    Signature(SERVER, (b"\0", bytes(range(8)), ANY, ANY, ANY), only_on_port=True),
+)
