@@ -6,8 +6,11 @@ see all segments and datagrams.
 """
 
 from services.capture.dissectors.dissector import ProtocolKind
+from services.capture.dissectors.ldap import CLDAP, LDAP
 
 # fmt: off
 PROTOCOLS: tuple[ProtocolKind, ...] = (
+    CLDAP,
+    LDAP,
 )
 # fmt: on
