@@ -14,7 +14,7 @@ from recordings.entry import objects
 from services.capture import dissect
 
 CAPTURES = Path(__file__).parent / "captures"
-NAMES = ("ldap-slapd",)
+NAMES = ("ldap-slapd", "radius-freeradius")
 
 
 def part_of(entry, wanted):

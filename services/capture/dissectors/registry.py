@@ -7,10 +7,12 @@ see all segments and datagrams.
 
 from services.capture.dissectors.dissector import ProtocolKind
 from services.capture.dissectors.ldap import CLDAP, LDAP
+from services.capture.dissectors.radius import RADIUS
 
 # fmt: off
 PROTOCOLS: tuple[ProtocolKind, ...] = (
     CLDAP,
     LDAP,
+    RADIUS,
 )
 # fmt: on
