@@ -14,7 +14,7 @@ from recordings.entry import objects
 from services.capture import dissect
 
 CAPTURES = Path(__file__).parent / "captures"
-NAMES = ("ldap-slapd", "radius-freeradius")
+NAMES = ("diameter-peers", "ldap-slapd", "radius-freeradius")
 
 
 def part_of(entry, wanted):

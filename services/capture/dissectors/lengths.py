@@ -67,6 +67,11 @@ class Side:
         """Octets that wait for the rest of their message."""
         return len(self._octets) + (len(self._begun.octets) if self._begun else 0)
 
+    @property
+    def is_between(self) -> bool:
+        """The next octet begins a message."""
+        return not (self._octets or self._skip or self._searching)
+
     def take(self, octets: memoryview, time_ns: int) -> list[Message]:
         """Return the messages that these octets complete. Raises ProtocolError."""
         found: list[Message] = []

@@ -5,6 +5,7 @@ docs/adding-a-protocol.md says how to add one. HTTP/1 and DNS are not here: they
 see all segments and datagrams.
 """
 
+from services.capture.dissectors.diameter import DIAMETER
 from services.capture.dissectors.dissector import ProtocolKind
 from services.capture.dissectors.ldap import CLDAP, LDAP
 from services.capture.dissectors.radius import RADIUS
@@ -12,6 +13,7 @@ from services.capture.dissectors.radius import RADIUS
 # fmt: off
 PROTOCOLS: tuple[ProtocolKind, ...] = (
     CLDAP,
+    DIAMETER,
     LDAP,
     RADIUS,
 )

@@ -132,7 +132,7 @@ class Ldap(Conversation):
 
     def receive(self, side: int, octets: memoryview, time_ns: int) -> None:
         """See Conversation."""
-        if self._may_be_encrypted and not self._sides[side].buffered and bytes(octets[:1]) == b"\0":
+        if self._may_be_encrypted and self._sides[side].is_between and bytes(octets[:1]) == b"\0":
             self.is_over = True  # the length of a buffer of SASL, RFC 4422, section 3.7
             return
         for message in self._sides[side].take(octets, time_ns):
@@ -250,7 +250,11 @@ class Ldap(Conversation):
         return "pair-not-found", why
 
     def _add(
-        self, waiting: Waiting, answer: Json | None, end_ns: int, lacks: tuple[str | None, str | None]
+        self,
+        waiting: Waiting,
+        answer: Json | None,
+        end_ns: int,
+        lacks: tuple[str | None, str | None],
     ) -> None:
         self._entry_octets -= waiting.entry_octets
         sizes = waiting.size, waiting.response_size
