@@ -1,24 +1,26 @@
 # mypy: ignore-errors
-"""The protocols that are recognised by their first octets: one line each. The pipeline reads it.
-
-docs/adding-a-protocol.md says how to add one. HTTP/1 and DNS are not here: they have kernels that
-see all segments and datagrams.
 """
 
-from services.capture.dissectors import postgresql
-from services.capture.dissectors import amqp, kafka
+from services.capture.dissectors import amqp, kafka, postgresql
 from services.capture.dissectors.conversation import of
+from services.capture.dissectors.diameter import DIAMETER
 from services.capture.dissectors.dissector import ProtocolKind
 from services.capture.dissectors.http2 import connection as http2
 from services.capture.dissectors.http2.entries import Http2Dissector
+from services.capture.dissectors.ldap import CLDAP, LDAP
+from services.capture.dissectors.radius import RADIUS
 from services.capture.dissectors.tls import handshake as tls
 
 # fmt: off
 PROTOCOLS: tuple[ProtocolKind, ...] = (
-    postgresql.KIND,
-    ProtocolKind("http", "HTTP/2", "tcp", frozenset({80, 50051}), http2.SIGNATURES, Http2Dissector),
-    ProtocolKind("tls", "TLS", "tcp", frozenset({443}), tls.SIGNATURES, of(tls.Handshake)),
     ProtocolKind("amqp", "AMQP", "tcp", frozenset({5672}), amqp.SIGNATURES, of(amqp.Amqp)),
+    CLDAP,
+    DIAMETER,
+    ProtocolKind("http", "HTTP/2", "tcp", frozenset({80, 50051}), http2.SIGNATURES, Http2Dissector),
     ProtocolKind("kafka", "KAFKA", "tcp", frozenset({9092}), kafka.SIGNATURES, of(kafka.Kafka)),
+    LDAP,
+    postgresql.KIND,
+    RADIUS,
+    ProtocolKind("tls", "TLS", "tcp", frozenset({443}), tls.SIGNATURES, of(tls.Handshake)),
 )
 # fmt: on
