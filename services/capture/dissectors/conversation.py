@@ -286,6 +286,6 @@ def _weight(exchange: Exchange) -> int:
     return max(exchange.size, LEAST_WEIGHT)
 
 
-def of(new: Callable[[], Conversation]) -> Callable[[ProtocolKind, int], ConversationDissector]:
+def of(new: Callable[[], Conversation]) -> Callable[[ProtocolKind, int], Dissector]:
     """Return what makes the dissector of a class of conversations."""
     return lambda kind, _: ConversationDissector(kind, new)

@@ -1,4 +1,8 @@
 # mypy: ignore-errors
+"""The protocols that are recognised by their first octets: one line each. The pipeline reads it.
+
+docs/adding-a-protocol.md says how to add one. HTTP/1 and DNS are not here: they have kernels that
+see all segments and datagrams.
 """
 
 from services.capture.dissectors import amqp, kafka, postgresql
