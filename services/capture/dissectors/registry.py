@@ -5,9 +5,11 @@ docs/adding-a-protocol.md says how to add one. HTTP/1 and DNS are not here: they
 see all segments and datagrams.
 """
 
+from services.capture.dissectors import redis
 from services.capture.dissectors.dissector import ProtocolKind
 
 # fmt: off
 PROTOCOLS: tuple[ProtocolKind, ...] = (
+    ProtocolKind("redis", "REDIS", "tcp", redis.PORTS, redis.SIGNATURES, redis.RedisDissector),
 )
 # fmt: on
