@@ -2,7 +2,6 @@
 
 import json
 import random
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -64,12 +63,15 @@ class Wire:
     def end(self, stream=1):
         return self.say(CLIENT, b"", stream, kind=ENDED)
 
-    def take(self):
+    def feed(self):
         if self.rows:
             octets = np.frombuffer(bytearray(self.place or b"x"), np.uint8)
             marks = np.array(self.marks, np.uint8)
             self.dissector.take(np.concatenate(self.rows), marks, octets, np.zeros(1, np.uint8))
             self.rows, self.marks, self.place = [], [], bytearray()
+
+    def take(self):
+        self.feed()
         calls = self.dissector.calls()
         if calls is not None:
             calls = Calls(calls, STREAMS, Node("", ""))
@@ -134,30 +136,33 @@ def test_calls_that_do_not_fit_at_once_are_not_lost():
     assert wire.pairs() == [(f"INCR {n}", n, None) for n in range(50)] * 20
 
 
-@pytest.mark.parametrize("side", [CLIENT, SERVER])
-def test_a_gap_loses_only_what_it_touches(side):
-    known = {asked: said for asked, said, _ in PAIRS}
-    for lost in range(len(TALK)):
-        if TALK[lost][0] != side:
-            continue
-        for begin in range(0, len(TALK[lost][1]), 3):
-            wire = Wire().client("PING").server(b"+PONG\r\n")
-            for number, (who, octets) in enumerate(TALK):
-                if number == lost:
-                    wire.say(who, octets[:begin]) if begin else None
-                    wire.skip(who, min(3, len(octets) - begin))
-                    wire.say(who, octets[begin + 3 :]) if octets[begin + 3 :] else None
-                else:
-                    wire.say(who, octets, after=60 * MILLISECOND)
-            pairs = wire.end().pairs()
-            whole = [each for each in pairs[1:] if each[2] is None]
-            wrong = [each for each in whole if each[0] in known and known[each[0]] != each[1]]
-            assert [each for each in wrong if each[0] != TALK[lost & ~1][1] and side] in ([], wrong)
-            for asked, said, _ in whole:
-                if asked != PAIRS[lost // 2][0]:
-                    assert (asked, said, None) in PAIRS, (lost, begin, pairs)
-            assert len([each for each in whole if each in PAIRS]) >= len(PAIRS) - 2, (lost, begin)
-            assert wire.dissector.broken == []
+@pytest.mark.parametrize("lost", range(len(TALK)))
+def test_a_gap_loses_only_what_it_touches(lost):
+    touched = lost // 2
+    others = [each for number, each in enumerate(PAIRS) if number != touched]
+    side, octets = TALK[lost]
+    for begin in range(len(octets)):
+        wire = Wire().client("PING").server(b"+PONG\r\n")
+        for who, message in TALK[:lost]:
+            wire.say(who, message, after=60 * MILLISECOND)
+        if begin:
+            wire.say(side, octets[:begin])
+        wire.skip(side, min(3, len(octets) - begin))
+        if octets[begin + 3 :]:
+            wire.say(side, octets[begin + 3 :])
+        for who, message in TALK[lost + 1 :]:
+            wire.say(who, message, after=60 * MILLISECOND)
+        whole = [each for each in wire.end().pairs()[1:] if each[2] is None]
+        found = [each for each in whole if each in others]
+        assert found == [each for each in others if each in found], "in order"
+        assert len(found) >= len(others) - 1, (begin, wire.pairs())
+        strange = [each for each in whole if each not in others]
+        assert len(strange) <= 1
+        if strange and side == CLIENT:  # its name or key is cut, but not what answers it
+            assert strange[0][1] == PAIRS[touched][1]
+        elif strange:
+            assert strange[0][0] == PAIRS[touched][0]
+        assert wire.dissector.broken == []
 
 
 def test_a_gap_inside_a_string_costs_its_text_alone():
@@ -176,18 +181,18 @@ def test_a_stream_under_way_is_paired_from_the_first_command_that_was_seen():
     assert wire.server(b"+NO\r\n").pairs() == [("GET k", "OK", None), ("GET l", "NO", None)]
 
 
-def test_a_client_that_does_not_wait_is_not_paired_wrong_when_the_begin_was_not_seen():
+def test_a_client_that_does_not_wait_is_soon_not_paired_wrong_any_more():
     wire = Wire()
     wire.sent[1, SERVER] = 1000
-    wire.client("GET", "2", mark=OTHER_MISSED)  # 0 and 1 wait
+    wire.client("GET", "2", mark=OTHER_MISSED)  # unseen, 0 and 1 wait
     wire.server(b":0\r\n").client("GET", "3").server(b":1\r\n").client("GET", "4")
     wire.client("GET", "5").server(b":2\r\n").client("GET", "6").server(b":3\r\n:4\r\n:5\r\n")
     wire.server(b":6\r\n").client("GET", "7", after=100 * MILLISECOND).server(b":7\r\n")
     wire.client("GET", "8").server(b":8\r\n")
     pairs = wire.end().pairs()
     assert pairs[-2:] == [("GET 7", 7, None), ("GET 8", 8, None)]
-    late = [each for each in pairs[2:] if None not in each[:2]]
-    assert [each for each in late if each[0] != f"GET {each[1]}"] == []
+    wrong = [each for each in pairs if None not in each[:2] and each[0] != f"GET {each[1]}"]
+    assert [each[0] for each in wrong] == ["GET 2", "GET 3", "GET 4"], "until 6 came before 5's"
 
 
 def test_messages_of_channels_answer_nothing():
@@ -232,8 +237,18 @@ def test_an_empty_line_and_an_empty_list_are_no_commands():
 
 @pytest.mark.parametrize(
     "nonsense",
-    [b"*1\r\n:5\r\n", b"*x\r\n", b"*1\r\n$-1\r\n", b"*9999999\r\n", b"*1\n", b"\0", b"$1\r\na\r\n"]
-    + [b"*1\r\n$1\r\nab\r\n", b"*1\r\n$1\r\na\rb", b"*1\r\n$9999999999999\r\n"],
+    [
+        b"*1\r\n:5\r\n",
+        b"*x\r\n",
+        b"*1\r\n$-1\r\n",
+        b"*9999999\r\n",
+        b"*1\n",
+        b"\0",
+        b"$1\r\na\r\n",
+        b"*1\r\n$1\r\nab\r\n",
+        b"*1\r\n$1\r\na\rb",
+        b"*1\r\n$9999999999999\r\n",
+    ],
 )
 def test_what_is_no_command_ends_the_stream_alone(nonsense):
     wire = Wire().client("GET", "a").server(b"+A\r\n").client(nonsense).client("GET", "b")
@@ -285,7 +300,7 @@ def test_octets_one_by_one_among_others_take_no_more_room_than_twice():
 
 def test_what_is_overwritten_is_counted():
     wire = Wire(messages=1 << 6)
-    wire.client("BLPOP", "slow").take()
+    wire.client("PING").server(b"+PONG\r\n").client("BLPOP", "slow").take()
     for n in range(70):
         wire.client("GET", str(n), stream=2).server(b"+OK\r\n", stream=2).take()
     wire.server(b"+LATE\r\n")
@@ -296,9 +311,7 @@ def test_what_is_overwritten_is_counted():
 def test_what_is_remembered_can_be_had_as_long_as_it_is_kept():
     wire = Wire(messages=1 << 5)
     wire.client("GET", "a").server(b"+A\r\n")
-    wire.dissector.take(np.concatenate(wire.rows), np.array(wire.marks, np.uint8),
-                        np.frombuffer(bytearray(wire.place), np.uint8), np.zeros(1, np.uint8))  # fmt: skip
-    wire.rows, wire.marks, wire.place = [], [], bytearray()
+    wire.feed()
     wire.dissector.remember(wire.dissector.calls(), np.array([7], np.int32))
     calls, indexes = wire.dissector.earlier(np.array([1, 5]))
     assert isinstance(calls, RedisCalls)
