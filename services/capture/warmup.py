@@ -43,10 +43,13 @@ ANSWER = (
 )
 
 
+PING, PONG = b"*1\r\n$4\r\nPING\r\n", b"+PONG\r\n"
+
+
 def warm_up(engine: Engine) -> None:
     """Compile or load every kernel; `engine` is not to be used for anything else."""
     matcher = Matcher(engine.pipeline.most_streams)
-    assignment = Assignment("warm-up", 1, "http or dns", 0, 1 << 62, BODY_LIMIT)
+    assignment = Assignment("warm-up", 1, "http or dns or redis", 0, 1 << 62, BODY_LIMIT)
     run = ActiveRun(assignment, kfl.compile(assignment.kfl), 0)
     matcher.begin(run)
     engine.pipeline.body_limit = BODY_LIMIT
@@ -88,7 +91,8 @@ def _batch(frames: list[bytes], start_ns: int) -> FrameBatch:
 
 
 def _conversation() -> Iterator[bytes]:
-    """Yield frames: DNS queries, an HTTP call and a DNS query by TCP; all but one are answered.
+    """Yield frames: DNS queries, a call of HTTP, one of Redis whose first octet comes alone, and a
+    DNS query by TCP; all but one are answered.
 
     The last DNS query by UDP is in a VLAN and in two fragments.
     """
@@ -100,16 +104,20 @@ def _conversation() -> Iterator[bytes]:
         frame = _ip(UDP, 0, part, fragment)
         yield frame[:12] + b"\x81\x00\x00\x05" + frame[12:]
     yield from _connection(80, REQUEST, RESPONSE)
+    yield from _connection(6379, PING, PONG, alone=1)
     yield from _connection(53, *(struct.pack("!H", len(m)) + m for m in (QUERY, ANSWER)))
 
 
-def _connection(port: int, request: bytes, response: bytes) -> Iterator[bytes]:
-    """Yield a TCP connection: its opening, one message each way, and its end."""
+def _connection(port: int, request: bytes, response: bytes, alone: int = 0) -> Iterator[bytes]:
+    """Yield a TCP connection: its opening, one message each way, and its end. So many octets of the
+    request are a segment of their own.
+    """
     next_octets = [100, 500]
     said = ((0, SYN, b""), (1, SYN | ACK, b""), (0, ACK, b""))
     for side, flags, data in (
         *said,
-        (0, PUSH | ACK, request),
+        (0, PUSH | ACK, request[:alone]),
+        (0, PUSH | ACK, request[alone:]),
         (1, PUSH | ACK, response),
         (0, FIN | ACK, b""),
         (1, FIN | ACK, b""),

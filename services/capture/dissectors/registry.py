@@ -5,7 +5,7 @@ docs/adding-a-protocol.md says how to add one. HTTP/1 and DNS are not here: they
 see all segments and datagrams.
 """
 
-from services.capture.dissectors import amqp, kafka, postgresql
+from services.capture.dissectors import amqp, kafka, postgresql, redis
 from services.capture.dissectors.conversation import of
 from services.capture.dissectors.diameter import DIAMETER
 from services.capture.dissectors.dissector import ProtocolKind
@@ -25,6 +25,7 @@ PROTOCOLS: tuple[ProtocolKind, ...] = (
     LDAP,
     postgresql.KIND,
     RADIUS,
+    ProtocolKind("redis", "REDIS", "tcp", redis.PORTS, redis.SIGNATURES, redis.RedisDissector),
     ProtocolKind("tls", "TLS", "tcp", frozenset({443}), tls.SIGNATURES, of(tls.Handshake)),
 )
 # fmt: on

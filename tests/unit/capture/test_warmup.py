@@ -57,13 +57,15 @@ def test_what_frames_go_through_is_compiled_before_they_come(tmp_path: Path) -> 
     from scapy.layers.inet import IP, UDP
     from scapy.layers.l2 import Ether
 
-    talk = Conversation(40001)
+    talk, cache = Conversation(40001), Conversation(40003)
+    redis = [*cache.opening(), *cache.raw(b"*"), *cache.raw(b"2\r\n$3\r\nGET\r\n$1\r\na\r\n")]
+    redis += [*cache.answer(b"+b\r\n"), *cache.closing()]
     query = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
     query /= IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=40002, dport=53)
     query /= DNS(rd=1, qd=DNSQR(qname="shop.test"))
     write_pcap(
         tmp_path / "first.pcap",
-        [*talk.opening(), *talk.call("/a", 200, b"x" * 100), query, *talk.call("/b", 404)],
+        [*talk.opening(), *talk.call("/a", 200, b"x" * 100), query, *talk.call("/b", 404), *redis],
     )
     write_pcap(tmp_path / "second.pcap", [*talk.request("/never-answered"), *talk.closing()])
     files = [str(tmp_path / name) for name in ("first.pcap", "second.pcap")]

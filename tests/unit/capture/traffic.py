@@ -35,6 +35,10 @@ class Conversation:
         """A request, octet for octet."""
         return [self._data(0, octets)]
 
+    def answer(self, octets: bytes) -> list[Packet]:
+        """A response, octet for octet."""
+        return [self._data(1, octets)]
+
     def request(self, path: str, method: str = "GET") -> list[Packet]:
         return [self._data(0, f"{method} {path} HTTP/1.1\r\nHost: shop\r\n\r\n".encode())]
 

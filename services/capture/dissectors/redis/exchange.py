@@ -8,24 +8,34 @@ answers this command. Until then replies are not taken for anything that they ma
 
 import numpy as np
 
+from services.capture.dissectors.dissector import IS_SERVER, OTHER_MISSED
 from services.capture.dissectors.redis.rows import (
+    ALL_SILENT,
     ANSWER_LOST,
+    ANSWERED,
     FORGOTTEN,
+    IS_OVER,
+    NEXT_SILENT,
     NO_ANSWER,
     NO_MESSAGE,
     NO_REQUEST,
     NOTHING,
     PUSHED,
+    add_failed,
     is_message_kept,
     message_row,
 )
 from services.capture.dissectors.redis.states import BETWEEN, LOST, OVER, STRING
 from services.capture.dissectors.redis.wire import (
     ARRAY,
+    CLIENT_COMMAND,
     MONITOR,
+    OFF,
     PUBLISHED,
     PUSH,
     REPLICATION,
+    REPLY_ARGUMENT,
+    SKIP,
     SUBSCRIPTIONS,
 )
 from services.capture.kernel import kernel, read_u8
@@ -45,11 +55,14 @@ def line_after(octets, position, end):
 
 
 @kernel
-def read_word(octets, position, end):
-    """Return the first string of a message as wire.word does, 0 if it has none."""
+def read_word(octets, position, end, skipped):
+    """Return a string of a list, or the first of another message, as wire.word does, 0 if it has
+    none; before it `skipped` ones without line feeds.
+    """
     first = read_u8(octets, position) if position < end else LF
     if first == ARRAY or first == PUSH:
-        position = line_after(octets, line_after(octets, position, end), end)
+        for _ in range(2 + 2 * skipped):
+            position = line_after(octets, position, end)
     length = np.int64(0)
     word = np.int64(0)
     while position < end and length < 255:
@@ -86,7 +99,7 @@ def add_message(f, direction, segment):
     row.cut = direction.cut
     row.paused = 0
     at = direction.at % len(f.arena.octets)
-    row.word = read_word(f.arena.octets, at, at + direction.kept)
+    row.word = read_word(f.arena.octets, at, at + direction.kept, 0)
     return number
 
 
@@ -140,14 +153,14 @@ def give_up(f, flow, time, lacks):
 
 @kernel
 def begin_direction(direction, state):
-    direction.kept = direction.size = direction.skip = 0
+    direction.kept = direction.size = direction.room = direction.skip = 0
     direction.taken = 0
     direction.cut = 0
     direction.state = state
 
 
 @kernel
-def begin_flow(f, flow, segment, server):
+def begin_flow(f, flow, segment, marks):
     """Only who the client is is known of a new stream; replies begin where it has read to."""
     flow.stream = segment.stream
     flow.waiting = flow.before = 0
@@ -155,7 +168,9 @@ def begin_flow(f, flow, segment, server):
     flow.unsure = 1
     flow.has_hole = flow.has_orphan = flow.has_offset = 0
     flow.strict = flow.pipelines = flow.listens = flow.understood = 0
-    client = segment.direction ^ (1 if server else 0)
+    flow.doubtful = 1 if marks & OTHER_MISSED else 0
+    flow.silent = ANSWERED
+    client = segment.direction ^ (marks & IS_SERVER)
     begin_direction(f.directions[np.uint64(client)], BETWEEN)
     begin_direction(f.directions[np.uint64(client ^ 1)], LOST)
 
@@ -169,10 +184,34 @@ def end_flow(f, flow, time):
 
 
 @kernel
+def is_unanswered(f, flow, row):
+    """Whether a command gets no reply, as its client wants it."""
+    before = flow.silent
+    if before == NEXT_SILENT:
+        flow.silent = ANSWERED
+    if row.word == CLIENT_COMMAND:
+        at = row.at % len(f.arena.octets)
+        end = at + row.kept
+        if read_word(f.arena.octets, at, end, 1) == REPLY_ARGUMENT:
+            how = read_word(f.arena.octets, at, end, 2)
+            flow.silent = ALL_SILENT if how == OFF else NEXT_SILENT if how == SKIP else ANSWERED
+            return how == OFF or how == SKIP
+    return before != ANSWERED
+
+
+@kernel
+def be_unsure(flow):
+    """Replies turned out to be to other commands: pair again only after a pause."""
+    flow.unsure = flow.strict = 1
+    flow.has_hole = flow.has_orphan = 0
+    flow.before = 0
+
+
+@kernel
 def take_command(f, flow, direction, segment):
     """A command is whole."""
     at = direction.at % len(f.arena.octets)
-    if direction.kept > 0 and read_word(f.arena.octets, at, at + direction.kept) == 0:
+    if direction.kept > 0 and read_word(f.arena.octets, at, at + direction.kept, 0) == 0:
         return  # nothing is asked, and nothing answered
     number = add_message(f, direction, segment)
     row = message_row(f, number)
@@ -185,16 +224,22 @@ def take_command(f, flow, direction, segment):
         oldest = message_row(f, flow.first_waiting)
         if oldest.number == flow.first_waiting and oldest.has_seen and oldest.seen != row.seen:
             flow.pipelines = 1
+            if flow.doubtful:
+                be_unsure(flow)
     flow.has_orphan = 0
     if direction.first == ARRAY:
         flow.understood = 1
     if row.word in SUBSCRIPTIONS or row.word == MONITOR:
         flow.listens = 1
+    if is_unanswered(f, flow, row):
+        add_call(f, flow, number, NO_MESSAGE, segment.direction & 1, segment.timestamp, NOTHING)
+        return
     put_waiting(f, flow, number)
     if row.word in REPLICATION:
         end_flow(f, flow, segment.timestamp)
         direction.state = replies.state = OVER
         flow.stream = segment.stream
+        add_failed(f, segment.stream, IS_OVER)
 
 
 @kernel
@@ -234,6 +279,8 @@ def take_reply(f, flow, direction, segment):
             flow.has_orphan = 1
             flow.orphan_at = direction.start
         add_call(f, flow, NO_MESSAGE, number, client, time, PUSHED if flow.listens else NO_REQUEST)
+        if flow.doubtful and not flow.listens:
+            be_unsure(flow)
     else:
         request = take_waiting(f, flow)
         flow.before -= 1 if flow.unsure else 0
@@ -299,6 +346,7 @@ def realign(f, flow, direction, segment):
             while flow.first_waiting != number:
                 give_up(f, flow, segment.timestamp, ANSWER_LOST)
             flow.unsure = flow.has_hole = flow.strict = 0
+            flow.doubtful = flow.doubtful and not row.paused
             flow.before = 0
             direction.state = BETWEEN
             return

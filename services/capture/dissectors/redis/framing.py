@@ -8,6 +8,7 @@ has to be held until the value is whole but its octets, for its entry, and these
 
 import numpy as np
 
+from services.capture.dissectors.dissector import IS_SERVER
 from services.capture.dissectors.redis.exchange import (
     begin_flow,
     end_flow,
@@ -16,7 +17,14 @@ from services.capture.dissectors.redis.exchange import (
     take_gap,
     take_reply,
 )
-from services.capture.dissectors.redis.rows import forget_message, has_room, keep
+from services.capture.dissectors.redis.rows import (
+    BROKEN,
+    REFUSED,
+    add_failed,
+    forget_message,
+    has_room,
+    keep,
+)
 from services.capture.dissectors.redis.states import (
     AFTER_STRING,
     BETWEEN,
@@ -224,10 +232,7 @@ def find_command(octets, position, end):
 @kernel
 def fail(f, flow, segment):
     """These octets are not RESP: say so, and read no more of the stream."""
-    totals = f.totals[0]
-    f.failed[np.uint64(totals.refused), 0] = segment.stream
-    f.failed[np.uint64(totals.refused), 1] = flow.understood
-    totals.refused += 1
+    add_failed(f, segment.stream, BROKEN if flow.understood else REFUSED)
     end_flow(f, flow, segment.timestamp)
     number = segment.direction >> 1
     for side in range(2):
@@ -274,7 +279,7 @@ def take_data(f, flow, direction, segment, octets, server):
 
 
 @kernel
-def take_segment(f, segment, server, frames, held):
+def take_segment(f, segment, marks, frames, held):
     """Return whether the segment is done; if not, the calls are full and it is shortened."""
     if not has_room(f):
         return False
@@ -284,7 +289,8 @@ def take_segment(f, segment, server, frames, held):
         end_flow(f, flow, segment.timestamp)
         if segment.kind == OPENED:  # the next stream, which may be of any protocol
             return True
-        begin_flow(f, flow, segment, server)
+        begin_flow(f, flow, segment, marks)
+    server = marks & IS_SERVER
     direction = f.directions[np.uint64(segment.direction)]
     done = True
     if segment.kind == DATA:
@@ -300,14 +306,14 @@ def take_segment(f, segment, server, frames, held):
 
 
 @kernel
-def frame_segments(f, segments, servers, row, frames, held):
-    """Take segments[row:]; return the row of the next one. When that is before their end, the
-    calls, or the failed streams, are full: use them up and call again from it.
+def frame_segments(f, segments, marks, row, frames, held):
+    """Take segments[row:], whose marks are as in dissector.FOUND; return the row of the next one.
+    When that is before their end, calls or failed streams are full: use them up and call again.
     """
     totals = f.totals[0]
-    totals.calls = totals.refused = 0
+    totals.calls = totals.failed = 0
     while row < len(segments) and take_segment(
-        f, segments[np.uint64(row)], servers[np.uint64(row)], frames, held
+        f, segments[np.uint64(row)], np.int64(marks[np.uint64(row)]), frames, held
     ):
         row += 1
     return row

@@ -10,7 +10,14 @@ from services.capture.kernel import copy_octets, kernel
 
 MOST_KEPT = 1 << 16
 """Octets of a message that are kept for its entry; longer ones are framed all the same."""
+MOST_MESSAGES = 1 << 19
+"""That are kept, whole ones and those that wait: twice what a batch of short ones can bring."""
 NO_MESSAGE = 0  # numbers begin at 1
+
+ANSWERED, NEXT_SILENT, ALL_SILENT = 0, 1, 2
+
+# What became of streams.
+REFUSED, BROKEN, IS_OVER = 0, 1, 2
 
 # What a call lacks.
 NOTHING, NO_REQUEST, NO_ANSWER, ANSWER_LOST, PUSHED, FORGOTTEN = 0, 1, 2, 3, 4, 5
@@ -19,6 +26,7 @@ NOTHING, NO_REQUEST, NO_ANSWER, ANSWER_LOST, PUSHED, FORGOTTEN = 0, 1, 2, 3, 4, 
 DIRECTION = np.dtype((np.record, [
     ("at", np.int64),          # position in the arena of what is kept of the unfinished message
     ("kept", np.int64),        # octets of it
+    ("room", np.int64),        # octets that are reserved for it there
     ("size", np.int64),        # octets of the message so far
     ("first_time", np.int64),  # nanoseconds since 1970
     ("values", np.int64),      # that the message still lacks
@@ -50,6 +58,8 @@ FLOW = np.dtype((np.record, [
     ("strict", np.uint8),      # only a pause makes sure again
     ("pipelines", np.uint8),   # commands were sent while replies were coming
     ("listens", np.uint8),     # to channels, or as a monitor
+    ("doubtful", np.uint8),    # it began unseen: replies may be to commands before
+    ("silent", np.uint8),      # ANSWERED, or which commands get no replies
     ("understood", np.uint8),
 ]))
 
@@ -82,7 +92,7 @@ CALL = np.dtype((np.record, [
 TOTALS = np.dtype((np.record, [
     ("messages", np.int64),
     ("calls", np.int64),       # rows of this call
-    ("refused", np.int64),     # rows of `failed` that are used, from the front
+    ("failed", np.int64),      # rows of `failed` that are used, from the front
     ("forgotten", np.int64),   # commands and replies whose row or octets were overwritten
 ]))
 # fmt: on
@@ -95,7 +105,7 @@ class Framer(NamedTuple):
     flows: np.ndarray  # FLOW
     messages: np.ndarray  # MESSAGE, a power of two long
     calls: np.ndarray  # CALL, twice as long
-    failed: np.ndarray  # int64, pairs: stream, and whether it had been understood
+    failed: np.ndarray  # int64, pairs: stream, and REFUSED, BROKEN or IS_OVER
     arena: Arena
     totals: np.ndarray  # TOTALS, one element
 
@@ -115,42 +125,70 @@ def is_message_kept(f, number):
 def has_room(f):
     """Whether what one message can bring about has room: at most each message is a call."""
     totals = f.totals[0]
-    return totals.calls < len(f.calls) - len(f.messages) - 1 and totals.refused < len(f.failed) - 1
+    return totals.calls < len(f.calls) - len(f.messages) - 1 and totals.failed < len(f.failed) - 1
 
 
 @kernel
 def forget_message(direction):
-    direction.kept = direction.size = 0
+    direction.kept = direction.size = direction.room = 0
     direction.values = 1
     direction.cut = 0
 
 
 @kernel
+def add_failed(f, stream, what):
+    """Say that a stream is not read any more."""
+    totals = f.totals[0]
+    row = np.uint64(totals.failed)
+    f.failed[row, 0] = stream
+    f.failed[row, 1] = what
+    totals.failed += 1
+
+
+@kernel
+def reserve(arena, room):
+    """Return where so many octets fit in one piece; what was written a round ago is gone."""
+    size = len(arena.octets)
+    at = arena.write[0]
+    if at % size + room > size:
+        at += size - at % size
+    arena.write[0] = at + room
+    return at
+
+
+@kernel
 def keep(f, direction, octets, position, length):
-    """Keep octets of the message under way, behind those that are kept of it."""
+    """Keep octets of the message under way, behind those that are kept of it.
+
+    One that goes on gets twice the room that it needs, so that all are copied twice on average, in
+    however small pieces they come.
+    """
     length = min(length, MOST_KEPT - direction.kept)
     if length <= 0 or direction.cut:
         return
     arena = f.arena
     size = len(arena.octets)
+    if direction.kept > 0 and not is_kept(arena, direction.at):
+        direction.cut = 1
+        return
     whole = direction.kept + length
-    at = arena.write[0]
-    follows = direction.kept > 0 and direction.at + direction.kept == at
-    if follows and direction.at % size + whole <= size:
-        at = direction.at
-    else:  # something else follows there: from now on it lies behind that
-        if at % size + whole > size:
-            at += size - at % size
-        if direction.kept > 0 and direction.at + size < at + whole:
-            direction.cut = 1  # overwritten, or about to be
-            return
-        copy_octets(arena.octets, direction.at % size, direction.kept, arena.octets, at % size)
-    copy_octets(octets, position, length, arena.octets, at % size + direction.kept)
-    arena.write[0] = at + whole
-    direction.at, direction.kept = at, whole
+    if whole > direction.room:
+        room = whole if direction.kept == 0 else min(2 * whole, MOST_KEPT)
+        at = reserve(arena, room)
+        if direction.kept > 0:
+            if not is_kept(arena, direction.at):
+                direction.cut = 1
+                direction.kept = 0
+                return
+            copy_octets(
+                arena.octets, direction.at % size, direction.kept, arena.octets, at % size
+            )  # fmt: skip
+        direction.at, direction.room = at, room
+    copy_octets(octets, position, length, arena.octets, direction.at % size + direction.kept)
+    direction.kept = whole
 
 
-def new_framer(most_flows, messages=1 << 18, arena_octets=1 << 26):
+def new_framer(most_flows, messages=MOST_MESSAGES, arena_octets=1 << 26):
     """Make an empty one; `messages` (a power of two) are kept, in so many octets."""
     return Framer(
         directions=np.zeros(2 * most_flows, DIRECTION),

@@ -5,6 +5,7 @@ What a password can be is never read: of AUTH, HELLO, and the commands that set 
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from services.capture.dissectors.redis.wire import (
@@ -34,14 +35,24 @@ HIDDEN: Final = "[REDACTED]"
 _LISTS = frozenset({ARRAY, SET, PUSH})
 _MAPS = frozenset({MAP, ATTRIBUTE})
 _STRINGS = frozenset({BULK, VERBATIM, BULK_ERROR})
-_PUBLISHED = frozenset({"message", "pmessage", "smessage"})
-_CHANNELS = _PUBLISHED | {
-    *("subscribe", "psubscribe", "ssubscribe"),
-    *("unsubscribe", "punsubscribe", "sunsubscribe", "invalidate"),
-}
-_SECRET_SETTINGS = frozenset(
-    {"requirepass", "masterauth", "tls-key-file-pass", "tls-client-key-file-pass"}
+_CHANNELS = frozenset(
+    {
+        *("message", "pmessage", "smessage", "invalidate"),
+        *("subscribe", "psubscribe", "ssubscribe"),
+        *("unsubscribe", "punsubscribe", "sunsubscribe"),
+    }
 )
+_SECRET_SETTINGS = frozenset(
+    {"requirepass", "masterauth", "tls-key-file-pass", "tls-client-key-file-pass", "sentinel-pass"}
+)
+# A quote that is not closed goes to the end, so that no octet is looked at twice.
+_PART = re.compile(r"""\"((?:[^"\\]|\\.)*)\\?\"?|'((?:[^'\\]|\\.)*)\\?'?|([^\s"']+)""")
+_WORD = re.compile(rf"(?:{_PART.pattern})+")
+_ESCAPED = re.compile(r"\\(x[0-9a-fA-F]{2}|.)")
+_SECRET_ANSWERS = frozenset({"genpass", "getuser", "list"})
+"""Of ACL: passwords, or their hashes."""
+LONGEST_NAMES: Final = 256
+"""Octets of a command in which its first two words are looked for."""
 
 
 class _End(Exception):  # noqa: N818
@@ -137,15 +148,41 @@ def _scalar(kind: int, line: bytes) -> Any:
 
 def command(octets: bytes) -> dict[str, Any]:
     """Return an entry's request of the octets of a command, which may be cut."""
-    if octets[:1] == b"*":
-        try:
-            arguments = _Reader(octets).value() or []
-        except (_End, ValueError):
-            arguments = []
-        kind = TYPES[ARRAY]
-    else:
-        arguments, kind = text(octets).split(), INLINE
-    return {"type": kind, **_named(_without_secrets([_shown(each) for each in arguments]))}
+    kind = TYPES[ARRAY] if octets[:1] == b"*" else INLINE
+    return {"type": kind, **_named(_without_secrets(_arguments(octets)))}
+
+
+def _arguments(octets: bytes) -> list[str]:
+    """Return the words of a command, which may be cut."""
+    if octets[:1] != b"*":
+        return _inline_arguments(text(octets))
+    try:
+        found = _Reader(octets).value()
+    except (_End, ValueError):
+        return []
+    return [_shown(each) for each in found or []]
+
+
+def _inline_arguments(line: str) -> list[str]:
+    """Return the words of a line; quotes are as the server's sdssplitargs() reads them."""
+    found = []
+    for word in _WORD.finditer(line):
+        parts = []
+        for part in _PART.finditer(word[0]):
+            double, single, plain = part.groups()
+            if double is not None:
+                parts.append(_ESCAPED.sub(_unescaped, double))
+            else:
+                parts.append(single.replace("\\'", "'") if single is not None else plain)
+        found.append("".join(parts))
+    return found
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    escaped = match[1]
+    if len(escaped) > 1:
+        return chr(int(escaped[1:], 16))
+    return {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "a": "\a"}.get(escaped, escaped)
 
 
 def _shown(value: Any) -> str:
@@ -177,15 +214,17 @@ def _without_secrets(arguments: list[str]) -> list[str]:
         shown = min(places, default=shown - 1) + 1
     elif words[:2] == ["acl", "setuser"]:
         shown = 3
-    elif words[:2] == ["config", "set"]:
+    elif words[:2] == ["config", "set"] or words[:3] == ["sentinel", "config", "set"]:
         shown = next((n + 1 for n, each in enumerate(words) if each in _SECRET_SETTINGS), shown)
     elif words[:2] == ["sentinel", "set"]:
         shown = next((n + 1 for n, each in enumerate(words) if each.startswith("auth-")), shown)
     return arguments[:shown] + [HIDDEN] * (len(arguments) - shown)
 
 
-def reply(octets: bytes) -> dict[str, Any]:
-    """Return an entry's response of the octets of a reply or a push, which may be cut."""
+def reply(octets: bytes, asked: bytes = b"") -> dict[str, Any]:
+    """Return an entry's response of the octets of a reply, which may be cut, and of its command; of
+    a pushed message there is none.
+    """
     kind = octets[0] if octets else 0
     while kind == ATTRIBUTE:  # what an attribute is about follows it
         octets = _after_attribute(octets)
@@ -195,24 +234,42 @@ def reply(octets: bytes) -> dict[str, Any]:
     try:
         value = _Reader(octets).value()
     except (_End, ValueError):
-        return {"type": TYPES[kind], "value": CUT}
-    found: dict[str, Any] = {"type": TYPES[kind], "value": value}
-    if kind in (ARRAY, PUSH) and isinstance(value, list) and value and _is_of_channel(kind, value):
-        named = ("command", "key", "value", "keyword")
-        found |= dict(zip(named, value, strict=False))
-        if len(value) < 3:
-            del found["value"]
-        if value[0] == "pmessage":  # pattern, channel, payload
-            found |= {"key": value[2], "value": value[3], "keyword": value[1]}
+        value = CUT
+    words = [each.lower() for each in _arguments(asked[:LONGEST_NAMES])[:2]]
+    found: dict[str, Any] = {"type": TYPES[kind], "value": _without_known(words, value)}
+    if isinstance(value, list) and (not asked or (words and words[0] in _CHANNELS)):
+        found |= _of_channel(value)
     return found
 
 
-def _is_of_channel(kind: int, value: list[Any]) -> bool:
-    name = value[0]
+def _without_known(words: list[str], value: Any) -> Any:
+    """Hide what a server tells of the passwords that it knows."""
+    if words[:1] == ["acl"] and words[1:] and words[1] in _SECRET_ANSWERS:
+        return HIDDEN
+    if isinstance(value, dict):
+        return {name: HIDDEN if name in _SECRET_SETTINGS else each for name, each in value.items()}
+    if isinstance(value, list):
+        before = [None, *value]
+        return [
+            HIDDEN if isinstance(name, str) and name in _SECRET_SETTINGS else each
+            for name, each in zip(before, value, strict=False)
+        ]
+    return value
+
+
+def _of_channel(value: list[Any]) -> dict[str, Any]:
+    """Return what a message of a channel says, or a confirmation; nothing of other lists."""
+    name = value[0] if value else None
     if not isinstance(name, str) or name not in _CHANNELS:
-        return False
-    length = {"pmessage": 4, "invalidate": 2}.get(name, 3)
-    return len(value) == length and (kind == PUSH or name in _CHANNELS)
+        return {}
+    if name == "pmessage" and len(value) == 4:  # pattern, channel, payload
+        return {"command": name, "key": value[2], "value": value[3], "keyword": value[1]}
+    if name == "invalidate" and len(value) == 2:
+        keys = value[1] if isinstance(value[1], list) else []
+        return {"command": name, "key": " ".join(map(_shown, keys)), "value": None}
+    if len(value) != 3:
+        return {}
+    return {"command": name, "key": _shown(value[1]), "value": value[2]}
 
 
 def _after_attribute(octets: bytes) -> bytes:

@@ -3,8 +3,8 @@
 
 from services.capture.dissectors.signatures import ANY, CLIENT, DIGIT, Signature, text
 
-PORTS = frozenset({6379, 6380, 16379, 26379})
-"""Of servers, of TLS-less second servers, of the cluster bus and of Sentinel."""
+PORTS = frozenset({6379, 6380, 26379})
+"""Of servers, of second servers on the same host, and of Sentinel."""
 
 MOST_ARGUMENT_DIGITS = 7  # a server takes 1,048,576 arguments (proto-max-multibulk-len)
 
@@ -52,5 +52,9 @@ SUBSCRIPTIONS = tuple(
 )  # fmt: skip
 PUBLISHED = tuple(word(each) for each in ("message", "pmessage", "smessage"))
 MONITOR = word("monitor")
+CLIENT_COMMAND, REPLY_ARGUMENT, OFF, SKIP = (
+    word(each) for each in ("client", "reply", "off", "skip")
+)
+"""CLIENT REPLY OFF, and SKIP: commands without replies."""
 REPLICATION = tuple(word(each) for each in ("psync", "sync"))
 """After these the server speaks as a client does."""
