@@ -105,7 +105,8 @@ def _conversation() -> Iterator[bytes]:
         yield frame[:12] + b"\x81\x00\x00\x05" + frame[12:]
     yield from _connection(80, REQUEST, RESPONSE)
     yield from _connection(6379, PING, PONG, alone=1)
-    yield from _connection(53, *(struct.pack("!H", len(m)) + m for m in (QUERY, ANSWER)))
+    query, answer = (struct.pack("!H", len(message)) + message for message in (QUERY, ANSWER))
+    yield from _connection(53, query, answer)
 
 
 def _connection(port: int, request: bytes, response: bytes, alone: int = 0) -> Iterator[bytes]:

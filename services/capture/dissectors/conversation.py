@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from services.capture.dissectors.dissector import IS_SERVER, OTHER_MISSED, ProtocolKind
+from services.capture.dissectors.dissector import IS_SERVER, OTHER_MISSED, Dissector, ProtocolKind
 from services.capture.dissectors.objectcalls import Exchange, ObjectCalls
 from services.capture.reassembly import DATA, ENDED, GAP, IN_HELD, OPENED
 
