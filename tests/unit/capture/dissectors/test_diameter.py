@@ -2,7 +2,6 @@
 
 import struct
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +10,8 @@ from services.capture.dissectors.conversation import ProtocolError
 from services.capture.dissectors.diameter import DIAMETER, names
 from services.capture.dissectors.diameter.avps import MOST_AVPS, MOST_DEPTH
 from services.capture.dissectors.diameter.exchange import MOST_KEPT, MOST_WAITING, Diameter
-from services.capture.dissectors.signatures import CLIENT, SERVER, look, new_table
+from services.capture.dissectors.signatures import CLIENT, SERVER
+from tests.unit.capture.dissectors.first_octets import fits
 from tests.unit.capture.dissectors.stories import (
     SECOND,
     bear_mutations,
@@ -237,15 +237,9 @@ def test_wrong_octets_raise_nothing_else():
     bear_mutations(Diameter, [*STORY, (CLIENT, rich)], 3000, seed=3868)
 
 
-def seen_as_diameter(octets, side=CLIENT):
-    table = new_table([(DIAMETER.signatures, DIAMETER.ports)])
-    place = np.frombuffer(octets, np.uint8)
-    return look(table, np.uint64(2**64 - 1), side, 50000, 50001, place, 0, len(place)) == 0
-
-
 def test_streams_are_recognised_on_any_port():
-    assert seen_as_diameter(STORY[0][1])
-    assert seen_as_diameter(STORY[3][1], SERVER)
-    assert seen_as_diameter(message(8388635, 1, app=16777302))
-    assert not seen_as_diameter(b"\1\0\0\0\1\0\0\0\0\0\0\0")  # COM_QUIT of MySQL
-    assert not seen_as_diameter(b"\x16\3\1\0\xc8\1\0\0\xc4\3\3\0")
+    assert fits(DIAMETER, STORY[0][1])
+    assert fits(DIAMETER, STORY[3][1], SERVER)
+    assert fits(DIAMETER, message(8388635, 1, app=16777302))
+    assert not fits(DIAMETER, b"\1\0\0\0\1\0\0\0\0\0\0\0")  # COM_QUIT of MySQL
+    assert not fits(DIAMETER, b"\x16\3\1\0\xc8\1\0\0\xc4\3\3\0")

@@ -2,7 +2,6 @@
 
 import struct
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +16,8 @@ from services.capture.dissectors.ldap.exchange import (
     Ldap,
 )
 from services.capture.dissectors.ldap.filters import MOST_CHARACTERS, MOST_DEPTH, filter_text
-from services.capture.dissectors.signatures import CLIENT, SERVER, look, new_table
+from services.capture.dissectors.signatures import CLIENT, SERVER
+from tests.unit.capture.dissectors.first_octets import fits
 from tests.unit.capture.dissectors.stories import (
     SECOND,
     bear_mutations,
@@ -413,12 +413,6 @@ def test_wrong_octets_raise_nothing_else():
     bear_mutations(ConnectionlessLdap, STORY[2:4], 500, seed=390)
 
 
-def seen_as(kind, octets, side=CLIENT, port=50000):
-    table = new_table([(kind.signatures, kind.ports)])
-    place = np.frombuffer(octets, np.uint8)
-    return look(table, np.uint64(2**64 - 1), side, port, 50001, place, 0, len(place)) == 0
-
-
 def test_streams_are_recognised_on_any_port():
     for octets in (
         bind(1),
@@ -427,13 +421,13 @@ def test_streams_are_recognised_on_any_port():
         search(1, long=True),
         search(1, dn="x" * 200),
     ):
-        assert seen_as(LDAP, octets)
-    assert seen_as(LDAP, done(1), SERVER)
+        assert fits(LDAP, octets)
+    assert fits(LDAP, done(1), SERVER)
     for octets in (
         b"\x16\3\1\0\xc8\1\0\0\xc4",
         b"0123456789\r\n",
         ber(0x30, number(1), string("p")),
     ):
-        assert not seen_as(LDAP, octets)
-    assert seen_as(CLDAP, search(1), port=389)
-    assert not seen_as(CLDAP, search(1))
+        assert not fits(LDAP, octets)
+    assert fits(CLDAP, search(1), port=389)
+    assert not fits(CLDAP, search(1))

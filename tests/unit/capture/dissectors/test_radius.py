@@ -1,12 +1,12 @@
 """Packets of RADIUS, made as RFC 2865 has them."""
 
-import numpy as np
 import pytest
 
 from services.capture.dissectors.conversation import ProtocolError
 from services.capture.dissectors.radius import RADIUS
 from services.capture.dissectors.radius.exchange import SAME_NS, Radius
-from services.capture.dissectors.signatures import CLIENT, SERVER, look, new_table
+from services.capture.dissectors.signatures import CLIENT, SERVER
+from tests.unit.capture.dissectors.first_octets import fits
 from tests.unit.capture.dissectors.stories import SECOND, bear_mutations, meanings, told
 
 
@@ -185,14 +185,10 @@ def test_wrong_octets_raise_nothing_else():
     assert len(meanings(told(Radius(), whole))) == 3
 
 
-def seen_as_radius(octets, port):
-    table = new_table([(RADIUS.signatures, RADIUS.ports)])
-    place = np.frombuffer(octets, np.uint8)
-    return look(table, np.uint64(2**64 - 1), CLIENT, port, 50001, place, 0, len(place)) == 0
-
-
 def test_packets_are_recognised():
-    assert seen_as_radius(ASK, 50000)
-    assert seen_as_radius(packet(5, 8), 1813)
-    assert not seen_as_radius(packet(5, 8), 50000)
-    assert not seen_as_radius(b"\x12\x34\1\0\0\1\0\0\0\0\0\0\3www\7example\3com\0\0\1\0\1", 50000)
+    assert fits(RADIUS, ASK, port=50000)
+    assert fits(RADIUS, packet(5, 8), port=1813)
+    assert not fits(RADIUS, packet(5, 8), port=50000)
+    assert not fits(
+        RADIUS, b"\x12\x34\1\0\0\1\0\0\0\0\0\0\3www\7example\3com\0\0\1\0\1", port=50000
+    )

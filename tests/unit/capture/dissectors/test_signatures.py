@@ -1,6 +1,5 @@
 """First octets tell the protocol, whatever its port, and a port where they do not."""
 
-import numpy as np
 import pytest
 
 from services.capture.dissectors.signatures import (
@@ -13,20 +12,12 @@ from services.capture.dissectors.signatures import (
     SERVER,
     TOO_SHORT,
     Signature,
-    bits_of,
-    look,
     new_table,
     text,
 )
+from tests.unit.capture.dissectors.first_octets import looked
 
 FIRST, SECOND = 0, 1
-
-
-def looked(protocols, octets, side=CLIENT, port=1, refused=0, wanted=None):
-    table = new_table(protocols)
-    bits = bits_of(table, range(len(protocols)) if wanted is None else wanted)
-    array = np.frombuffer(bytearray(octets), np.uint8)  # exact: a read behind its end raises
-    return look(table, bits, np.uint64(refused), side, port, 40_000, array, 0, len(array))
 
 
 def one(*signatures, ports=()):
