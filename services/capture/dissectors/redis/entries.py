@@ -93,25 +93,30 @@ class RedisCalls:
         found = [PROBLEMS.get(each, (None, None)) for each in calls["lacks"].tolist()]
         return tuple(pa.array([each[n] for each in found], pa.string()) for n in (0, 1))
 
-    def _octets(self, number: int) -> bytes:
-        row = self.framer.messages[number & (len(self.framer.messages) - 1)]
-        octets = self.framer.arena.octets
-        return octets[int(row["at"]) % len(octets) :][: int(row["kept"])].tobytes()
+    def _octets(self, side: str, rows: np.ndarray) -> list[bytes | None]:
+        """What is kept of the messages, None where there is none."""
+        arena = self.framer.arena.octets
+        begins = (self._of(side, "at")[rows] % len(arena)).tolist()
+        lengths = self._of(side, "kept")[rows].tolist()
+        present = (self.calls[side][rows] != NO_MESSAGE).tolist()
+        return [
+            arena[begin : begin + length].tobytes() if is_there else None
+            for begin, length, is_there in zip(begins, lengths, present, strict=True)
+        ]
 
     def _texts(self, side: str, rows: np.ndarray) -> pa.StringArray:
         """Return the commands or the replies as JSON."""
-        found = []
-        for call in self.calls[rows]:
-            asked, answered = int(call["request"]), int(call["response"])
-            if (asked if side == "request" else answered) == NO_MESSAGE:
-                found.append(None)
-            elif side == "request":
-                found.append(orjson.dumps(values.command(self._octets(asked))).decode())
-            else:
-                command = b"" if asked == NO_MESSAGE else self._octets(asked)
-                shown = values.reply(self._octets(answered), command)
-                found.append(orjson.dumps(shown).decode())
-        return pa.array(found, pa.string())
+        asked = self._octets("request", rows)
+        if side == "request":
+            shown = [None if each is None else values.command(each) for each in asked]
+        else:
+            answers = zip(self._octets("response", rows), asked, strict=True)
+            shown = [
+                None if each is None else values.reply(each, command or b"")
+                for each, command in answers
+            ]
+        texts = [None if each is None else orjson.dumps(each).decode() for each in shown]
+        return pa.array(texts, pa.string())
 
     def details(self, rows: np.ndarray) -> dict[str, pa.Array]:
         """Return the columns of the table of entries that are Redis's own."""

@@ -49,6 +49,7 @@ _SECRET_SETTINGS = frozenset(
 _PART = re.compile(r"""\"((?:[^"\\]|\\.)*)\\?\"?|'((?:[^'\\]|\\.)*)\\?'?|([^\s"']+)""")
 _WORD = re.compile(rf"(?:{_PART.pattern})+")
 _ESCAPED = re.compile(r"\\(x[0-9a-fA-F]{2}|.)")
+_TELL_SECRETS = frozenset({"auth", "hello", "migrate", "acl", "config", "sentinel"})
 _SECRET_ANSWERS = frozenset({"genpass", "getuser", "list"})
 """Of ACL: passwords, or their hashes."""
 LONGEST_NAMES: Final = 256
@@ -204,8 +205,10 @@ def _named(arguments: list[str]) -> dict[str, Any]:
 
 def _without_secrets(arguments: list[str]) -> list[str]:
     """Hide what follows where a password can stand."""
+    first = arguments[0].lower() if arguments else ""
+    if first not in _TELL_SECRETS:
+        return arguments
     words = [each.lower() for each in arguments]
-    first = words[0] if words else ""
     shown = len(arguments)
     if first == "auth":
         shown = 1
@@ -235,7 +238,9 @@ def reply(octets: bytes, asked: bytes = b"") -> dict[str, Any]:
         value = _Reader(octets).value()
     except (_End, ValueError):
         value = CUT
-    words = [each.lower() for each in _arguments(asked[:LONGEST_NAMES])[:2]]
+    words: list[str] = []
+    if isinstance(value, list) or b"acl" in asked[:LONGEST_NAMES].lower():
+        words = [each.lower() for each in _arguments(asked[:LONGEST_NAMES])[:2]]
     found: dict[str, Any] = {"type": TYPES[kind], "value": _without_known(words, value)}
     if isinstance(value, list) and (not asked or (words and words[0] in _CHANNELS)):
         found |= _of_channel(value)
