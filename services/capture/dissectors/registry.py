@@ -5,11 +5,12 @@ docs/adding-a-protocol.md says how to add one. HTTP/1 and DNS are not here: they
 see all segments and datagrams.
 """
 
-from services.capture.dissectors import mysql, postgresql
+from services.capture.dissectors import mongodb, mysql, postgresql
 from services.capture.dissectors.dissector import ProtocolKind
 
 # fmt: off
 PROTOCOLS: tuple[ProtocolKind, ...] = (
+    mongodb.KIND,
     mysql.KIND,
     postgresql.KIND,
 )
