@@ -7,6 +7,7 @@ left out, and `is_cut` says so; what is damaged raises ProtocolError.
 import base64
 import math
 import struct
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -29,10 +30,13 @@ FIXED = {
 }  # fmt: skip
 COUNTED = {STRING: 4, CODE: 4, SYMBOL: 4, BINARY: 5, POINTER: 16}
 """Kinds that begin with their length, and the octets beside what it counts."""
-WHOLE = {DOCUMENT, ARRAY, SCOPED_CODE}
+NESTED = frozenset({DOCUMENT, ARRAY})
+WHOLE = NESTED | {SCOPED_CODE}
 """Kinds whose length counts itself."""
 EMPTY_DOCUMENT = 5  # octets
 
+_INT32, _INT64, _DOUBLE = struct.Struct("<i"), struct.Struct("<q"), struct.Struct("<d")
+_TIMESTAMP = struct.Struct("<II")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -71,53 +75,40 @@ class Reader:
     def _int32(self, at: int) -> int:
         if at + 4 > len(self._octets):
             raise ProtocolError("a message ends within a number")
-        return int.from_bytes(self._octets[at : at + 4], "little", signed=True)
+        return _INT32.unpack_from(self._octets, at)[0]  # type: ignore[no-any-return]
 
     def _read(self, at: int, end: int, into: dict[str, Any] | Counted, depth: int) -> None:
         """Read elements up to the zero before `end`, or to the end of what is here."""
-        octets = self._octets
-        last = min(end, len(octets)) - 1
-        while at < last and octets[at]:
-            kind = octets[at]
+        octets, here = self._octets, len(self._octets)
+        last = min(end, here) - 1
+        items = into if isinstance(into, Counted) else None
+        while at < last and (kind := octets[at]):
             name_end = octets.find(b"\0", at + 1, last + 1)
-            if name_end < 0:
-                break
-            value_at = name_end + 1
-            next_at = self._after(kind, value_at)
-            if next_at > end - 1:
+            start = name_end + 1
+            width = FIXED.get(kind)
+            after = start + width if width is not None else self._after(kind, start)
+            if after >= end:
                 raise ProtocolError("a value is longer than its document")
-            if next_at > len(octets) and kind not in (DOCUMENT, ARRAY):
+            if not start or (after > here and kind not in NESTED):
+                at = here  # the rest is not here
                 break
-            self._keep(octets[at + 1 : name_end], kind, value_at, next_at, into, depth)
-            at = next_at
-        else:
-            if at >= len(octets) or at == end - 1:
-                return
-            if octets[at] == 0 and at != end - 1:
-                raise ProtocolError("a document ends before its length")
-        if self._is_whole:
-            raise ProtocolError("a document is not whole")
-
-    def _keep(
-        self, name: bytes, kind: int, at: int, end: int, into: dict[str, Any] | Counted, depth: int
-    ) -> None:
-        is_list = isinstance(into, Counted)
-        if is_list:
-            into.total += 1
-        if self._left <= 0 or (is_list and len(into) >= MOST_ITEMS):
-            self.is_cut = True
-            return
-        self._left -= 1
-        value = self._value(kind, at, end, depth)
-        if isinstance(into, Counted):
-            into.append(value)
-        else:
-            into[name.decode("utf-8", "replace")] = value
+            if items is not None:
+                items.total += 1
+            if self._left <= 0 or (items is not None and len(items) >= MOST_ITEMS):
+                self.is_cut = True
+            else:
+                self._left -= 1
+                value = self._value(kind, start, after, depth)
+                if items is not None:
+                    items.append(value)
+                else:
+                    into[octets[at + 1 : name_end].decode("utf-8", "replace")] = value  # type: ignore[call-overload]
+            at = after
+        if at != end - 1 and (self._is_whole or at < here):
+            raise ProtocolError("a document does not end where it says")
 
     def _after(self, kind: int, at: int) -> int:
-        """Return where the element behind a value begins."""
-        if kind in FIXED:
-            return at + FIXED[kind]
+        """Return where the element behind a value of changing size begins."""
         if kind == REGEX:
             first = self._octets.find(b"\0", at)
             second = self._octets.find(b"\0", first + 1) if first >= 0 else -1
@@ -132,21 +123,18 @@ class Reader:
         return at + size + COUNTED.get(kind, 0)
 
     def _value(self, kind: int, at: int, end: int, depth: int) -> Any:
-        octets = self._octets
-        if kind in (DOCUMENT, ARRAY):
+        if kind == STRING:
+            return self._text(at + 4, end - 1)
+        if kind in NESTED:
             into: dict[str, Any] | Counted = {} if kind == DOCUMENT else Counted()
             if depth >= MOST_DEPTH:
                 self.is_cut = True
-            elif at + 4 <= len(octets):
+            elif at + 4 <= len(self._octets):
                 self._read(at + 4, end, into, depth + 1)
             return into
-        if kind in (STRING, CODE, SYMBOL):
-            text = self._text(at + 4, end - 1)
-            return text if kind == STRING else {"$code" if kind == CODE else "$symbol": text}
-        if kind == BINARY:
-            data = base64.b64encode(octets[at + 5 : min(end, at + 5 + MOST_TEXT)]).decode()
-            return {"$binary": {"base64": data, "subType": f"{octets[at + 4]:02x}"}}
-        return SIMPLE.get(kind, _other)(octets[at:end])
+        if kind in (CODE, SYMBOL):
+            return {"$code" if kind == CODE else "$symbol": self._text(at + 4, end - 1)}
+        return SIMPLE.get(kind, _other)(self._octets, at, end)
 
     def _text(self, at: int, end: int) -> str:
         if end - at <= MOST_TEXT:
@@ -155,17 +143,34 @@ class Reader:
         return self._octets[at : at + MOST_TEXT].decode("utf-8", "replace") + CUT
 
 
-def _double(octets: bytes) -> Any:
-    (number,) = struct.unpack("<d", octets)
+def _double(octets: bytes, at: int, _: int) -> Any:
+    (number,) = _DOUBLE.unpack_from(octets, at)
     return number if math.isfinite(number) else {"$numberDouble": str(number)}
 
 
-def _int(octets: bytes) -> int:
-    return int.from_bytes(octets, "little", signed=True)
+def _int32(octets: bytes, at: int, _: int) -> Any:
+    return _INT32.unpack_from(octets, at)[0]
 
 
-def _date(octets: bytes) -> Any:
-    milliseconds = _int(octets)
+def _int64(octets: bytes, at: int, _: int) -> Any:
+    return _INT64.unpack_from(octets, at)[0]
+
+
+def _boolean(octets: bytes, at: int, _: int) -> bool:
+    return octets[at] != 0
+
+
+def _object_id(octets: bytes, at: int, end: int) -> Any:
+    return {"$oid": octets[at:end].hex()}
+
+
+def _binary(octets: bytes, at: int, end: int) -> Any:
+    data = base64.b64encode(octets[at + 5 : min(end, at + 5 + MOST_TEXT)]).decode()
+    return {"$binary": {"base64": data, "subType": f"{octets[at + 4]:02x}"}}
+
+
+def _date(octets: bytes, at: int, _: int) -> Any:
+    (milliseconds,) = _INT64.unpack_from(octets, at)
     try:
         moment = _EPOCH + timedelta(milliseconds=milliseconds)
     except OverflowError:
@@ -173,19 +178,20 @@ def _date(octets: bytes) -> Any:
     return {"$date": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")}
 
 
-def _timestamp(octets: bytes) -> Any:
-    return {"$timestamp": {"t": _int(octets[4:]) & 0xFFFFFFFF, "i": _int(octets[:4]) & 0xFFFFFFFF}}
+def _timestamp(octets: bytes, at: int, _: int) -> Any:
+    increment, seconds = _TIMESTAMP.unpack_from(octets, at)
+    return {"$timestamp": {"t": seconds, "i": increment}}
 
 
-def _regex(octets: bytes) -> Any:
-    pattern, options, _ = octets.split(b"\0", 2)
+def _regex(octets: bytes, at: int, end: int) -> Any:
+    pattern, options, _ = octets[at:end].split(b"\0", 2)
     told = pattern[:MOST_TEXT].decode("utf-8", "replace")
     return {"$regularExpression": {"pattern": told, "options": options.decode("latin-1")[:16]}}
 
 
-def _decimal(octets: bytes) -> Any:
+def _decimal(octets: bytes, at: int, end: int) -> Any:
     """IEEE 754-2008 decimal128, in its binary encoding."""
-    bits = int.from_bytes(octets, "little")
+    bits = int.from_bytes(octets[at:end], "little")
     sign, top = bits >> 127, bits >> 122 & 0x1F
     if top >= 0x1E:
         text = "NaN" if top == 0x1F else "-Infinity" if sign else "Infinity"
@@ -193,18 +199,17 @@ def _decimal(octets: bytes) -> Any:
         large = top >= 0x18  # a coefficient that is never canonical, and counts as 0
         exponent = (bits >> 111 if large else bits >> 113) & 0x3FFF
         digits = 0 if large else bits & ((1 << 113) - 1)
-        parts = tuple(map(int, str(digits)))
-        text = str(Decimal((sign, parts, exponent - 6176)))
+        text = str(Decimal((sign, tuple(map(int, str(digits))), exponent - 6176)))
     return {"$numberDecimal": text}
 
 
-def _other(octets: bytes) -> Any:
-    return {"$hex": octets[:MOST_TEXT].hex()}
+def _other(octets: bytes, at: int, end: int) -> Any:
+    return {"$hex": octets[at : min(end, at + MOST_TEXT)].hex()}
 
 
-SIMPLE = {
-    DOUBLE: _double, UNDEFINED: lambda _: None, NULL: lambda _: None, INT32: _int, INT64: _int,
-    OBJECT_ID: lambda octets: {"$oid": octets.hex()}, BOOLEAN: lambda octets: octets != b"\0",
-    DATE: _date, REGEX: _regex, TIMESTAMP: _timestamp, DECIMAL: _decimal,
-    MIN_KEY: lambda _: {"$minKey": 1}, MAX_KEY: lambda _: {"$maxKey": 1},
+SIMPLE: dict[int, Callable[[bytes, int, int], Any]] = {
+    DOUBLE: _double, INT32: _int32, INT64: _int64, BOOLEAN: _boolean, OBJECT_ID: _object_id,
+    BINARY: _binary, DATE: _date, REGEX: _regex, TIMESTAMP: _timestamp, DECIMAL: _decimal,
+    UNDEFINED: lambda *_: None, NULL: lambda *_: None,
+    MIN_KEY: lambda *_: {"$minKey": 1}, MAX_KEY: lambda *_: {"$maxKey": 1},
 }  # fmt: skip

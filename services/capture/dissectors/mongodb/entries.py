@@ -134,10 +134,9 @@ def response_of(body: Body, request: Json | None) -> Json:
     if body.compressor:
         response["compressor"] = body.compressor
     document = body.documents[0] if body.documents else {}
-    is_search = request is not None and request["opcode"] == "OP_QUERY" and "filter" in request
-    is_command = body.opcode == wire.MSG or (
-        body.total == 1 and "ok" in document and not (is_search and request["command"] == "find")
-    )
+    asked = (request or {}).get("opcode"), (request or {}).get("command")
+    is_search = asked in (("OP_QUERY", "find"), ("OP_GET_MORE", "getMore"))
+    is_command = body.opcode == wire.MSG or (body.total == 1 and "ok" in document and not is_search)
     if is_command or not body.documents:
         _tell_reply(response, document, request)
     if body.opcode == wire.REPLY and not is_command:

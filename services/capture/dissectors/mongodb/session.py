@@ -140,15 +140,8 @@ class Session(Conversation):
             return
         if asked.lacks:
             kind, why = LOST
-        self.exchanges.append(
-            Exchange(
-                asked.start_ns,
-                asked.end_ns,
-                asked.request,
-                None,
-                asked.size,
-                asked_by=self._asker or 0,
-                error_type=kind,
-                error_msg=why,
-            )  # fmt: skip
-        )
+        exchange = Exchange(
+            asked.start_ns, asked.end_ns, asked.request, None, asked.size,
+            asked_by=self._asker or 0, error_type=kind, error_msg=why,
+        )  # fmt: skip
+        self.exchanges.append(exchange)
