@@ -5,7 +5,7 @@ docs/adding-a-protocol.md says how to add one. HTTP/1 and DNS are not here: they
 see all segments and datagrams.
 """
 
-from services.capture.dissectors import amqp, kafka, postgresql, redis
+from services.capture.dissectors import amqp, kafka, mongodb, mysql, postgresql, redis
 from services.capture.dissectors.conversation import of
 from services.capture.dissectors.diameter import DIAMETER
 from services.capture.dissectors.dissector import ProtocolKind
@@ -23,6 +23,8 @@ PROTOCOLS: tuple[ProtocolKind, ...] = (
     ProtocolKind("http", "HTTP/2", "tcp", frozenset({80, 50051}), http2.SIGNATURES, Http2Dissector),
     ProtocolKind("kafka", "KAFKA", "tcp", frozenset({9092}), kafka.SIGNATURES, of(kafka.Kafka)),
     LDAP,
+    mongodb.KIND,
+    mysql.KIND,
     postgresql.KIND,
     RADIUS,
     ProtocolKind("redis", "REDIS", "tcp", redis.PORTS, redis.SIGNATURES, redis.RedisDissector),
