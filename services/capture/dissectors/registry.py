@@ -10,10 +10,12 @@ from services.capture.dissectors.dissector import ProtocolKind
 from services.capture.dissectors.http2 import connection as http2
 from services.capture.dissectors.http2.entries import Http2Dissector
 from services.capture.dissectors.tls import handshake as tls
+from services.capture.dissectors.tls import quic
 
 # fmt: off
 PROTOCOLS: tuple[ProtocolKind, ...] = (
     ProtocolKind("http", "HTTP/2", "tcp", frozenset({80, 50051}), http2.SIGNATURES, Http2Dissector),
     ProtocolKind("tls", "TLS", "tcp", frozenset({443}), tls.SIGNATURES, of(tls.Handshake)),
+    ProtocolKind("tls", "TLS", "udp", frozenset({443}), quic.SIGNATURES, of(quic.Quic)),
 )
 # fmt: on

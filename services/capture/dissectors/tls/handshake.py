@@ -4,6 +4,7 @@ Until TLS 1.2 the server's certificates can be seen too; what comes after a Serv
 is encrypted. Nothing is decrypted here, and after the handshake the stream is over.
 """
 
+import contextlib
 from typing import Any
 
 from services.capture.dissectors.conversation import Conversation, ProtocolError
@@ -260,10 +261,8 @@ class Handshake(Conversation):
         """See Conversation.close."""
         for side in (CLIENT, SERVER):
             if not self._sides[side].is_encrypted and not self._is_done:
-                try:
+                with contextlib.suppress(ProtocolError):
                     self._messages[side].end(time_ns)
-                except ProtocolError:
-                    continue
         self._finish()
 
     def _finish(self) -> None:
