@@ -38,6 +38,7 @@ MOST_ONE_SIDED = 1 << 20  # octets after which an answer that was never seen is 
 
 NO_REQUEST = "pair-not-found", "the request was not seen"
 NO_ANSWER = "pair-not-found", "the stream ended before an answer"
+MALFORMED = "malformed", "the ClientHello announces more than it has"
 ANSWER_LOST = "gap", "the answer was not captured"
 
 _LENGTH = (bytes(range(0x49)), ANY)  # up to 2^14 + 2048
@@ -201,8 +202,10 @@ class Handshake(Conversation):
         mine, size = self._sides[side], self._records[side].octets
         if kind == CLIENT_HELLO and self._asked_by in (None, side):
             if mine.message is None:
-                self._ask(side, client_hello(body, is_whole).shown("t"), time_ns, size)
+                hello = client_hello(body, is_whole)
+                self._ask(side, hello.shown("t"), time_ns, size)
                 mine.is_cut = not is_whole
+                self._error = MALFORMED if hello.is_malformed else None
             else:  # the server asked for another one, which says the same
                 mine.size = size
         elif kind == SERVER_HELLO and self._asked_by in (None, side ^ 1):
