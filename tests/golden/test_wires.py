@@ -12,7 +12,12 @@ from recordings.entry import objects
 from services.capture.dissect import tables
 
 FOLDER = Path(__file__).parent / "captures"
-ABBRS = {"tls-openssl": "TLS", "http2-nginx": "HTTP/2", "grpc-python": "gRPC"}
+ABBRS = {
+    "tls-openssl": "TLS",
+    "quic-aioquic": "TLS",
+    "http2-nginx": "HTTP/2",
+    "grpc-python": "gRPC",
+}
 
 
 def lacks(found: Any, wanted: Any) -> bool:

@@ -14,6 +14,7 @@ from services.capture.dissectors.http2.entries import Http2Dissector
 from services.capture.dissectors.ldap import CLDAP, LDAP
 from services.capture.dissectors.radius import RADIUS
 from services.capture.dissectors.tls import handshake as tls
+from services.capture.dissectors.tls import quic
 
 # fmt: off
 PROTOCOLS: tuple[ProtocolKind, ...] = (
@@ -29,5 +30,6 @@ PROTOCOLS: tuple[ProtocolKind, ...] = (
     RADIUS,
     ProtocolKind("redis", "REDIS", "tcp", redis.PORTS, redis.SIGNATURES, redis.RedisDissector),
     ProtocolKind("tls", "TLS", "tcp", frozenset({443}), tls.SIGNATURES, of(tls.Handshake)),
+    ProtocolKind("tls", "TLS", "udp", frozenset({443}), quic.SIGNATURES, of(quic.Quic)),
 )
 # fmt: on

@@ -49,7 +49,7 @@ def _signatures() -> tuple[Signature, ...]:
     """The preface, or a server's settings; in the middle, frames that are hardly anything else."""
     of_both = (
         (*_SHORT, b"\1", _ENDS_HEADERS, bytes(range(0x80)), ANY, ANY, ANY),  # HEADERS
-        (b"\0", b"\0", ANY, b"\4", b"\0\1", *_CONNECTION),  # SETTINGS
+        (b"\0", b"\0", bytes(range(0, 0x100, 6)), b"\4", b"\0\1", *_CONNECTION),  # SETTINGS
         (b"\0", b"\0", b"\x08", b"\6", b"\0\1", *_CONNECTION),  # PING
         (b"\0", b"\0", b"\4", b"\x08", b"\0", b"\0", ANY, ANY, ANY),  # WINDOW_UPDATE
     )
@@ -76,6 +76,11 @@ class Http2(Conversation):
     def buffered(self) -> int:
         """See Conversation.buffered."""
         return self._bodies + sum(side.buffered for side in self._sides)
+
+    @property
+    def has_preface(self) -> bool:
+        """Whether the begin of the connection was seen."""
+        return self._sides[CLIENT].reader.was_begin
 
     def receive(self, side: int, octets: memoryview, time_ns: int) -> None:
         """See Conversation.receive."""
@@ -226,6 +231,7 @@ class _Side:
         self._block = bytearray()  # fields that CONTINUATION frames go on with
         self._first: Frame | None = None  # the frame that began the block
         self._is_block_cut = False
+        self._has_read = False  # a block, so that the table is as large as it should be
 
     @property
     def buffered(self) -> int:
@@ -305,8 +311,10 @@ class _Side:
         if self._is_block_cut:
             self._headers.forget()
         else:
+            if not self._connection.has_preface and not self._has_read:
+                self._headers.forget()
             fields = self._headers.read(block[begin:])
-            self._connection.understood = True
+            self._has_read = self._connection.understood = True
         if first.kind == PUSH_PROMISE:
             self._connection.take_promise(self._side, promised, fields, first)
         else:

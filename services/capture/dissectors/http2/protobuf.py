@@ -5,6 +5,7 @@ sure: it is shown as text if it can be that, else as a message, else as base64.
 """
 
 import base64
+import contextlib
 from typing import Any
 
 VARINT, FIXED64, DELIMITED, FIXED32 = 0, 1, 2, 5
@@ -65,12 +66,8 @@ class _Reader:
         if text is not None and not text.startswith(FIELD_1):
             return text
         if depth < DEEPEST and self.fields > 0:
-            left = self.fields
-            try:
+            with contextlib.suppress(_NoMessageError):  # what was tried counts all the same
                 return self.message(value, depth + 1)
-            except _NoMessageError:
-                # What was tried counts, so that many failures cannot take more than one message.
-                self.fields = min(self.fields, left)
         return text if text is not None else base64.b64encode(value).decode()
 
 

@@ -4,6 +4,7 @@ Until TLS 1.2 the server's certificates can be seen too; what comes after a Serv
 is encrypted. Nothing is decrypted here, and after the handshake the stream is over.
 """
 
+import contextlib
 from typing import Any
 
 from services.capture.dissectors.conversation import Conversation, ProtocolError
@@ -37,6 +38,7 @@ MOST_ONE_SIDED = 1 << 20  # octets after which an answer that was never seen is 
 
 NO_REQUEST = "pair-not-found", "the request was not seen"
 NO_ANSWER = "pair-not-found", "the stream ended before an answer"
+MALFORMED = "malformed", "the ClientHello announces more than it has"
 ANSWER_LOST = "gap", "the answer was not captured"
 
 _LENGTH = (bytes(range(0x49)), ANY)  # up to 2^14 + 2048
@@ -200,8 +202,10 @@ class Handshake(Conversation):
         mine, size = self._sides[side], self._records[side].octets
         if kind == CLIENT_HELLO and self._asked_by in (None, side):
             if mine.message is None:
-                self._ask(side, client_hello(body, is_whole).shown("t"), time_ns, size)
+                hello = client_hello(body, is_whole)
+                self._ask(side, hello.shown("t"), time_ns, size)
                 mine.is_cut = not is_whole
+                self._error = MALFORMED if hello.is_malformed else None
             else:  # the server asked for another one, which says the same
                 mine.size = size
         elif kind == SERVER_HELLO and self._asked_by in (None, side ^ 1):
@@ -260,10 +264,8 @@ class Handshake(Conversation):
         """See Conversation.close."""
         for side in (CLIENT, SERVER):
             if not self._sides[side].is_encrypted and not self._is_done:
-                try:
+                with contextlib.suppress(ProtocolError):
                     self._messages[side].end(time_ns)
-                except ProtocolError:
-                    continue
         self._finish()
 
     def _finish(self) -> None:

@@ -1,5 +1,6 @@
 """What ClientHello and ServerHello say (RFC 8446, 4.1; RFC 5246, 7.4.1; RFC 6101, E.2)."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +38,8 @@ class ClientHello:
     signatures: tuple[int, ...] = ()
     versions: tuple[int, ...] = ()
     is_whole: bool = True
+    is_malformed: bool = False
+    """What it announces goes beyond its end."""
 
     def shown(self, transport: str) -> Json:
         """Return it as an entry's request. transport: t for TCP, q for QUIC."""
@@ -96,13 +99,16 @@ def _text(octets: bytes) -> str:
 
 
 def client_hello(message: bytes, is_whole: bool) -> ClientHello:
-    """Read a ClientHello; as far as it was captured if not whole. Raises ProtocolError."""
+    """Read a ClientHello; as far as it was captured if not whole, and as far as its lengths agree
+    with each other. Raises ProtocolError.
+    """
     found = ClientHello(is_whole=is_whole)
     try:
         _read_client(Reader(message), found)
     except TruncatedError:
-        if is_whole:
+        if is_whole and not found.suites:
             raise ProtocolError("a ClientHello ends too early") from None
+        found.is_malformed, found.is_whole = is_whole, False
     return found
 
 
@@ -128,19 +134,13 @@ def _vector(reader: Reader, size: int, is_whole: bool) -> bytes:
     return reader.take(length if is_whole else min(length, reader.left))
 
 
-def _extensions(reader: Reader, is_whole: bool) -> list[tuple[int, bytes]]:
+def _extensions(reader: Reader, is_whole: bool) -> Iterator[tuple[int, bytes]]:
+    """Yield type and content of each. Raises TruncatedError, behind those that are there."""
     if not reader.left:  # a hello of SSL 3.0 may have none
-        return []
+        return
     inner = Reader(_vector(reader, 2, is_whole))
-    found = []
     while inner.left:
-        try:
-            found.append((inner.number(2), inner.vector(2)))
-        except TruncatedError:
-            if is_whole:
-                raise
-            break
-    return found
+        yield inner.number(2), inner.vector(2)
 
 
 def _read_extension(kind: int, body: Reader, found: ClientHello) -> None:

@@ -175,6 +175,15 @@ def test_a_hello_in_the_form_of_ssl_2():
     assert exchange.response == {"version": "SSL 2.0"}
 
 
+def test_a_hello_whose_lengths_go_beyond_its_end():
+    octets = bytearray(record(HELLO))
+    octets[octets.index(b"\0\x10\0\x0e") + 2] = 0xFF  # the length of the protocols' extension
+    exchange = one([(CLIENT, bytes(octets))])
+    assert exchange.error_type == "malformed"
+    assert exchange.request["sni"] == "shop.example"
+    assert exchange.request["cipherSuites"]
+
+
 def test_one_side_alone():
     exchange = one(FULL[:1])
     assert (exchange.response, exchange.error_type) == (None, "pair-not-found")
