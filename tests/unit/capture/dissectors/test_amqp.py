@@ -3,7 +3,6 @@
 import random
 import struct
 from collections import Counter
-from itertools import pairwise
 
 import pytest
 import yaml
@@ -215,21 +214,12 @@ def test_other_versions_are_not_read():
 
 @given(st.lists(st.integers(0, sum(len(octets) for _, octets in SESSION)), max_size=40))
 def test_however_it_is_cut_the_calls_are_the_same(cuts):
-    assert seen(captured.played(Amqp(), _cut(cuts))) == WHOLE
+    assert seen(captured.played(Amqp(), captured.cut(SESSION, cuts))) == WHOLE
 
 
 def test_octet_by_octet_the_calls_are_the_same():
     cuts = range(sum(len(octets) for _, octets in SESSION))
-    assert seen(captured.played(Amqp(), _cut(cuts))) == WHOLE
-
-
-def _cut(cuts):
-    steps, at = [], 0
-    for side, octets in SESSION:
-        places = sorted({0, len(octets), *(c - at for c in cuts if 0 < c - at < len(octets))})
-        steps += [(side, octets[a:b]) for a, b in pairwise(places)]
-        at += len(octets)
-    return steps
+    assert seen(captured.played(Amqp(), captured.cut(SESSION, cuts))) == WHOLE
 
 
 def test_a_gap_loses_only_what_it_touches():

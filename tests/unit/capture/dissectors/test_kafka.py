@@ -3,7 +3,6 @@
 import gzip
 import random
 import struct
-from itertools import pairwise
 
 import cramjam
 import pytest
@@ -333,21 +332,12 @@ def test_a_broker_that_does_not_know_the_version_says_so():
 
 @given(st.lists(st.integers(0, sum(len(octets) for _, octets in SESSION)), max_size=40))
 def test_however_it_is_cut_the_calls_are_the_same(cuts):
-    assert seen(captured.played(Kafka(), _cut(cuts))) == WHOLE
+    assert seen(captured.played(Kafka(), captured.cut(SESSION, cuts))) == WHOLE
 
 
 def test_octet_by_octet_the_calls_are_the_same():
     cuts = range(sum(len(octets) for _, octets in SESSION))
-    assert seen(captured.played(Kafka(), _cut(cuts))) == WHOLE
-
-
-def _cut(cuts):
-    steps, at = [], 0
-    for side, octets in SESSION:
-        places = sorted({0, len(octets), *(c - at for c in cuts if 0 < c - at < len(octets))})
-        steps += [(side, octets[a:b]) for a, b in pairwise(places)]
-        at += len(octets)
-    return steps
+    assert seen(captured.played(Kafka(), captured.cut(SESSION, cuts))) == WHOLE
 
 
 def _untouched(messages, at, length):
