@@ -4,9 +4,7 @@ What waits for an answer is told when it comes. What has none (publish, deliver,
 once, or when its body is whole. Either side may ask: `connection start` is the server's.
 """
 
-import base64
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from services.capture.dissectors.amqp.frames import (
@@ -20,6 +18,7 @@ from services.capture.dissectors.amqp.frames import (
     FrameReader,
 )
 from services.capture.dissectors.amqp.methods import METHODS, Method, read_properties
+from services.capture.dissectors.amqp.pending import Content, Waiting
 from services.capture.dissectors.amqp.values import Reader
 from services.capture.dissectors.conversation import Conversation, ProtocolError
 from services.capture.dissectors.objectcalls import Exchange, Json
@@ -55,47 +54,14 @@ _TOO_MANY = "pair-not-found", "too many methods wait for an answer"
 _NO_BODY = "pair-not-found", "the stream ended before the body was whole"
 
 
-@dataclass(slots=True)
-class _Waiting:
-    """A method that was sent and not yet answered."""
-
-    answers: frozenset[int]
-    message: Json
-    began_ns: int
-    size: int
-    asked_by: int
-    is_doubtful: bool = False
-    """Octets of the other side are missing since, the answer perhaps among them."""
-
-
-@dataclass(slots=True)
-class _Content:
-    """A method whose header or body is still to come."""
-
-    message: Json
-    began_ns: int
-    size: int
-    asked: _Waiting | None = None
-    """What it answers."""
-    is_answer: bool = False
-    has_header: bool = False
-    left: int = 0
-    """Octets of the body that are to come."""
-    lacks: bool = False
-    """Some are missing."""
-    held: int = 0
-    """Octets of its header."""
-    body: bytearray = field(default_factory=bytearray)
-
-
 class Amqp(Conversation):
     """One connection. The parser of frames is in `frames`, that of methods in `methods`."""
 
     def __init__(self) -> None:
         super().__init__()
         self._readers = (FrameReader(), FrameReader())
-        self._waiting: dict[int, list[_Waiting]] = {}  # by channel
-        self._contents: tuple[dict[int, _Content], dict[int, _Content]] = ({}, {})  # by channel
+        self._waiting: dict[int, list[Waiting]] = {}  # by channel
+        self._contents: tuple[dict[int, Content], dict[int, Content]] = ({}, {})  # by channel
         self._queues: dict[int, dict[str, str]] = {}  # by channel and consumer
         self._waiting_count = self._consumer_count = self._held_octets = 0
         self._seen = [False, False]
@@ -169,14 +135,14 @@ class Amqp(Conversation):
             if number == _CONSUME_OK and waiting is not None:
                 self._remember_queue(frame.channel, message, waiting)
             if method.has_content:
-                content = _Content(message, frame.began_ns, frame.size, waiting, True)
+                content = Content(message, frame.began_ns, frame.size, waiting, True)
                 self._expect_content(side, frame.channel, content)
             else:
                 self._answer(side, waiting, message, frame.began_ns, time_ns, frame.size)
                 if number == _CHANNEL_CLOSED:
                     self._end_channel(frame.channel, time_ns)
         elif method.has_content:
-            content = _Content(message, frame.began_ns, frame.size)
+            content = Content(message, frame.began_ns, frame.size)
             self._expect_content(side, frame.channel, content)
         elif not method.answers or message.get("noWait"):
             self._tell(frame.began_ns, time_ns, message, None, frame.size, 0, side)
@@ -197,7 +163,7 @@ class Amqp(Conversation):
             for reader in self._readers:
                 reader.most_frame = min(reader.most_frame, message["frameMax"])
 
-    def _remember_queue(self, channel: int, answer: Json, waiting: _Waiting) -> None:
+    def _remember_queue(self, channel: int, answer: Json, waiting: Waiting) -> None:
         if self._consumer_count < MOST_CONSUMERS and "queue" in waiting.message:
             of_channel = self._queues.setdefault(channel, {})
             of_channel[answer.get("consumerTag", "")] = waiting.message["queue"]
@@ -209,7 +175,7 @@ class Amqp(Conversation):
         queue = self._waiting.get(frame.channel, [])
         lost = [each for each in queue if each.is_doubtful and each.asked_by == side]
         self._give_up(frame.channel, lost, time_ns, _GAP)  # else it had been answered before
-        waiting = _Waiting(method.answers, message, frame.began_ns, frame.size, side)
+        waiting = Waiting(method.answers, message, frame.began_ns, frame.size, side)
         if self._waiting_count == MOST_WAITING or self._held_octets > MOST_HELD:
             self._tell(frame.began_ns, time_ns, message, None, frame.size, 0, side, _TOO_MANY)
             return
@@ -217,7 +183,7 @@ class Amqp(Conversation):
         self._waiting_count += 1
         self._held_octets += frame.size
 
-    def _asked(self, side: int, channel: int, number: int) -> _Waiting | None:
+    def _asked(self, side: int, channel: int, number: int) -> Waiting | None:
         """Return, and forget, what a side asked that this method answers."""
         queue = self._waiting.get(channel, [])
         for place, each in enumerate(queue):
@@ -231,7 +197,7 @@ class Amqp(Conversation):
         return None
 
     def _answer(
-        self, side: int, waiting: _Waiting | None, answer: Json,
+        self, side: int, waiting: Waiting | None, answer: Json,
         began_ns: int, time_ns: int, size: int, error: Problem = (None, None),
     ) -> None:  # fmt: skip
         if waiting is None:
@@ -243,9 +209,7 @@ class Amqp(Conversation):
             waiting.asked_by, _closing(waiting.message) or error,
         )  # fmt: skip
 
-    def _give_up(
-        self, channel: int, lost: Iterable[_Waiting], time_ns: int, error: Problem
-    ) -> None:
+    def _give_up(self, channel: int, lost: Iterable[Waiting], time_ns: int, error: Problem) -> None:
         """Tell of methods of a channel that get no answer any more."""
         gone = {id(each) for each in lost}
         if not gone:
@@ -277,7 +241,7 @@ class Amqp(Conversation):
 
     # Messages.
 
-    def _expect_content(self, side: int, channel: int, content: _Content) -> None:
+    def _expect_content(self, side: int, channel: int, content: Content) -> None:
         if len(self._contents[side]) >= MOST_CONTENTS:
             raise ProtocolError(f"more than {MOST_CONTENTS} messages at once")
         self._contents[side][channel] = content
@@ -325,7 +289,7 @@ class Amqp(Conversation):
         content = self._contents[side].pop(channel)
         self._held_octets -= len(content.body) + content.held
         if content.has_header:
-            _put_body(content)
+            content.put_body()
         if content.lacks:
             error = _GAP
         if content.is_answer:
@@ -388,21 +352,6 @@ class Amqp(Conversation):
                 version=self._version,
             )
         )
-
-
-def _put_body(content: _Content) -> None:
-    message, body = content.message, content.body
-    try:
-        message["body"] = body.decode()
-    except UnicodeDecodeError as wrong:
-        is_cut_character = len(body) < message["bodySize"] and wrong.start > len(body) - 4
-        if is_cut_character:
-            message["body"] = body[: wrong.start].decode()
-        else:
-            message["body"] = base64.b64encode(body).decode("ascii")
-            message["bodyEncoding"] = "base64"
-    if len(body) < message["bodySize"]:
-        message["bodyTruncated"] = True
 
 
 def _closing(message: Json) -> Problem | None:
