@@ -330,6 +330,20 @@ def test_a_broker_that_does_not_know_the_version_says_so():
     assert exchange.error_type is None
 
 
+def test_topics_that_have_only_an_id_get_their_name():
+    identity = bytes(range(16))
+    topic = b"\0\0" + compact("orders") + identity + b"\0\1" + bytes(4) + b"\0"
+    metadata = b"\0" + bytes(4) + b"\1" + compact("") + bytes(4) + b"\2" + topic + b"\0"
+    fetch = struct.pack(">iiibii", 500, 1, 999, 0, 0, -1) + b"\2" + identity + b"\1\0\1\1\0"
+    steps = [
+        (CLIENT, request(3, 12, 1, b"\0\0\0\0", tags=b"\0")),
+        (SERVER, response(1, metadata)),
+        (CLIENT, request(1, 15, 2, fetch, tags=b"\0")),
+    ]
+    _, fetched = captured.played(Kafka(), steps)
+    assert fetched.request["payload"]["topics"][0]["name"] == "orders"
+
+
 @given(st.lists(st.integers(0, sum(len(octets) for _, octets in SESSION)), max_size=40))
 def test_however_it_is_cut_the_calls_are_the_same(cuts):
     assert seen(captured.played(Kafka(), captured.cut(SESSION, cuts))) == WHOLE
