@@ -28,7 +28,6 @@ from services.capture.dissectors.signatures import CLIENT
 
 MOST_WAITING = 1024  # requests of a connection without a response; clients have 5 at once
 MOST_WAITING_OCTETS = 8 << 20  # of those, as far as they are kept
-MOST_EARLY = 16  # responses that came before any request, until one shows that this is Kafka
 MOST_TRIES = 64  # places of a segment where one may begin
 MOST_SOUGHT = 16  # correlation ids that are looked for after octets were lost
 
@@ -60,7 +59,6 @@ class Kafka(Conversation):
         self._framers = (Framer(self._find_request), Framer(self._find_response))
         self._waiting: dict[int, list[_Waiting]] = {}  # by correlation id
         self._waiting_count = self._waiting_octets = self._number = 0
-        self._early: list[tuple[Json, int, int, int]] = []
         self._client = b""
         self._topics = TopicNames()
         self._lossy = False  # requests were lost
@@ -107,7 +105,6 @@ class Kafka(Conversation):
 
     def close(self, time_ns: int) -> None:
         """See Conversation."""
-        self._flush_early()
         for waiting in [one for queue in self._waiting.values() for one in queue]:
             self._give_up(waiting, time_ns, _GAP if waiting.is_doubtful else _NO_RESPONSE)
 
@@ -135,7 +132,6 @@ class Kafka(Conversation):
         self.understood = True
         self._is_raw = header.key == _SASL_HANDSHAKE and header.version == 0
         self._client = (header.client or "").encode()
-        self._flush_early()
         if message.lacks:
             error = _GAP
         size = message.size + 4
@@ -234,17 +230,9 @@ class Kafka(Conversation):
         return _wrong(response, found, failed)
 
     def _take_unasked(self, response: Json, message: Message, time_ns: int) -> None:
-        if self.understood:
+        if self.understood:  # else it may be of any protocol
             error = _GAP if self._lossy else _NO_REQUEST
             self._tell(message.began_ns, time_ns, None, response, 0, message.size + 4, error)
-        elif len(self._early) < MOST_EARLY:
-            self._early.append((response, message.began_ns, time_ns, message.size + 4))
-
-    def _flush_early(self) -> None:
-        if self._early and self.understood:
-            for response, began_ns, time_ns, size in self._early:
-                self._tell(began_ns, time_ns, None, response, 0, size, _NO_REQUEST)
-            self._early.clear()
 
     def _drop_older(self, answered: _Waiting, time_ns: int) -> None:
         """Brokers answer in order, so that what is older had its response among the lost octets."""
