@@ -4,9 +4,7 @@ What waits for an answer is told when it comes. What has none (publish, deliver,
 once, or when its body is whole. Either side may ask: `connection start` is the server's.
 """
 
-import base64
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from services.capture.dissectors.amqp.frames import (
@@ -20,15 +18,16 @@ from services.capture.dissectors.amqp.frames import (
     FrameReader,
 )
 from services.capture.dissectors.amqp.methods import METHODS, Method, read_properties
+from services.capture.dissectors.amqp.pending import Content, Waiting
 from services.capture.dissectors.amqp.values import Reader
 from services.capture.dissectors.conversation import Conversation, ProtocolError
 from services.capture.dissectors.objectcalls import Exchange, Json
 from services.capture.dissectors.signatures import ANY, CLIENT, SERVER, Signature
 
 MOST_BODY = 64 << 10  # octets of a body: what the scheduler lets a run keep if nobody says more
-MOST_BODIES = 4 << 20  # octets of all bodies of a connection that are not yet whole
+MOST_HELD = 4 << 20  # octets of a connection's messages that are not yet whole, or not answered
 MOST_CONTENTS = 2048  # bodies at once: channels that RabbitMQ allows
-MOST_WAITING = 4096  # methods of a connection that wait for an answer; a channel has one or two
+MOST_WAITING = 1024  # methods of a connection that wait for an answer; a channel has one or two
 MOST_CONSUMERS = 4096  # whose queue is remembered
 MOST_CODE_OF_PEACE = 200  # reply code of a close without a complaint
 
@@ -43,6 +42,7 @@ _VERSIONS = {
 _TUNE_OK = 10 << 16 | 31
 _CLOSE, _CHANNEL_CLOSE = 10 << 16 | 50, 20 << 16 | 40
 _CHANNEL_CLOSED = 20 << 16 | 41
+_OF_0_8 = {10 << 16 | 60: _CLOSE, 10 << 16 | 61: 10 << 16 | 51}  # which had a redirect before them
 _CONSUME_OK, _DELIVER = 60 << 16 | 21, 60 << 16 | 60
 _BASIC = 60
 
@@ -50,38 +50,8 @@ _GAP = "gap", "octets are missing"
 _NO_REQUEST = "pair-not-found", "the request was not seen"
 _NO_ANSWER = "pair-not-found", "the stream ended before an answer"
 _UNFINISHED = "malformed", "another method came before the body was whole"
+_TOO_MANY = "pair-not-found", "too many methods wait for an answer"
 _NO_BODY = "pair-not-found", "the stream ended before the body was whole"
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """A method that was sent and not yet answered."""
-
-    answers: frozenset[int]
-    message: Json
-    began_ns: int
-    size: int
-    asked_by: int
-    is_doubtful: bool = False
-    """Octets of the other side are missing since, the answer perhaps among them."""
-
-
-@dataclass(slots=True)
-class _Content:
-    """A method whose header or body is still to come."""
-
-    message: Json
-    began_ns: int
-    size: int
-    asked: _Waiting | None = None
-    """What it answers."""
-    is_answer: bool = False
-    has_header: bool = False
-    left: int = 0
-    """Octets of the body that are to come."""
-    lacks: bool = False
-    """Some are missing."""
-    body: bytearray = field(default_factory=bytearray)
 
 
 class Amqp(Conversation):
@@ -90,10 +60,10 @@ class Amqp(Conversation):
     def __init__(self) -> None:
         super().__init__()
         self._readers = (FrameReader(), FrameReader())
-        self._waiting: dict[int, list[_Waiting]] = {}  # by channel
-        self._contents: tuple[dict[int, _Content], dict[int, _Content]] = ({}, {})  # by channel
+        self._waiting: dict[int, list[Waiting]] = {}  # by channel
+        self._contents: tuple[dict[int, Content], dict[int, Content]] = ({}, {})  # by channel
         self._queues: dict[int, dict[str, str]] = {}  # by channel and consumer
-        self._waiting_count = self._consumer_count = self._body_octets = 0
+        self._waiting_count = self._consumer_count = self._held_octets = 0
         self._seen = [False, False]
         self._lossy = [False, False]
         self._version = "0-9-1"
@@ -102,7 +72,7 @@ class Amqp(Conversation):
     @property
     def buffered(self) -> int:
         """See Conversation."""
-        return len(self._readers[0].data) + len(self._readers[1].data) + self._body_octets
+        return len(self._readers[0].data) + len(self._readers[1].data) + self._held_octets
 
     def receive(self, side: int, octets: memoryview, time_ns: int) -> None:
         """See Conversation."""
@@ -144,6 +114,8 @@ class Amqp(Conversation):
         if frame.end - frame.at < 4:
             raise ProtocolError("a method without its number")
         number = int.from_bytes(data[frame.at : frame.at + 4], "big")
+        if self._version == "0-8":
+            number = _OF_0_8.get(number, number)
         method = METHODS.get(number) or self._unknown(number)
         if frame.is_cut:
             message: Json = {"method": method.name, "argumentsTruncated": True}
@@ -163,14 +135,14 @@ class Amqp(Conversation):
             if number == _CONSUME_OK and waiting is not None:
                 self._remember_queue(frame.channel, message, waiting)
             if method.has_content:
-                content = _Content(message, frame.began_ns, frame.size, waiting, True)
+                content = Content(message, frame.began_ns, frame.size, waiting, True)
                 self._expect_content(side, frame.channel, content)
             else:
                 self._answer(side, waiting, message, frame.began_ns, time_ns, frame.size)
                 if number == _CHANNEL_CLOSED:
                     self._end_channel(frame.channel, time_ns)
         elif method.has_content:
-            content = _Content(message, frame.began_ns, frame.size)
+            content = Content(message, frame.began_ns, frame.size)
             self._expect_content(side, frame.channel, content)
         elif not method.answers or message.get("noWait"):
             self._tell(frame.began_ns, time_ns, message, None, frame.size, 0, side)
@@ -191,7 +163,7 @@ class Amqp(Conversation):
             for reader in self._readers:
                 reader.most_frame = min(reader.most_frame, message["frameMax"])
 
-    def _remember_queue(self, channel: int, answer: Json, waiting: _Waiting) -> None:
+    def _remember_queue(self, channel: int, answer: Json, waiting: Waiting) -> None:
         if self._consumer_count < MOST_CONSUMERS and "queue" in waiting.message:
             of_channel = self._queues.setdefault(channel, {})
             of_channel[answer.get("consumerTag", "")] = waiting.message["queue"]
@@ -203,28 +175,29 @@ class Amqp(Conversation):
         queue = self._waiting.get(frame.channel, [])
         lost = [each for each in queue if each.is_doubtful and each.asked_by == side]
         self._give_up(frame.channel, lost, time_ns, _GAP)  # else it had been answered before
-        waiting = _Waiting(method.answers, message, frame.began_ns, frame.size, side)
-        if self._waiting_count == MOST_WAITING:
-            full = "pair-not-found", f"more than {MOST_WAITING} methods wait for an answer"
-            self._tell(frame.began_ns, time_ns, message, None, frame.size, 0, side, full)
+        waiting = Waiting(method.answers, message, frame.began_ns, frame.size, side)
+        if self._waiting_count == MOST_WAITING or self._held_octets > MOST_HELD:
+            self._tell(frame.began_ns, time_ns, message, None, frame.size, 0, side, _TOO_MANY)
             return
         self._waiting.setdefault(frame.channel, []).append(waiting)
         self._waiting_count += 1
+        self._held_octets += frame.size
 
-    def _asked(self, side: int, channel: int, number: int) -> _Waiting | None:
+    def _asked(self, side: int, channel: int, number: int) -> Waiting | None:
         """Return, and forget, what a side asked that this method answers."""
         queue = self._waiting.get(channel, [])
         for place, each in enumerate(queue):
             if each.asked_by == side and number in each.answers:
                 del queue[place]
                 self._waiting_count -= 1
+                self._held_octets -= each.size
                 if not queue:
                     del self._waiting[channel]
                 return each
         return None
 
     def _answer(
-        self, side: int, waiting: _Waiting | None, answer: Json,
+        self, side: int, waiting: Waiting | None, answer: Json,
         began_ns: int, time_ns: int, size: int, error: Problem = (None, None),
     ) -> None:  # fmt: skip
         if waiting is None:
@@ -236,9 +209,7 @@ class Amqp(Conversation):
             waiting.asked_by, _closing(waiting.message) or error,
         )  # fmt: skip
 
-    def _give_up(
-        self, channel: int, lost: Iterable[_Waiting], time_ns: int, error: Problem
-    ) -> None:
+    def _give_up(self, channel: int, lost: Iterable[Waiting], time_ns: int, error: Problem) -> None:
         """Tell of methods of a channel that get no answer any more."""
         gone = {id(each) for each in lost}
         if not gone:
@@ -250,6 +221,7 @@ class Amqp(Conversation):
         self._waiting_count -= len(gone)
         for each in queue:
             if id(each) in gone:
+                self._held_octets -= each.size
                 self._tell(
                     each.began_ns, time_ns, each.message, None, each.size, 0, each.asked_by,
                     _closing(each.message) or error,
@@ -269,7 +241,7 @@ class Amqp(Conversation):
 
     # Messages.
 
-    def _expect_content(self, side: int, channel: int, content: _Content) -> None:
+    def _expect_content(self, side: int, channel: int, content: Content) -> None:
         if len(self._contents[side]) >= MOST_CONTENTS:
             raise ProtocolError(f"more than {MOST_CONTENTS} messages at once")
         self._contents[side][channel] = content
@@ -283,9 +255,13 @@ class Amqp(Conversation):
         if int.from_bytes(data[frame.at : frame.at + 2], "big") != _BASIC:
             raise ProtocolError("a content header of another class than its method")
         content.left = int.from_bytes(data[frame.at + 4 : frame.at + 12], "big")
-        content.message["properties"] = (
-            {} if frame.is_cut else read_properties(Reader(data, frame.at + 12, frame.end))
-        )
+        if frame.is_cut or self._held_octets > MOST_HELD:
+            content.message["propertiesTruncated"] = True
+        else:
+            reader = Reader(data, frame.at + 12, frame.end)
+            content.message["properties"] = read_properties(reader)
+            content.held = frame.size
+            self._held_octets += frame.size
         content.message["bodySize"] = content.left
         content.has_header = True
         content.size += frame.size
@@ -301,19 +277,19 @@ class Amqp(Conversation):
         if length > content.left:
             raise ProtocolError("a body is longer than its header says")
         content.left -= length
-        room = min(MOST_BODY - len(content.body), MOST_BODIES - self._body_octets, length)
+        room = min(MOST_BODY - len(content.body), MOST_HELD - self._held_octets, length)
         if room > 0 and not content.lacks:  # what follows a hole is no part of a beginning
             content.body += memoryview(data)[frame.at : frame.at + room]
-            self._body_octets += room
+            self._held_octets += room
         if content.left == 0 and frame.is_last:
             self._finish(side, frame.channel, time_ns)
 
     def _finish(self, side: int, channel: int, time_ns: int, error: Problem = (None, None)) -> None:
         """Tell of a message as far as it came."""
         content = self._contents[side].pop(channel)
-        self._body_octets -= len(content.body)
+        self._held_octets -= len(content.body) + content.held
         if content.has_header:
-            _put_body(content)
+            content.put_body()
         if content.lacks:
             error = _GAP
         if content.is_answer:
@@ -376,21 +352,6 @@ class Amqp(Conversation):
                 version=self._version,
             )
         )
-
-
-def _put_body(content: _Content) -> None:
-    message, body = content.message, content.body
-    try:
-        message["body"] = body.decode()
-    except UnicodeDecodeError as wrong:
-        is_cut_character = len(body) < message["bodySize"] and wrong.start > len(body) - 4
-        if is_cut_character:
-            message["body"] = body[: wrong.start].decode()
-        else:
-            message["body"] = base64.b64encode(body).decode("ascii")
-            message["bodyEncoding"] = "base64"
-    if len(body) < message["bodySize"]:
-        message["bodyTruncated"] = True
 
 
 def _closing(message: Json) -> Problem | None:

@@ -116,10 +116,12 @@ class Method:
     """Name and reader of each; None for a bit."""
 
     def read(self, reader: Reader) -> dict[str, Any]:
-        """Return the arguments. Raises ProtocolError."""
+        """Return the arguments; older versions lack some of the last. Raises ProtocolError."""
         found: dict[str, Any] = {"method": self.name}
         bits = bit = 0
         for name, read in self.arguments:
+            if reader.at == reader.end and (read is not None or bit == 0):
+                break
             if read is None:  # bits share an octet, the first is the lowest
                 if bit == 0:
                     bits, bit = reader.octet(), 1

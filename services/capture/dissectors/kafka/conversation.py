@@ -1,12 +1,19 @@
 """A connection of Kafka: requests, and responses that have their correlation ids."""
 
-import re
-import struct
 from dataclasses import dataclass
 
 from services.capture.dissectors.conversation import Conversation, ProtocolError
 from services.capture.dissectors.kafka.errors import name_of
 from services.capture.dissectors.kafka.framing import LONGEST, NOT_FOUND, Framer, Message
+from services.capture.dissectors.kafka.headers import (
+    METADATA,
+    NAME_AT,
+    PRODUCE,
+    Header,
+    begins,
+    may_begin,
+    read_header,
+)
 from services.capture.dissectors.kafka.messages import (
     APIS,
     REQUEST,
@@ -14,26 +21,17 @@ from services.capture.dissectors.kafka.messages import (
     is_known,
     read_payload,
 )
+from services.capture.dissectors.kafka.topics import TopicNames
 from services.capture.dissectors.kafka.values import IncompleteError, Reader
 from services.capture.dissectors.objectcalls import Exchange, Json
-from services.capture.dissectors.signatures import ANY, CLIENT, SERVER, Signature
+from services.capture.dissectors.signatures import CLIENT
 
 MOST_WAITING = 1024  # requests of a connection without a response; clients have 5 at once
 MOST_WAITING_OCTETS = 8 << 20  # of those, as far as they are kept
-MOST_EARLY = 16  # responses that came before any request, until one shows that this is Kafka
-MOST_VERSION = 40  # of a request that is not known: twice of what there is
-MOST_KEY = 256
-LONGEST_CLIENT = 1024  # octets of a client's name
 MOST_TRIES = 64  # places of a segment where one may begin
 MOST_SOUGHT = 16  # correlation ids that are looked for after octets were lost
 
-_HEADER = 10  # octets of a request up to the client's name
-_HEAD = struct.Struct(">hhi")  # key, version, correlation id
-_BEGINNING = struct.Struct(">Ihhih")  # with the length, and that of the client's name
-NO_KEY = -1
-_NAME = re.compile(rb"[!-~]+")  # what clients call themselves, where nothing else is known
-_FIRST_PRODUCE = 3  # version; those before were given up in 2017, and are mostly zeros
-_PRODUCE, _CONTROLLED_SHUTDOWN, _SASL_HANDSHAKE = 0, 7, 17
+_SASL_HANDSHAKE = 17
 _GAP = "gap", "octets are missing"
 _NO_REQUEST = "pair-not-found", "the request was not seen"
 _NO_RESPONSE = "pair-not-found", "the stream ended before a response"
@@ -53,18 +51,6 @@ class _Waiting:
     """Octets of responses are missing since."""
 
 
-@dataclass(slots=True)
-class _Header:
-    """What the header of a request says."""
-
-    key: int
-    version: int
-    correlation: int
-    client: str | None
-    end: int
-    """Where it ends, but for tagged fields."""
-
-
 class Kafka(Conversation):
     """One connection; see Conversation."""
 
@@ -73,8 +59,8 @@ class Kafka(Conversation):
         self._framers = (Framer(self._find_request), Framer(self._find_response))
         self._waiting: dict[int, list[_Waiting]] = {}  # by correlation id
         self._waiting_count = self._waiting_octets = self._number = 0
-        self._early: list[tuple[Json, int, int, int]] = []
         self._client = b""
+        self._topics = TopicNames()
         self._lossy = False  # requests were lost
         self._has_doubts = False  # some that wait are doubtful
         self._is_raw = False  # SASL's tokens have no header (SaslHandshake, version 0)
@@ -99,11 +85,10 @@ class Kafka(Conversation):
                 framer.search_again()
             else:
                 framer.is_unsure = False
-        if side == CLIENT and not self.understood and not framer.is_searching:
-            beginning = _beginning(framer.data, 0)
-            if beginning is not None and not _is_known_beginning(beginning):
-                # Do not wait for the rest: another protocol may want these octets.
-                raise ProtocolError("no request begins like this")
+        is_new = side == CLIENT and not self.understood and not framer.is_searching
+        if is_new and not may_begin(framer.data):
+            # Do not wait for the rest: another protocol may want these octets.
+            raise ProtocolError("no request begins like this")
 
     def gap(self, side: int, octets: int, time_ns: int) -> None:
         """See Conversation."""
@@ -120,15 +105,14 @@ class Kafka(Conversation):
 
     def close(self, time_ns: int) -> None:
         """See Conversation."""
-        self._flush_early()
         for waiting in [one for queue in self._waiting.values() for one in queue]:
             self._give_up(waiting, time_ns, _GAP if waiting.is_doubtful else _NO_RESPONSE)
 
     # Requests.
 
     def _take_request(self, message: Message, time_ns: int) -> None:
-        header = _read_header(message)
-        if header is None or not self._is_plausible(header):
+        header = read_header(message)
+        if header is None or not header.is_plausible(self.understood):
             if self._is_raw or message.lacks:  # a token; or so little of it that nothing is known
                 return
             raise ProtocolError("no request begins like this")
@@ -148,39 +132,30 @@ class Kafka(Conversation):
         self.understood = True
         self._is_raw = header.key == _SASL_HANDSHAKE and header.version == 0
         self._client = (header.client or "").encode()
-        self._flush_early()
         if message.lacks:
             error = _GAP
         size = message.size + 4
-        if header.key == _PRODUCE and request.get("payload", {}).get("acks") == 0:
+        if header.key == PRODUCE and request.get("payload", {}).get("acks") == 0:
             self._tell(message.began_ns, time_ns, request, None, size, 0, error)
             return
         self._number += 1
         self._wait(_Waiting(request, message.began_ns, size, self._number, error), time_ns)
 
     def _read_request(
-        self, message: Message, header: _Header, request: Json
+        self, message: Message, header: Header, request: Json
     ) -> tuple[str, str] | None:
         """Put the payload into a request; return what is wrong with it."""
         payload, reader, failed = read_payload(
             REQUEST, header.key, header.version, message.data, header.end, message.end
         )
         request["payload"] = payload
+        self._topics.put(payload)
         if message.is_cut:
             request["payloadTruncated"] = True
             return None
         if not self.understood and (failed is not None or reader.at != message.end):
             raise ProtocolError("the request is not of the length that its fields have")
         return _wrong(request, reader, failed)  # brokers do not mind what is left behind the end
-
-    def _is_plausible(self, header: _Header) -> bool:
-        if not 0 <= header.version <= MOST_VERSION:
-            return False
-        if header.client is not None and not header.client.isprintable():
-            return False
-        if self.understood:
-            return 0 <= header.key <= MOST_KEY
-        return header.key in APIS
 
     def _wait(self, waiting: _Waiting, time_ns: int) -> None:
         self._waiting.setdefault(waiting.request["correlationID"], []).append(waiting)
@@ -244,6 +219,9 @@ class Kafka(Conversation):
             RESPONSE, key, version, message.data, message.at + 4, message.end
         )
         response["payload"] = payload
+        if key == METADATA:
+            self._topics.learn(payload)
+        self._topics.put(payload)
         if found.code:
             response["error"] = {"code": found.code, "message": name_of(found.code)}
         if message.is_cut:
@@ -252,17 +230,9 @@ class Kafka(Conversation):
         return _wrong(response, found, failed)
 
     def _take_unasked(self, response: Json, message: Message, time_ns: int) -> None:
-        if self.understood:
+        if self.understood:  # else it may be of any protocol
             error = _GAP if self._lossy else _NO_REQUEST
             self._tell(message.began_ns, time_ns, None, response, 0, message.size + 4, error)
-        elif len(self._early) < MOST_EARLY:
-            self._early.append((response, message.began_ns, time_ns, message.size + 4))
-
-    def _flush_early(self) -> None:
-        if self._early and self.understood:
-            for response, began_ns, time_ns, size in self._early:
-                self._tell(began_ns, time_ns, None, response, 0, size, _NO_REQUEST)
-            self._early.clear()
 
     def _drop_older(self, answered: _Waiting, time_ns: int) -> None:
         """Brokers answer in order, so that what is older had its response among the lost octets."""
@@ -291,36 +261,20 @@ class Kafka(Conversation):
 
     def _find_request(self, data: bytearray, segment: int, is_fresh: bool) -> tuple[int, int]:
         """Look for a header at the beginning of a segment, and before the client's name."""
-        if is_fresh and len(data) < 4 + _HEADER:
+        if is_fresh and len(data) < NAME_AT + 2:
             return NOT_FOUND, len(data)
         for at in (0, segment) if is_fresh else (segment,):
-            if self._begins_request(data, at):
+            if begins(data, at, self._client):
                 return at, 0
         name = len(self._client).to_bytes(2, "big") + self._client
         if not self._client:
             return NOT_FOUND, 0
-        at = data.find(name, 12)
+        at = data.find(name, NAME_AT)
         while at >= 0:
-            if self._begins_request(data, at - 12):
-                return at - 12, 0
+            if begins(data, at - NAME_AT, self._client):
+                return at - NAME_AT, 0
             at = data.find(name, at + 1)
-        return NOT_FOUND, 12 + len(name)
-
-    def _begins_request(self, data: bytearray, at: int) -> bool:
-        beginning = _beginning(data, at)
-        if beginning is None or not _is_known_beginning(beginning):
-            return False
-        size, key, version, client = beginning
-        if self._client:
-            if not client or not self._client.startswith(client):
-                return False
-        elif not _NAME.fullmatch(client) or (key == _PRODUCE and version < _FIRST_PRODUCE):
-            return False
-        start, end = at + 4 + _HEADER + len(client), at + 4 + size
-        if end > len(data) or not is_known(key, version):
-            return True
-        _, reader, failed = read_payload(REQUEST, key, version, data, start, end)
-        return failed is None and reader.at == end
+        return NOT_FOUND, NAME_AT + len(name)
 
     def _find_response(self, data: bytearray, segment: int, is_fresh: bool) -> tuple[int, int]:
         """Look for the id of a request that waits: at the beginning of a segment; elsewhere where
@@ -359,51 +313,6 @@ class Kafka(Conversation):
         return failed is None and found.at == end
 
 
-def _read_header(message: Message) -> _Header | None:
-    """Read the header of a request, but for its tagged fields; None where it is too short."""
-    if message.end - message.at < _HEAD.size:
-        return None
-    key, version, correlation = _HEAD.unpack_from(message.data, message.at)
-    at = message.at + _HEAD.size
-    if key == _CONTROLLED_SHUTDOWN and version == 0:
-        return _Header(key, version, correlation, None, at)
-    reader = Reader(message.data, at, message.end)
-    try:
-        length = reader.i16()
-        if length < 0:
-            return _Header(key, version, correlation, None, reader.at)
-        if length > LONGEST_CLIENT:
-            return None
-        at = reader.skip(length)
-        client = bytes(message.data[at : reader.at]).decode()
-    except (IncompleteError, UnicodeDecodeError):
-        return None
-    return _Header(key, version, correlation, client, reader.at)
-
-
-def _beginning(data: bytearray, at: int) -> tuple[int, int, int, bytes] | None:
-    """Return the length, the key, the version and the client's name, or as much of it as is there;
-    None where even the others are not.
-    """
-    if len(data) - at < 4 + _HEADER:
-        return None
-    size, key, version, _, length = _BEGINNING.unpack_from(data, at)
-    if length > LONGEST_CLIENT:
-        return size, NO_KEY, version, b""
-    start = at + _BEGINNING.size
-    return size, key, version, bytes(data[start : start + max(0, length)])
-
-
-def _is_known_beginning(beginning: tuple[int, int, int, bytes]) -> bool:
-    size, key, version, client = beginning
-    return (
-        _HEADER <= size + 2 <= LONGEST  # the oldest has no name
-        and key in APIS
-        and 0 <= version <= MOST_VERSION
-        and client.decode("utf-8", "ignore").isprintable()
-    )
-
-
 def _number(data: bytearray, at: int) -> int:
     return int.from_bytes(data[at : at + 4], "big", signed=True)
 
@@ -420,19 +329,3 @@ def _wrong(message: Json, reader: Reader, failed: IncompleteError | None) -> tup
         message["payloadTruncated"] = True
         return None
     return "malformed", str(failed)
-
-
-_VERSIONS = bytes(range(20))
-_PREFIX = (b"\0", bytes(range(8)), ANY, ANY, b"\0")  # less than 128 MiB, and a key below 256
-_SUFFIX = (
-    bytes((*range(32), 0x7F)), ANY, ANY, ANY,  # ids count from 0, or are Java's highest, for SASL
-    b"\0\xff", ANY,  # length of the client's name
-)  # fmt: skip
-_KEYS = bytes(sorted(APIS))
-SIGNATURES = (
-    # Not Produce of version 0: it looks as frames of HTTP/2 and sessions of ZooKeeper do.
-    Signature(CLIENT, (*_PREFIX, b"\0", b"\0", _VERSIONS[1:], *_SUFFIX)),
-    Signature(CLIENT, (*_PREFIX, _KEYS[1:], b"\0", _VERSIONS, *_SUFFIX)),
-    Signature(CLIENT, (*_PREFIX, _KEYS, b"\0", _VERSIONS, ANY, *_SUFFIX[1:]), only_on_port=True),
-    Signature(SERVER, (b"\0", bytes(range(8)), ANY, ANY, ANY), only_on_port=True),
-)

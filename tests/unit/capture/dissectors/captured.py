@@ -1,6 +1,7 @@
 """TCP streams of a small capture file, given to conversations without the engine around them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from scapy.layers.inet import IP, TCP
@@ -56,6 +57,19 @@ def played(conversation: Conversation, steps: list[tuple[int, bytes | int]]) -> 
             conversation.receive(side, memoryview(step), time_ns)
     conversation.close(time_ns)
     return conversation.exchanges
+
+
+def cut(
+    session: Sequence[tuple[int, bytes]], places: Iterable[int]
+) -> list[tuple[int, bytes | int]]:
+    """Cut what was said at places counted from its beginning, whoever said it."""
+    steps: list[tuple[int, bytes | int]] = []
+    wanted, at = set(places), 0
+    for side, octets in session:
+        here = (each - at for each in wanted if 0 < each - at < len(octets))
+        steps += [(side, octets[a:b]) for a, b in pairwise(sorted({0, len(octets), *here}))]
+        at += len(octets)
+    return steps
 
 
 def survives(conversation: Conversation, steps: list[tuple[int, bytes | int]]) -> None:

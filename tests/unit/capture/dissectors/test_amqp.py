@@ -3,7 +3,6 @@
 import random
 import struct
 from collections import Counter
-from itertools import pairwise
 
 import pytest
 import yaml
@@ -11,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.capture.dissectors.amqp import SIGNATURES, Amqp
-from services.capture.dissectors.amqp.conversation import MOST_BODY, MOST_CONTENTS
+from services.capture.dissectors.amqp.conversation import MOST_BODY, MOST_CONTENTS, MOST_HELD
 from services.capture.dissectors.amqp.frames import MOST_HEAD
 from services.capture.dissectors.amqp.methods import METHODS
 from services.capture.dissectors.amqp.values import MOST_DEPTH, MOST_VALUES
@@ -208,6 +207,18 @@ def test_a_server_that_wants_another_version_says_which():
     assert exchange.error_type == "closed"
 
 
+def test_what_older_versions_say_otherwise_is_read():
+    consume = method(1, 60, 20, b"\0\0" + short("orders") + short("tag") + b"\x02")
+    close = method(0, 10, 60, struct.pack(">H", 320) + short("CONNECTION_FORCED") + bytes(4))
+    steps = [(CLIENT, b"AMQP\x01\x01\x08\x00"), (CLIENT, consume), (SERVER, CONSUME_OK)]
+    steps += [(SERVER, close), (CLIENT, method(0, 10, 61))]
+    consumed, closed = captured.played(Amqp(), steps)
+    assert (consumed.request["queue"], consumed.request["noAck"]) == ("orders", True)
+    assert names([closed]) == [("connection close", "connection close-ok")]
+    assert closed.error_msg == "320 CONNECTION_FORCED"
+    assert closed.version == "0-8"
+
+
 def test_other_versions_are_not_read():
     with pytest.raises(ProtocolError, match="version"):
         Amqp().receive(CLIENT, memoryview(b"AMQP\x00\x01\x00\x00"), 1)
@@ -215,21 +226,12 @@ def test_other_versions_are_not_read():
 
 @given(st.lists(st.integers(0, sum(len(octets) for _, octets in SESSION)), max_size=40))
 def test_however_it_is_cut_the_calls_are_the_same(cuts):
-    assert seen(captured.played(Amqp(), _cut(cuts))) == WHOLE
+    assert seen(captured.played(Amqp(), captured.cut(SESSION, cuts))) == WHOLE
 
 
 def test_octet_by_octet_the_calls_are_the_same():
     cuts = range(sum(len(octets) for _, octets in SESSION))
-    assert seen(captured.played(Amqp(), _cut(cuts))) == WHOLE
-
-
-def _cut(cuts):
-    steps, at = [], 0
-    for side, octets in SESSION:
-        places = sorted({0, len(octets), *(c - at for c in cuts if 0 < c - at < len(octets))})
-        steps += [(side, octets[a:b]) for a, b in pairwise(places)]
-        at += len(octets)
-    return steps
+    assert seen(captured.played(Amqp(), captured.cut(SESSION, cuts))) == WHOLE
 
 
 def test_a_gap_loses_only_what_it_touches():
@@ -285,7 +287,7 @@ def test_long_messages_are_cut_and_told():
     conversation = Amqp()
     octets = publish(1, "key", body, 3)
     conversation.receive(CLIENT, memoryview(octets[:-1]), 1)
-    assert conversation.buffered <= MOST_BODY + 8
+    assert conversation.buffered <= MOST_BODY + 100
     (exchange,) = captured.played(conversation, [(CLIENT, octets[-1:])])
     assert len(exchange.request["body"]) == MOST_BODY
     assert exchange.request["bodyTruncated"] is True
@@ -302,6 +304,19 @@ def test_a_body_that_is_no_text_is_base64():
     (exchange,) = captured.played(Amqp(), [(CLIENT, publish(1, "key", b"\xff\xfe"))])
     assert exchange.request["body"] == "//4="
     assert exchange.request["bodyEncoding"] == "base64"
+
+
+def test_many_methods_without_an_answer_are_bounded():
+    table = long(b"\x01aS" + long(b"y" * 100_000))
+    octets = method(1, 50, 10, b"\0\0" + short("q") + b"\x00" + table)
+    conversation = Amqp()
+    for _ in range(100):
+        conversation.receive(CLIENT, memoryview(octets), 1)
+    assert conversation.buffered < MOST_HELD + 2 * len(octets)
+    assert {each.error_type for each in conversation.exchanges} == {"pair-not-found"}
+    conversation.close(2)
+    assert len(conversation.exchanges) == 100
+    assert conversation.buffered == 0
 
 
 def _table_of(depth):
