@@ -144,7 +144,7 @@ _ENTRY = (
         "protocol_abbr",
         ("proto.abbr",),
     ),
-    Field("transport", "text", "tcp or udp", ("transport",), "transport"),
+    Field("transport", "text", "tcp, udp, icmp or sctp", ("transport",), "transport"),
     Field("tls", "bool", "it was encrypted; also the protocol word", ("tls",), "tls"),
     Field("src", "map", "who asked", ("src",)),
     *_peer("src", "who asked"),

@@ -58,7 +58,7 @@ ENTRIES = pa.schema(
         pa.field("protocol_name", pa.string(), nullable=False),  # http
         pa.field("protocol_version", pa.string(), nullable=False),  # 1.1, or ""
         pa.field("protocol_abbr", pa.string(), nullable=False),  # HTTP
-        pa.field("transport", pa.string(), nullable=False),  # tcp or udp
+        pa.field("transport", pa.string(), nullable=False),  # tcp, udp, icmp or sctp
         pa.field("tls", pa.bool_(), nullable=False),
         *_peer("src"),  # who asked
         *_peer("dst"),  # who answered
@@ -82,7 +82,7 @@ STREAMS = pa.schema(
     [
         pa.field("stream", pa.string(), nullable=False),
         pa.field("node_name", pa.string(), nullable=False),
-        pa.field("transport", pa.string(), nullable=False),  # tcp or udp
+        pa.field("transport", pa.string(), nullable=False),  # tcp, udp, icmp or sctp
         pa.field("client_ip", pa.string(), nullable=False),
         pa.field("client_port", pa.uint16(), nullable=False),
         pa.field("server_ip", pa.string(), nullable=False),

@@ -13,7 +13,13 @@ import pyarrow as pa
 from recordings.schema import ENTRIES, STREAMS
 from services.capture.addresses import address_texts
 from services.capture.columns import TIMESTAMP, number_column
-from services.capture.flows import PROTOCOL_UDP, STREAM, Streams, number_entries
+from services.capture.flows import STREAM, Streams, number_entries
+from services.capture.headers import (
+    PROTOCOL_ICMP,
+    PROTOCOL_ICMPV6,
+    PROTOCOL_SCTP,
+    PROTOCOL_UDP,
+)
 from services.capture.networks import tunnel_texts, vlan_texts
 
 if TYPE_CHECKING:
@@ -85,12 +91,27 @@ class Node:
         self.ip = ip
 
 
-TRANSPORTS = pa.array(["tcp", "udp"])
+TRANSPORTS = pa.array(["tcp", "udp", "icmp", "sctp"])
+TCP, UDP, ICMP, SCTP = range(4)
+TRANSPORT_OF = np.zeros(256, np.uint8)  # TCP
+TRANSPORT_OF[PROTOCOL_UDP] = UDP
+TRANSPORT_OF[[PROTOCOL_ICMP, PROTOCOL_ICMPV6]] = ICMP
+TRANSPORT_OF[PROTOCOL_SCTP] = SCTP
+"""By the protocol's number in the IP header, the place in TRANSPORTS."""
+
+
+def _transports(rows: np.ndarray) -> np.ndarray:
+    return TRANSPORT_OF[(rows["ports"] >> np.uint64(32)).astype(np.uint8)]
 
 
 def transport_of(rows: np.ndarray) -> pa.StringArray:
-    """Tcp or udp, for STREAM rows."""
-    return TRANSPORTS.take(pa.array((rows["ports"] >> np.uint64(32) == PROTOCOL_UDP).view(np.int8)))
+    """What carries each, of TRANSPORTS, for STREAM rows."""
+    return TRANSPORTS.take(pa.array(_transports(rows)))
+
+
+def _ports(rows: np.ndarray, side: np.ndarray) -> np.ndarray:
+    """The port of one end of each STREAM row as int64; -1 for ICMP, which has none."""
+    return np.where(_transports(rows) == ICMP, -1, endpoint(rows, side)[1].astype(np.int64))
 
 
 def endpoint(
@@ -209,8 +230,8 @@ class Calls:
                 "node_name": self.node.name,
                 "src_ip": lambda: pa.array(endpoint(self.stream_rows, asked)[0], pa.string()),
                 "dst_ip": lambda: pa.array(endpoint(self.stream_rows, asked ^ 1)[0], pa.string()),
-                "src_port": lambda: endpoint(self.stream_rows, asked)[1].astype(np.int64),
-                "dst_port": lambda: endpoint(self.stream_rows, asked ^ 1)[1].astype(np.int64),
+                "src_port": lambda: _ports(self.stream_rows, asked),
+                "dst_port": lambda: _ports(self.stream_rows, asked ^ 1),
                 **{f"{side}_{name}": "" for side in ("src", "dst") for name in NAMES},
                 **NO_HTTP,
                 "elapsed_us": lambda: self.elapsed_us,
@@ -274,7 +295,7 @@ def _peer(side: str, rows: np.ndarray, which: np.ndarray) -> dict[str, pa.Array]
     addresses, ports = endpoint(rows, which)
     return {
         f"{side}_ip": pa.array(addresses, pa.string()),
-        f"{side}_port": number_column(ports),
+        f"{side}_port": number_column(ports, _transports(rows) != ICMP),
         **{f"{side}_{name}": constant("", len(rows)) for name in NAMES},
     }
 

@@ -37,14 +37,15 @@ PACKET = np.dtype((np.record, [
     ("missing", np.int32),           # octets of the payload that were not captured (snaplen)
     ("flow", np.int32),              # row in the flow table, or NO_FLOW
     ("seen_flow", np.int32),         # that of its own addresses, if they were translated
-    ("sequence", np.uint32),         # TCP; 0 for UDP
-    ("acknowledgement", np.uint32),  # TCP; 0 for UDP
+    ("sequence", np.uint32),         # TCP; else 0
+    ("acknowledgement", np.uint32),  # TCP; else 0
     ("source_port", np.uint16),
     ("destination_port", np.uint16),
     ("identification", np.uint16),   # of IPv4, else 0
     ("hops", np.uint8),              # that it may still go
-    ("header_length", np.uint8),     # octets of the transport header, right before the payload
-    ("protocol", np.uint8),          # PROTOCOL_TCP, PROTOCOL_UDP, or 0: not decoded, or a copy
+    ("header_length", np.uint8),     # octets of the transport header, right before the payload;
+                                     # 0 for ICMP
+    ("protocol", np.uint8),          # PROTOCOL_TCP …, or 0: not decoded, or a copy
     ("tcp_flags", np.uint8),
     ("direction", np.uint8),         # 0: from the flow's lower endpoint, 1: from its higher one
     ("status", np.uint8),

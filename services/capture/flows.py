@@ -1,5 +1,6 @@
 # mypy: ignore-errors
-"""The flow table (who talks with whom now) and the streams (TCP connections, UDP exchanges).
+"""The flow table (who talks with whom now) and the streams (TCP connections, UDP exchanges, SCTP
+associations, and the ICMP messages between two addresses, whose ports are 0).
 
 A flow is a five-tuple without direction: the lower endpoint (address, then port) is number 0, the
 higher one number 1. In another VLAN or tunnel the same five-tuple is another flow, see networks. A
@@ -19,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from services.capture.headers import DECODED
+from services.capture.headers import DECODED, PROTOCOL_SCTP, PROTOCOL_TCP
 from services.capture.kernel import kernel
 from services.capture.timewheel import (
     HAND,
@@ -40,10 +41,9 @@ EMPTY_SLOT = 0
 NO_STREAM = 0
 ITSELF = 0  # as the root of a flow
 
-PROTOCOL_UDP = 17
-
 ID_SEED = np.uint64(0x243F6A8885A308D3)  # the same in every process: it makes the streams' names
 UDP_IDLE = 30 * SECOND  # resolvers take a new port for each question: flows must go soon
+SCTP_IDLE = 120 * SECOND  # who has nothing to say sends a heartbeat each 30, RFC 9260, section 16
 TCP_IDLE = 1200 * SECOND  # as the flow timeout that operators of this kind of tool are used to
 HALF_OPEN_IDLE = 60 * SECOND  # only one side spoke: scans and floods must not fill the table
 CLOSED_IDLE = 10 * SECOND  # after both sides ended: late retransmissions still find their stream
@@ -213,9 +213,15 @@ def set_key(key, lower, higher, protocol, seed):
 
 
 @kernel
+def datagrams_idle(flow):
+    """How long a flow of datagrams may be quiet: UDP, ICMP, SCTP."""
+    return SCTP_IDLE if flow.ports >> np.uint64(32) == np.uint64(PROTOCOL_SCTP) else UDP_IDLE
+
+
+@kernel
 def idle_limit(flow):
-    if flow.ports >> np.uint64(32) == np.uint64(PROTOCOL_UDP):
-        return UDP_IDLE
+    if flow.ports >> np.uint64(32) != np.uint64(PROTOCOL_TCP):
+        return datagrams_idle(flow)
     if flow.closed:
         return CLOSED_IDLE
     is_half = flow.packets[0] == 0 or flow.packets[1] == 0
@@ -550,8 +556,9 @@ def count_packet(flow, packet):
 
 @kernel
 def take_datagram(flow, streams, packet):
-    """Give a UDP packet its stream, a new one after a pause, and count it."""
-    if flow.stream == NO_STREAM or packet.timestamp - flow.last_timestamp > UDP_IDLE:
+    """Give a packet of UDP, ICMP or SCTP its stream, a new one after a pause, and count it."""
+    pause = packet.timestamp - flow.last_timestamp
+    if flow.stream == NO_STREAM or pause > datagrams_idle(flow):
         open_stream(flow, streams, packet.timestamp, packet.direction, 1)
     count_packet(flow, packet)
     packet.stream = flow.stream

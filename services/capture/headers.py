@@ -6,7 +6,7 @@ function reads one layer: it gets (octets, position, end) and returns scalars. A
 be read is told by the `status` of what it returns; the other fields are then 0.
 
 Link types: https://www.tcpdump.org/linktypes.html. Ethernet and VLAN: IEEE 802.3, 802.1Q. IPv4:
-RFC 791. IPv6: RFC 8200. TCP: RFC 9293. UDP: RFC 768.
+RFC 791. IPv6: RFC 8200. TCP: RFC 9293. UDP: RFC 768. SCTP: RFC 9260. ICMP: RFC 792, RFC 4443.
 """
 
 from typing import NamedTuple
@@ -55,11 +55,15 @@ IPV6_MORE, IPV6_OFFSET_MASK = 0x0001, 0xFFF8
 
 PROTOCOL_TCP = 6
 PROTOCOL_UDP = 17
+PROTOCOL_ICMP, PROTOCOL_ICMPV6 = 1, 58
+PROTOCOL_SCTP = 132
 PROTOCOL_IPV4, PROTOCOL_IPV6, PROTOCOL_GRE = 4, 41, 47
 # The second is what Linux took before the IANA gave the first.
 PORT_VXLAN, PORT_VXLAN_OF_LINUX, PORT_GENEVE = 4789, 8472, 6081
 TCP_SMALLEST_HEADER = 20
 UDP_HEADER_SIZE = 8
+SCTP_HEADER_SIZE = 12
+ICMP_SMALLEST = 4  # type, code, checksum
 
 NO_ETHERTYPE = -1
 NO_ADDRESS = np.uint64(0)
@@ -84,7 +88,9 @@ class Network(NamedTuple):
 
 
 class Transport(NamedTuple):
-    """What a TCP or UDP header says. The sequence, acknowledgement and flags are TCP's."""
+    """What a TCP, UDP or SCTP header says. The sequence, acknowledgement and flags are TCP's. ICMP
+    has no ports, which are 0, and the payload is the whole message.
+    """
 
     status: int
     source_port: int
@@ -314,6 +320,21 @@ def read_udp(octets, position, end):
 
 
 @kernel
+def read_sctp(octets, position, end):
+    if position + SCTP_HEADER_SIZE > end:
+        return no_transport(MALFORMED)
+    ports = read_u16(octets, position), read_u16(octets, position + 2)
+    return Transport(DECODED, ports[0], ports[1], 0, 0, 0, position + SCTP_HEADER_SIZE)
+
+
+@kernel
+def read_icmp(position, end):
+    if position + ICMP_SMALLEST > end:
+        return no_transport(MALFORMED)
+    return Transport(DECODED, 0, 0, 0, 0, 0, position)
+
+
+@kernel
 def read_network(octets, position, end, ethertype):
     if ethertype == ETHERTYPE_IPV4:
         return read_ipv4(octets, position, end)
@@ -330,4 +351,8 @@ def read_transport(octets, network):
         return read_tcp(octets, network.payload_offset, network.payload_end)
     if network.protocol == PROTOCOL_UDP:
         return read_udp(octets, network.payload_offset, network.payload_end)
+    if network.protocol in (PROTOCOL_ICMP, PROTOCOL_ICMPV6):
+        return read_icmp(network.payload_offset, network.payload_end)
+    if network.protocol == PROTOCOL_SCTP:
+        return read_sctp(octets, network.payload_offset, network.payload_end)
     return no_transport(UNSUPPORTED)

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Cuts what packets carry, behind their TCP or UDP header. `agent` does so for redact().
+"""Cuts what packets carry, behind their TCP, UDP or SCTP header. `agent` does so for redact().
 
 The octets of a packet cannot be replaced by name: a value may be compressed, or lie in two packets.
 """

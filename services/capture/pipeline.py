@@ -4,7 +4,7 @@
 What it keeps is bounded and made at the start; nothing here allocates for each packet.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ import pyarrow as pa
 from services.capture import reassembly
 from services.capture.calls import Calls, Node, ProtocolCalls, stream_texts, streams_table
 from services.capture.decode import decode_frames, new_packets, note_networks
+from services.capture.dissectors.byprotocol import ByProtocol
 from services.capture.dissectors.dissector import Dissector, ProtocolKind
 from services.capture.dissectors.dns import Dns, DnsCalls, DnsOptions
 from services.capture.dissectors.dns.detect import find_datagrams
@@ -125,6 +126,7 @@ class Pipeline:
         self.dns = Dns(DnsOptions())
         self.dns_streams = DnsStreams()
         self.recogniser = Recogniser(protocols, most_flows, self.streams)
+        self.by_protocol = ByProtocol(most_flows, self.streams)
         self.packet_streams = np.zeros(0, np.int64)
         """int64, one for each frame of the last batch: its stream's number, or 0."""
         self.packets_taken = 0
@@ -177,6 +179,7 @@ class Pipeline:
             begun = (directions["hint"] == reassembly.DNS_HINT) & (directions["started"] != 0)
             self.dns_streams.begin_midstream(np.flatnonzero(begun).tolist())
         self.recogniser.want(names)
+        self.by_protocol.want(names)
 
     def take(self, batch: FrameBatch) -> list[Calls]:
         """Take a batch; return the calls that it completed, good until the next one. One without
@@ -257,11 +260,16 @@ class Pipeline:
             return []
         calls, indexes = recall(self._past, self.framer, numbers, self.most_streams)
         found = [(Http1Calls(self.framer, calls), indexes)] if len(calls) else []
-        for dissector in self.recogniser.dissectors.values():
+        for dissector in self._dissectors_of_objects():
             known = dissector.earlier(numbers)
             if known is not None:
                 found.append(known)
         return [Calls(part, self.streams, self.node, indexes) for part, indexes in found]
+
+    def _dissectors_of_objects(self) -> Iterator[Dissector]:
+        """Those that remember their calls themselves."""
+        yield from self.recogniser.dissectors.values()
+        yield from self.by_protocol.dissectors
 
     @property
     def open_streams(self) -> int:
@@ -314,7 +322,7 @@ class Pipeline:
             self._overwritten = totals.overwritten = 0
         return found + [
             Loss(kind, self._now, self._now, detail=detail)
-            for kind, detail in self.recogniser.losses()
+            for kind, detail in self.recogniser.losses() + self.by_protocol.losses()
         ]
 
     def _decoding_losses(self) -> list[Loss]:
@@ -386,6 +394,7 @@ class Pipeline:
 
     def _take_datagrams(self, octets: np.ndarray, packets: np.ndarray) -> None:
         self.recogniser.take_datagrams(packets, octets)
+        self.by_protocol.take(packets, octets)
         if not self._has_dns:
             return
         found = find_datagrams(octets, packets, DNS_PORTS, self._rows_found[: len(packets)])
@@ -430,6 +439,7 @@ class Pipeline:
         for dissector, part in self._recognised:
             dissector.remember(part.calls, part.index)
         self.recogniser.end_streams(ended, self._now)
+        self.by_protocol.end_streams(ended, self._now)
         for part in self._collected:
             if isinstance(part.calls, Http1Calls):
                 remember(self._past, part.calls.calls, part.index)
@@ -447,7 +457,7 @@ class Pipeline:
         calls = [Calls(part, self.streams, self.node) for part in found]
         self._recognised = [
             (dissector, Calls(part, self.streams, self.node))
-            for dissector in self.recogniser.dissectors.values()
+            for dissector in self._dissectors_of_objects()
             if (part := dissector.calls()) is not None
         ]
         calls += [part for _, part in self._recognised]

@@ -41,7 +41,7 @@ from services.capture.flows import (
     stream_row,
     take_datagram,
 )
-from services.capture.headers import PROTOCOL_TCP, PROTOCOL_UDP
+from services.capture.headers import PROTOCOL_TCP
 from services.capture.kernel import copy_octets, kernel
 
 # Kinds of row.
@@ -662,7 +662,7 @@ def reassemble(r, octets, packets, row, flows, streams, segments):
             count_packet(flow, packet)
             if flow.closed:
                 settle(flows, np.int64(packet.flow))
-        elif packet.protocol == PROTOCOL_UDP:
+        elif packet.protocol != 0:
             take_datagram(flow, streams, packet)
         else:  # a copy
             packet.stream = flow.stream

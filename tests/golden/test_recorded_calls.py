@@ -1,7 +1,7 @@
 """Captures of real clients and servers give the calls that those have logged.
 
-Each capture has a .yaml beside it: how it was recorded, what the calls are (of an entry's request
-and response the keys that are known), and texts that must not be in any entry.
+Each has a .yaml: how it was recorded, what the calls of the protocol are that it is named after (of
+an entry's request and response the keys that are known), and texts that must not be in any entry.
 """
 
 import json
@@ -14,7 +14,10 @@ from recordings.entry import objects
 from services.capture import dissect
 
 CAPTURES = Path(__file__).parent / "captures"
-NAMES = ("diameter-peers", "ldap-slapd", "radius-freeradius")
+NAMES = (
+    "diameter-peers", "diameter-sctp", "icmp-ping", "ldap-slapd", "radius-freeradius",
+    "sctp-association",
+)  # fmt: skip
 
 
 def part_of(entry, wanted):
@@ -29,9 +32,10 @@ def part_of(entry, wanted):
 @pytest.mark.parametrize("name", NAMES)
 def test_entries_are_what_client_and_server_logged(name):
     wanted = yaml.safe_load((CAPTURES / f"{name}.yaml").read_text())
+    capture = wanted.get("capture", f"{name}.pcap")
     found = [
         entry
-        for table in dissect.tables(CAPTURES / f"{name}.pcap", None, 1 << 16)
+        for table in dissect.tables(CAPTURES / capture, None, 1 << 16)
         for entry in objects(table)
         if entry["protocol"]["name"] == name.partition("-")[0]
     ]

@@ -82,7 +82,7 @@ class ProtocolKind:
     name: str
     """As protocol.name in an entry."""
     abbr: str
-    transport: Literal["tcp", "udp"]
+    transport: Literal["tcp", "udp", "icmp", "sctp"]
     ports: frozenset[int]
     """Where it usually is: a hint, where signatures of several protocols fit or are weak."""
     signatures: Iterable[Signature]

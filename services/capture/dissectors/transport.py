@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from services.capture.flows import PROTOCOL_UDP
+from services.capture.headers import PROTOCOL_TCP, PROTOCOL_UDP
 
 
 class TransportCalls:
@@ -63,6 +63,6 @@ class TransportCalls:
 def unrecognised(rows: np.ndarray) -> list[TransportCalls]:
     """Return calls for those of the ended STREAM rows that made no entry."""
     rows = rows[rows["entries"] == 0]
-    is_udp = rows["ports"] >> np.uint64(32) == PROTOCOL_UDP
-    parts = (("tcp", rows[~is_udp]), ("udp", rows[is_udp]))
+    protocol = rows["ports"] >> np.uint64(32)
+    parts = (("tcp", rows[protocol == PROTOCOL_TCP]), ("udp", rows[protocol == PROTOCOL_UDP]))
     return [TransportCalls(name, part) for name, part in parts if len(part)]

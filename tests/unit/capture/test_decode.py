@@ -10,6 +10,7 @@ from services.capture.flows import NO_FLOW, find_flows, new_flows, new_keys
 from services.capture.headers import DECODED, FRAGMENT, MALFORMED, UNSUPPORTED
 from tests.unit.capture import conversation as wire
 
+SCTP = b"\0\1\0\2" + bytes(8) + b"hello"
 IP4 = wire.ipv4("10.0.0.1", "10.0.0.2", 6, wire.tcp(40000, 80, 7, 8, wire.ACK, b"hello"))
 IP6 = wire.ipv6("fd00::1", "fd00::2", 17, wire.udp(5000, 53, b"question"))
 
@@ -58,6 +59,16 @@ def test_udp_over_ipv6_has_a_flow():
     octets, packets = decoded([wire.ethernet(IP6)] * 2)
     assert payload(octets, packets[0]) == b"question"
     assert packets["flow"][0] == packets["flow"][1] != NO_FLOW
+
+
+@pytest.mark.parametrize(
+    ("protocol", "header", "ports"), [(132, 12, (1, 2)), (1, 0, (0, 0)), (58, 0, (0, 0))]
+)
+def test_sctp_has_ports_and_icmp_has_none(protocol, header, ports):
+    octets, packets = decoded([wire.ethernet(wire.ipv4("1.1.1.1", "2.2.2.2", protocol, SCTP))])
+    row = packets[0]
+    assert (row["protocol"], row["source_port"], row["destination_port"]) == (protocol, *ports)
+    assert (row["header_length"], payload(octets, row)) == (header, SCTP[header:])
 
 
 def test_ipv6_extension_headers_are_passed():

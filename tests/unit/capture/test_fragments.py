@@ -204,8 +204,8 @@ def test_datagrams_of_others_are_not_mixed():
     cut.append([wire.ethernet(p) for p in wire.fragments(icmp, [16, 48])])
     frames = [pieces[index] for index in (2, 0, 1) for pieces in cut]
     rows, payloads = Table().take(frames)
-    assert payloads == [text(92), text(96), text(112), text(120), text(128)]
-    assert len(set(rows["flow"][rows["status"] == DECODED].tolist())) == 5
+    assert payloads == [text(92), text(96), text(112), text(120), text(128), text(72)]
+    assert len(set(rows["flow"][rows["status"] == DECODED].tolist())) == 6
 
 
 BROKEN = {

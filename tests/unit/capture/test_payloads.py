@@ -42,6 +42,13 @@ def test_headers_are_left(headers):
     assert cut(headers + SECRET, is_empty=True) == b""
 
 
+def test_of_icmp_nothing_is_left_and_of_sctp_its_header():
+    message = ethernet(ipv4(*V4, 1, bytes(8) + SECRET))
+    assert cut(message) == message[:34]
+    packet = ethernet(ipv4(*V4, 132, bytes(range(12)) + SECRET))
+    assert cut(packet) == packet[: 34 + 12]
+
+
 def test_a_raw_frame():
     packet = ipv4(*V4, 6, tcp(1, 2, 3, 4, ACK))
     assert cut(packet + SECRET, 101) == packet
@@ -53,7 +60,7 @@ def test_a_raw_frame():
         b"",
         SECRET,
         ethernet(ipv4(*V4, 6, SECRET)),
-        ethernet(ipv4(*V4, 1, SECRET * 9)),
+        ethernet(ipv4(*V4, 89, SECRET * 9)),
         ethernet(ipv4(*V4, 6, tcp(1, 2, 3, 4, ACK) + SECRET, fragment=5)),
     ],
 )

@@ -12,7 +12,7 @@ from services.capture.dissectors.dns.message import (
     question_end,
     record_count,
 )
-from services.capture.flows import PROTOCOL_UDP
+from services.capture.headers import PROTOCOL_UDP
 from services.capture.kernel import kernel, read_u8, read_u16
 
 MOST_QUESTIONS = 1

@@ -67,7 +67,7 @@ def _attribute(kind: int, value: bytes) -> tuple[str, Any]:
         return f"Attribute-{kind}.{value[0] if value else 0}", {"size": len(value)}
     known = READERS.get(kind)
     if known is None:
-        return f"Attribute-{kind}", value.hex()
+        return f"Attribute-{kind}", _guessed(value)
     name, read = known
     if kind in names.SECRETS:
         return name, REDACTED
@@ -134,13 +134,18 @@ def _vendor_specific(found: Json, value: bytes) -> None:
 
 
 def _of_vendor(vendor: int, kind: int, value: bytes) -> Any:
-    """Return a text, or a number; other octets may be a key, and only their size is told."""
     if vendor == MICROSOFT and kind in names.MICROSOFT_SECRETS:
         return REDACTED
+    shown = _guessed(value)
+    if vendor == CISCO and isinstance(shown, str):
+        name, sign, _ = shown.partition("=")
+        if any(word in name.lower() for word in CISCO_SECRETS):
+            return name + sign + REDACTED
+    return shown
+
+
+def _guessed(value: bytes) -> Any:
+    """Return a text, or a number; other octets may be a key, and only their size is told."""
     if value.isascii() and (shown := value.rstrip(b"\0").decode("ascii")).isprintable() and shown:
-        if vendor == CISCO:
-            name, sign, _ = shown.partition("=")
-            if any(word in name.lower() for word in CISCO_SECRETS):
-                return name + sign + REDACTED
         return shown
     return int.from_bytes(value, "big") if len(value) in (1, 2, 4) else {"size": len(value)}
