@@ -81,6 +81,9 @@ class Manifest:
     retired: tuple[Retired, ...] = ()
     ledger: Ledger = field(default_factory=Ledger)
     """Sums over what is in segments. Not to be changed."""
+    id: str = ""
+    """Of this run alone, chosen when it was begun: another job may have its name later. Runs of
+    older releases have none."""
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":
@@ -116,6 +119,7 @@ class Manifest:
                     _retired(item) for item in _list({"retired": [], **found}, "retired")
                 ),
                 ledger=_ledger(found),
+                id=_text({"id": "", **found}, "id"),
             )
         except RecursionError:
             raise ManifestError(f"{path} cannot be used: it is nested too deeply.") from None
@@ -133,6 +137,7 @@ class Manifest:
             "schema": SCHEMA_VERSION,
             "job": self.job,
             "run": self.run,
+            "id": self.id,
             "kfl": self.kfl,
             "journal": self.journal,
             "counts": {table: self.counts.get(table, 0) for table in TABLES},

@@ -44,6 +44,11 @@ _ADDRESS = AfterValidator(values.address)
 Address = Annotated[str, _ADDRESS]
 """host:port"""
 
+_PLACE = AfterValidator(values.place)
+
+Place = Annotated[str, _PLACE]
+"""URL of a folder elsewhere."""
+
 Interface = Annotated[str, AfterValidator(values.interface)]
 """Name of a network interface."""
 
@@ -113,6 +118,12 @@ class SchedulerSettings(ServiceSettings):
         None,
         description="Address at which other schedulers of that database reach this one; the one "
         "that it listens on if not given, with the name of the host where that is any address.",
+    )
+    archive: Place = Field(
+        "",
+        description="Where runs are copied to when they end, hourly and on demand, as in "
+        "s3://bucket/prefix or file:///folder; none if not given. Credentials, region and endpoint "
+        "come from the AWS_ variables.",
     )
     macros: Macros = Field({}, description=words.HELP)
 
@@ -319,6 +330,8 @@ def _kind(field: FieldInfo) -> str:
         return "SIZE"
     if _ADDRESS in field.metadata:
         return "HOST:PORT"
+    if _PLACE in field.metadata:
+        return "URL"
     if _MACROS in field.metadata:
         return "JSON|FILE"
     if get_origin(field.annotation) is Literal:

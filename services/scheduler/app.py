@@ -9,16 +9,20 @@ import socket
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import grpc
 from recorder.v1 import ingest_pb2, ingest_pb2_grpc, jobs_pb2, jobs_pb2_grpc
 
+from recordings.remote import Remote
 from services.runtime.clock import Clock, SystemClock
 from services.runtime.errors import UserError
 from services.runtime.logging import logger
 from services.runtime.process import run_until_signal
 from services.runtime.server import serve
 from services.runtime.settings import SchedulerSettings
+from services.scheduler.archiver import Archiver
+from services.scheduler.archives import Archives
 from services.scheduler.cluster import Cluster
 from services.scheduler.compactor import Compactor
 from services.scheduler.ingest_rpc import IngestService
@@ -26,6 +30,8 @@ from services.scheduler.jobs_rpc import JobsService
 from services.scheduler.jobstore import JobStore
 from services.scheduler.lifecycle import Lifecycle
 from services.scheduler.quota import Quota
+from services.scheduler.runs import Runs
+from services.scheduler.sessions import Sessions
 from services.scheduler.sharedjobs_rpc import SharedJobsService
 from services.scheduler.writer import Writer
 
@@ -66,6 +72,10 @@ class Scheduler:
         writer.merger = compactor
         stack.callback(compactor.stop)
         compactor.start()  # behind the lifecycle, which says which runs are open
+        if settings.archive:
+            archiver = _archiver(settings.archive, jobs, writer, clock)
+            stack.callback(archiver.stop)
+            archiver.start()
         ingest = IngestService(writer, jobs.sessions)
 
         def add_services(server: grpc.Server) -> list[str]:
@@ -90,12 +100,15 @@ class _Own:
     """Jobs in a file of the data folder."""
 
     def __init__(self, settings: SchedulerSettings, writer: Writer, clock: Clock) -> None:
+        self.name = ""
         self._store = JobStore(settings.data)
-        self._lifecycle = Lifecycle(settings.data, self._store, writer, clock)
+        self.sessions = Sessions(clock)
+        self.archives = Archives(self._store, bool(settings.archive))
+        runs = Runs(writer, self.sessions.deliveries, self.sessions.matches, archives=self.archives)
+        self._lifecycle = Lifecycle(settings.data, self._store, writer, clock, self.sessions, runs)
         writer.on_full = self._lifecycle.run_full
         writer.on_held = self._lifecycle.run_held
         writer.on_dropped = self._lifecycle.run_dropped
-        self.sessions = self._lifecycle.sessions
         self.service = JobsService(self._lifecycle, settings.macros)
         self.open, self.stop = self._lifecycle.start, self._lifecycle.stop
         self.close = self._store.close
@@ -108,11 +121,24 @@ class _Shared:
     """Jobs in a database that several schedulers share."""
 
     def __init__(self, settings: SchedulerSettings, writer: Writer, clock: Clock) -> None:
-        cluster = Cluster(settings.data, settings.database_url, writer, clock)
-        self.sessions = cluster.sessions
+        cluster = Cluster(
+            settings.data, settings.database_url, writer, clock, bool(settings.archive)
+        )
+        self.name = cluster.name
+        self.sessions, self.archives = cluster.sessions, cluster.archives
         self.service: Any = SharedJobsService(cluster, settings.macros)
         self.open, self.start = cluster.open, cluster.start
         self.stop, self.close = cluster.stop, cluster.close
+
+
+def _archiver(url: str, jobs: "_Own | _Shared", writer: Writer, clock: Clock) -> Archiver:
+    """Return the archiver. Of several schedulers each has a folder of its own there."""
+    parts = urlsplit(url)
+    if jobs.name:
+        parts = parts._replace(path=f"{parts.path.rstrip('/')}/{jobs.name}")
+    remote = Remote(parts.geturl())
+    logger(__name__).info("runs are archived", archive=remote.url)
+    return Archiver(writer, remote, jobs.archives, clock)
 
 
 def run(settings: SchedulerSettings) -> int:
