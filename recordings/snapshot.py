@@ -11,7 +11,8 @@ that it names were read; when it was not, or one has vanished, everything is rea
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -43,6 +44,15 @@ class NotFoundError(SnapshotError, LookupError):
     """There is no recording of that name."""
 
 
+Hold = Callable[[Iterable[Path]], AbstractContextManager[None]]
+
+
+def on_disk(paths: Iterable[Path]) -> AbstractContextManager[None]:
+    """Do nothing: the files are here."""
+    del paths
+    return nullcontext()
+
+
 @dataclass(frozen=True, slots=True)
 class RunView:
     """One run in one folder: segments, then the tail, is the order in which rows arrived."""
@@ -56,6 +66,13 @@ class RunView:
     """Sentences about journals that could not be read to their end."""
     journal_bytes: int
     ledger: Ledger = field(default_factory=Ledger)
+    hold: Hold = on_disk
+    """Has files here while they are read."""
+
+    @property
+    def key(self) -> str:
+        """What tells the run from all others, wherever it is read."""
+        return self.manifest.id or str(self.folder)
 
     def files(self, table: str) -> list[Path]:
         """Return the Parquet files of a table."""
@@ -77,7 +94,8 @@ class RunView:
             if segment.table == table:
                 if begin < segment.rows:
                     path = self.folder / segment.file
-                    parts.append(segments.read_rows(path, table, max(begin, 0)))
+                    with self.hold([path]):
+                        parts.append(segments.read_rows(path, table, max(begin, 0)))
                 begin -= segment.rows
         parts.append(self.tail(table).slice(max(begin, 0)))
         return pa.concat_tables(parts)
@@ -127,13 +145,13 @@ class Snapshot:
             return None
         return min(low for low, _ in found), max(high for _, high in found)
 
-    def cursor(self, table: str) -> dict[Path, int]:
-        """Return how many rows each run's folder has; for rows_after() of a later snapshot."""
-        return {run.folder: run.rows(table) for run in self.runs}
+    def cursor(self, table: str) -> dict[str, int]:
+        """Return how many rows each run has, by its key; for rows_after() of a later snapshot."""
+        return {run.key: run.rows(table) for run in self.runs}
 
-    def rows_after(self, table: str, cursor: Mapping[Path, int]) -> pa.Table:
+    def rows_after(self, table: str, cursor: Mapping[str, int]) -> pa.Table:
         """Return the rows that a snapshot with that cursor did not have, in order of arrival."""
-        new = [run.rows_after(table, cursor.get(run.folder, 0)) for run in self.runs]
+        new = [run.rows_after(table, cursor.get(run.key, 0)) for run in self.runs]
         return pa.concat_tables([TABLES[table].empty_table(), *new])
 
 

@@ -49,6 +49,11 @@ _PLACE = AfterValidator(values.place)
 Place = Annotated[str, _PLACE]
 """URL of a folder elsewhere."""
 
+_FOLDER = BeforeValidator(values.folder)
+
+Folder = Annotated[Path | str, _FOLDER]
+"""A folder on this disk, or as a text the URL of one elsewhere."""
+
 Interface = Annotated[str, AfterValidator(values.interface)]
 """Name of a network interface."""
 
@@ -136,11 +141,18 @@ class QuerySettings(ServiceSettings):
     listen: Address = Field(
         "127.0.0.1:8898", description="Address to serve gRPC on; port 0 is free."
     )
-    data: Annotated[list[Path], NoDecode, BeforeValidator(values.split_names)] = Field(
+    data: Annotated[list[Folder], NoDecode, BeforeValidator(values.split_names)] = Field(
         [Path(".data")],
         min_length=1,
         description="Folder of recordings, only read; may be repeated, or several with commas, "
-        "where several schedulers share the jobs and each has a folder.",
+        "where several schedulers share the jobs and each has a folder. Also an archive, as in "
+        "s3://bucket/prefix, for the runs that are in no folder any more.",
+    )
+    cache_limit: Octets = Field(
+        1 << 30, ge=1 << 20, description="Most octets of archived files that are kept on disk."
+    )
+    cache: Path | None = Field(
+        None, description="Folder to keep them in; the system's for temporary files if not given."
     )
     memory_limit: Octets = Field(
         512 * 10**6, ge=32 << 20, description="Most memory of the query engine, as in 512MB."
@@ -339,7 +351,7 @@ def _kind(field: FieldInfo) -> str:
     kinds = {int: "NUMBER", float: "NUMBER", Path: "FOLDER"}
     if get_origin(field.annotation) is list and _is_address(field):
         return "HOST:PORT"
-    if get_origin(field.annotation) is list and Path in get_args(field.annotation):
+    if get_origin(field.annotation) is list and Folder in get_args(field.annotation):
         return "FOLDER"
     if field.annotation in kinds:
         return kinds[field.annotation]

@@ -79,6 +79,16 @@ def place(value: str) -> str:
     return value
 
 
+def folder(value: object) -> object:
+    """Return the URL of a folder elsewhere as a text, anything else as a path.
+
+    Raises ValueError.
+    """
+    if isinstance(value, str) and "://" in value:
+        return place(value)
+    return Path(value) if isinstance(value, str) else value
+
+
 def split_names(value: object) -> object:
     """Return the names in "eth0,lo", or in a list of such texts."""
     texts = [value] if isinstance(value, str | Path) else value

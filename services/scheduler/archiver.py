@@ -171,6 +171,7 @@ class Archiver:
                 self._fail(run, known, before, error)
         else:
             known.failures = self._failures = 0
+            self._not_before = 0.0
             known.at, known.is_settled = self._clock.monotonic(), found.is_settled
             done = Archived(
                 state=ArchiveState.COPIED, bytes=found.bytes, copy_time=self._clock.now()
