@@ -118,7 +118,8 @@ class _Copy:
             self._bring(segment, there, known)
             self._bytes += segment.bytes
             self._on_octets(self._bytes)
-        fresh = replace(self._manifest, retired=self._retired(before))
+        here = tuple(replace(each, is_remote=False) for each in self._manifest.segments)
+        fresh = replace(self._manifest, segments=here, retired=self._retired(before), storage="")
         octets = fresh.encode()
         if octets != self._old:
             self._publish(octets)
@@ -148,6 +149,10 @@ class _Copy:
             or self._remote.sha256(place, self._pause) == segment.sha256
         ):
             return
+        if segment.is_remote:
+            raise RemoteError(
+                f"{self._remote.below(place)} is gone or damaged, and it was nowhere else."
+            )
         self._remote.put(place, self._folder / segment.file, self._pause)
         self._sent += segment.bytes
         try:

@@ -3,7 +3,6 @@
 One segment at a time is fetched, checked as on disk, and removed.
 """
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,16 +47,16 @@ class _ArchivedRun(RunCheck):
 
     def __init__(self, remote: Remote, name: str, number: int) -> None:
         super().__init__(Path(f"{number:04d}"), name, number)
-        self._remote = remote
+        self._there = remote
         self._place = archive.key(name, number)
 
     def is_there(self) -> bool:
         """Whether the run is there at all."""
-        return bool(self._remote.list(self._place))
+        return bool(self._there.list(self._place))
 
     def read_manifest(self) -> bytes:
         """Return the manifest as it is now. FileNotFoundError, OSError, ManifestError."""
-        return archive.read_octets(self._remote, self._name, self._number)
+        return archive.read_octets(self._there, self._name, self._number)
 
     def there(self) -> dict[str, Item]:
         """Return what stands where the run is, by name."""
@@ -65,7 +64,7 @@ class _ArchivedRun(RunCheck):
             entry.name: Item(
                 "a folder" if entry.is_folder else _words(entry.bytes), not entry.is_folder
             )
-            for entry in self._remote.list(self._place)
+            for entry in self._there.list(self._place)
         }
 
     def journals(self) -> list[int]:
@@ -75,15 +74,7 @@ class _ArchivedRun(RunCheck):
     @contextmanager
     def opened(self, segment: Segment) -> Iterator[Path]:
         """Have a segment's file on this disk. FileNotFoundError, OSError."""
-        with tempfile.TemporaryDirectory(prefix="recorder-verify-") as folder:
-            path = Path(folder) / segment.file
-            size = 0
-            with path.open("wb") as file:
-                for octets in self._remote.chunks(f"{self._place}/{segment.file}"):
-                    size += len(octets)
-                    if size > segment.bytes:
-                        raise self.differs(segment.file, f"{segment.bytes} octets", "more")
-                    file.write(octets)
+        with self.fetched(self._there, segment) as path:
             yield path
 
 

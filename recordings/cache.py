@@ -80,11 +80,15 @@ class Cache:
         with self._change:
             return self._used
 
-    def know(self, remote: Remote, manifest: Manifest) -> Path:
-        """Return the folder in which a run's files will be, once they are held."""
+    def know(self, remote: Remote, manifest: Manifest, *, only_remote: bool = False) -> Path:
+        """Return the folder in which a run's files will be, once they are held.
+
+        only_remote: not those that the manifest has on disk.
+        """
         place = hashlib.sha256(f"{remote.url} {manifest.id}".encode()).hexdigest()[:16]
         folder = layout.run(self.folder / place, manifest.job, manifest.run)
-        segments = {segment.file: segment for segment in manifest.segments}
+        wanted = (s for s in manifest.segments if s.is_remote or not only_remote)
+        segments = {segment.file: segment for segment in wanted}
         with self._change:
             before = self._runs.get(folder)
             # Questions that have begun may want what was merged since.

@@ -19,8 +19,9 @@ from recordings.schema import TABLES
 from recordings.schema import VERSION as SCHEMA_VERSION
 from recordings.segments import Segment
 
-FORMAT: Final = 2
-"""Version of this file's form. Since 2 there are merged segments, and the checksum is required."""
+FORMAT: Final = 3
+"""Version of this file's form. Since 2 there are merged segments, and the checksum is required.
+Since 3 segments may live elsewhere; a manifest without any is still written as version 2."""
 LONGEST: Final = 64 << 20
 """Octets; a run of a day with a segment of each table a second has about a third."""
 
@@ -84,6 +85,8 @@ class Manifest:
     id: str = ""
     """Of this run alone, chosen when it was begun: another job may have its name later. Runs of
     older releases have none."""
+    storage: str = ""
+    """URL, without options, of the place of those segments that live elsewhere."""
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":
@@ -120,6 +123,7 @@ class Manifest:
                 ),
                 ledger=_ledger(found),
                 id=_text({"id": "", **found}, "id"),
+                storage=_text({"storage": "", **found}, "storage"),
             )
         except RecursionError:
             raise ManifestError(f"{path} cannot be used: it is nested too deeply.") from None
@@ -133,7 +137,7 @@ class Manifest:
         It ends with its own SHA-256, which was computed with zeros in place of its digits.
         """
         found = {
-            "format": FORMAT,
+            "format": FORMAT if self.storage else 2,
             "schema": SCHEMA_VERSION,
             "job": self.job,
             "run": self.run,
@@ -156,6 +160,7 @@ class Manifest:
                     "min_time_ns": segment.min_time_ns,
                     "max_time_ns": segment.max_time_ns,
                     "sha256": segment.sha256,
+                    **({"is_remote": True} if segment.is_remote else {}),
                 }
                 for segment in self.segments
             ],
@@ -163,6 +168,7 @@ class Manifest:
                 {"file": gone.file, "bytes": gone.bytes, "since_ns": gone.since_ns}
                 for gone in self.retired
             ],
+            **({"storage": self.storage} if self.storage else {}),
             "ledger": self.ledger.encode(),
             "sha256": _OPEN,
         }
@@ -224,6 +230,7 @@ def _segment(found: Any) -> Segment:
         min_time_ns=_integer(found, "min_time_ns"),
         max_time_ns=_integer(found, "max_time_ns"),
         sha256=_text(found, "sha256"),
+        is_remote=found.get("is_remote") is True,
     )
 
 

@@ -7,6 +7,12 @@ OPTIONS: Final = ("region", "scheme", "endpoint_override", "tls_ca_file_path")
 """What the query of an s3:// URL may say, in the words of pyarrow.fs.S3FileSystem."""
 
 
+def below(url: str, name: str) -> str:
+    """Return the URL of a folder in the one of a URL, with the same options."""
+    parts = urlsplit(url)
+    return parts._replace(path=f"{parts.path.rstrip('/')}/{name}").geturl()
+
+
 def split(url: str) -> tuple[str, str, dict[str, str]]:
     """Return the scheme, the path with its bucket, and the options of a URL.
 

@@ -5,6 +5,7 @@ published meanwhile, and a file that no manifest names yet has SETTLE_SECONDS to
 """
 
 import os
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,12 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recordings import journal, layout, merging, segments
+from recordings import archive, journal, layout, merging, segments
 from recordings import manifest as manifests
 from recordings.manifest import Manifest, ManifestError
+from recordings.remote import Remote
 from recordings.schema import TABLES
 from recordings.segments import Segment
 from recordings.snapshot import NotFoundError
+from recordings.storage import ElsewhereError, Storage
 
 SETTLE_SECONDS: Final = 10.0
 """How long a file may be there before its manifest; the publication waits for other runs' work."""
@@ -82,9 +85,15 @@ class Differs(Exception):  # noqa: N818 - not an error of this program
 
 
 def check(
-    data: Path, name: str, run: int | None = None, settle_seconds: float = SETTLE_SECONDS
+    data: Path,
+    name: str,
+    run: int | None = None,
+    settle_seconds: float = SETTLE_SECONDS,
+    storage: Storage | None = None,
 ) -> Iterator[Checked]:
     """Yield what is found of each run of a recording, or of one run, oldest first.
+
+    `storage` is where segments live that are not there.
 
     ValueError for a bad name or number, NotFoundError when there is no such recording or run. A run
     that is deleted meanwhile is left out.
@@ -99,7 +108,7 @@ def check(
         there = f"its runs are {', '.join(map(str, runs))}" if runs else "it has none"
         raise NotFoundError(f'The recording "{name}" has no run {run}; {there}.')
     for each in runs if run is None else [run]:
-        found = RunCheck(folder / f"{each:04d}", name, each).check(settle_seconds)
+        found = RunCheck(folder / f"{each:04d}", name, each, storage).check(settle_seconds)
         if found is not None:
             yield found
     if run is None:
@@ -122,9 +131,13 @@ def _around(folder: Path, runs: set[int]) -> Checked | None:
 class RunCheck:
     """The check of one run; it remembers what was good, for when it begins again."""
 
-    def __init__(self, folder: Path, name: str, number: int) -> None:
+    def __init__(
+        self, folder: Path, name: str, number: int, storage: Storage | None = None
+    ) -> None:
         self._folder = folder
         self._name = name
+        self._storage = storage
+        self._remote: Remote | None = None
         self._number = number
         self._lost: dict[Segment, int] = {}  # packets, by segment that is good
 
@@ -174,7 +187,36 @@ class RunCheck:
     @contextmanager
     def opened(self, segment: Segment) -> Iterator[Path]:
         """Have a segment's file on this disk. FileNotFoundError, OSError."""
-        yield self._folder / segment.file
+        if not segment.is_remote:
+            yield self._folder / segment.file
+            return
+        assert self._remote is not None
+        with self.fetched(self._remote, segment) as path:
+            yield path
+
+    @contextmanager
+    def fetched(self, remote: Remote, segment: Segment) -> Iterator[Path]:
+        """Have a segment's file that is elsewhere on this disk; it may not be what was sent."""
+        place = archive.key(self._name, self._number, segment.file)
+        with tempfile.TemporaryDirectory(prefix="recorder-verify-") as folder:
+            path, size = Path(folder) / segment.file, 0
+            with path.open("wb") as file:
+                for octets in remote.chunks(place):
+                    size += len(octets)
+                    if size > segment.bytes:
+                        raise self.differs(segment.file, f"{segment.bytes} octets", "more")
+                    file.write(octets)
+            yield path
+
+    def _find_storage(self, manifest: Manifest) -> None:
+        if any(segment.is_remote for segment in manifest.segments):
+            try:
+                if self._storage is None:
+                    raise ElsewhereError(f"They are in {manifest.storage[:200]}; give --storage.")
+                self._remote = self._storage.remote(manifest)
+            except ElsewhereError as error:
+                expected = "segments that can be read"
+                raise self.differs(layout.MANIFEST, expected, _words(error)) from None
 
     def _is_published_since(self, octets: bytes) -> bool:
         try:
@@ -203,6 +245,7 @@ class RunCheck:
             ("run", self._number, manifest.run),
         ):
             self._require(layout.MANIFEST, f"the manifest of {what} {{}}", expected, found)
+        self._find_storage(manifest)
         self._look_around(manifest)
         rows = dict.fromkeys(TABLES, 0)
         lost = 0
@@ -233,7 +276,7 @@ class RunCheck:
                 expected = f"{segment.table} of journals {last[segment.table] + 1} or later"
                 raise self.differs(segment.file, expected, f"those of {first} to {end}")
             last[segment.table] = end
-            if segment.file not in there:
+            if segment.file not in there and not segment.is_remote:
                 raise self.differs(segment.file, f"{segment.bytes} octets", "no such file")
         known = {layout.MANIFEST, *(s.file for s in manifest.segments)}
         known |= {retired.file for retired in manifest.retired}

@@ -43,6 +43,14 @@ def verify(
             help="The data folder of the scheduler, or an archive, as in s3://bucket/prefix.",
         ),
     ] = ".data",
+    storage: Annotated[
+        str,
+        typer.Option(
+            envvar="RECORDER_STORAGE",
+            metavar="URL",
+            help="Where recordings live, if the scheduler has this setting.",
+        ),
+    ] = "",
     output: Annotated[
         Output, typer.Option(help="Lines for people, one JSON object for programs.")
     ] = Output.TABLE,
@@ -59,7 +67,7 @@ def verify(
     try:
         with progress() as shown:
             task = shown.add_task(f"Reading {printable(name)}", total=None)
-            for checked in _checked(data, name, run):
+            for checked in _checked(data, name, run, storage):
                 found.append(checked)
                 shown.update(task, description=f"Reading {name}: {counted(len(found), 'run')}")
     except (ValueError, NotFoundError) as error:
@@ -83,13 +91,15 @@ def verify(
         raise CommandError("\n".join(sentences), FAILED)
 
 
-def _checked(data: str, name: str, run: int | None) -> Iterator[Checked]:
+def _checked(data: str, name: str, run: int | None, storage: str) -> Iterator[Checked]:
     from recordings import archivecheck, verify
     from recordings.remote import Remote
+    from recordings.storage import Storage
 
     if "://" in data:
         return archivecheck.check(Remote(data), name, run)
-    return verify.check(Path(data), name, run)
+    found = Storage(storage) if storage else None
+    return verify.check(Path(data), name, run, storage=found)
 
 
 def _line(checked: Checked) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from recordings.archived import ArchiveReader
 from recordings.cache import Cache
 from recordings.remote import Remote
+from recordings.storage import Storage
 from services.query.catalog import Catalog
 from services.query.engine import Engine
 from services.query.query_rpc import QueryService, add_to
@@ -34,11 +35,12 @@ class App:
         settings = self._settings
         folders = [folder for folder in settings.data if isinstance(folder, Path)]
         archives, cache = [], None
-        if len(folders) < len(settings.data):
+        storage = Storage(settings.storage) if settings.storage else None
+        if len(folders) < len(settings.data) or storage is not None:
             cache = self._new_cache()
             urls = [url for url in settings.data if isinstance(url, str)]
             archives = [ArchiveReader(Remote(url), cache) for url in urls]
-        catalog = Catalog(*folders, archives=archives)
+        catalog = Catalog(*folders, archives=archives, storage=storage, cache=cache)
         self._engine = Engine(
             *catalog.folders,
             memory_limit_bytes=settings.memory_limit,

@@ -14,6 +14,8 @@ import pyarrow as pa
 from kfl.errors import nearest
 from recordings import layout, names, snapshot
 from recordings.archived import ArchiveReader
+from recordings.cache import Cache
+from recordings.storage import Storage
 from services.query.plan import ALWAYS, Source, Window
 
 NAMES_SHOWN = 10
@@ -73,7 +75,7 @@ class Opened:
                 if segment.table == table and window.touches(
                     segment.min_time_ns, segment.max_time_ns
                 ):
-                    files.append(run.folder / segment.file)
+                    files.append(run.path(segment))
                     hold = run.hold if hold is snapshot.on_disk else hold
                     times.append((segment.min_time_ns, segment.max_time_ns))
                     rows += segment.rows
@@ -92,10 +94,17 @@ class Catalog:
     Archives have the runs that are in no folder any more.
     """
 
-    def __init__(self, *folders: Path, archives: Sequence[ArchiveReader] = ()) -> None:
+    def __init__(
+        self,
+        *folders: Path,
+        archives: Sequence[ArchiveReader] = (),
+        storage: Storage | None = None,
+        cache: Cache | None = None,
+    ) -> None:
+        """`storage` and `cache` are for segments of the folders that live elsewhere."""
         self.folders = tuple(dict.fromkeys(folder.resolve() for folder in folders))
         memory = snapshot.DEFAULT_MEMORY // max(1, len(self.folders))
-        self._readers = [snapshot.Reader(folder, memory) for folder in self.folders]
+        self._readers = [snapshot.Reader(folder, memory, storage, cache) for folder in self.folders]
         self._archives = archives
 
     def names(self) -> list[str]:

@@ -130,6 +130,12 @@ class SchedulerSettings(ServiceSettings):
         "s3://bucket/prefix or file:///folder; none if not given. Credentials, region and endpoint "
         "come from the AWS_ variables.",
     )
+    storage: Place = Field(
+        "",
+        description="Where recordings live, as in s3://bucket/prefix: what is finished goes there "
+        "and not only for a copy, and the data folder has what is being recorded; the data folder "
+        "has all if not given.",
+    )
     macros: Macros = Field({}, description=words.HELP)
 
 
@@ -147,6 +153,9 @@ class QuerySettings(ServiceSettings):
         description="Folder of recordings, only read; may be repeated, or several with commas, "
         "where several schedulers share the jobs and each has a folder. Also an archive, as in "
         "s3://bucket/prefix, for the runs that are in no folder any more.",
+    )
+    storage: Place = Field(
+        "", description="Where recordings live whose scheduler has this setting; the same URL."
     )
     cache_limit: Octets = Field(
         1 << 30, ge=1 << 20, description="Most octets of archived files that are kept on disk."

@@ -9,11 +9,11 @@ import socket
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import grpc
 from recorder.v1 import ingest_pb2, ingest_pb2_grpc, jobs_pb2, jobs_pb2_grpc
 
+from recordings import places
 from recordings.remote import Remote
 from services.runtime.clock import Clock, SystemClock
 from services.runtime.errors import UserError
@@ -59,6 +59,11 @@ class Scheduler:
         self._stack.close()
 
     def _start(self, settings: SchedulerSettings, clock: Clock, stack: ExitStack) -> None:
+        if settings.archive and settings.storage:
+            raise UserError(
+                "--archive is for recordings that live on this disk, --storage for those that live "
+                "elsewhere; give one of them."
+            )
         stack.callback(os.close, _lock(settings.data))
         quota = Quota(settings.storage_limit)
         writer = Writer(settings.data, quota, clock)
@@ -72,8 +77,8 @@ class Scheduler:
         writer.merger = compactor
         stack.callback(compactor.stop)
         compactor.start()  # behind the lifecycle, which says which runs are open
-        if settings.archive:
-            archiver = _archiver(settings.archive, jobs, writer, clock)
+        if settings.archive or settings.storage:
+            archiver = _archiver(settings, jobs, writer, clock)
             stack.callback(archiver.stop)
             archiver.start()
         ingest = IngestService(writer, jobs.sessions)
@@ -103,7 +108,7 @@ class _Own:
         self.name = ""
         self._store = JobStore(settings.data)
         self.sessions = Sessions(clock)
-        self.archives = Archives(self._store, bool(settings.archive))
+        self.archives = Archives(self._store)
         runs = Runs(writer, self.sessions.deliveries, self.sessions.matches, archives=self.archives)
         self._lifecycle = Lifecycle(settings.data, self._store, writer, clock, self.sessions, runs)
         writer.on_full = self._lifecycle.run_full
@@ -121,9 +126,7 @@ class _Shared:
     """Jobs in a database that several schedulers share."""
 
     def __init__(self, settings: SchedulerSettings, writer: Writer, clock: Clock) -> None:
-        cluster = Cluster(
-            settings.data, settings.database_url, writer, clock, bool(settings.archive)
-        )
+        cluster = Cluster(settings.data, settings.database_url, writer, clock)
         self.name = cluster.name
         self.sessions, self.archives = cluster.sessions, cluster.archives
         self.service: Any = SharedJobsService(cluster, settings.macros)
@@ -131,14 +134,16 @@ class _Shared:
         self.stop, self.close = cluster.stop, cluster.close
 
 
-def _archiver(url: str, jobs: "_Own | _Shared", writer: Writer, clock: Clock) -> Archiver:
+def _archiver(
+    settings: SchedulerSettings, jobs: "_Own | _Shared", writer: Writer, clock: Clock
+) -> Archiver:
     """Return the archiver. Of several schedulers each has a folder of its own there."""
-    parts = urlsplit(url)
-    if jobs.name:
-        parts = parts._replace(path=f"{parts.path.rstrip('/')}/{jobs.name}")
-    remote = Remote(parts.geturl())
-    logger(__name__).info("runs are archived", archive=remote.url)
-    return Archiver(writer, remote, jobs.archives, clock)
+    url = settings.storage or settings.archive
+    remote = Remote(places.below(url, jobs.name) if jobs.name else url)
+    moves = bool(settings.storage)
+    jobs.archives.turn_on(lives_elsewhere=moves)
+    logger(__name__).info("runs are moved" if moves else "runs are archived", to=remote.url)
+    return Archiver(writer, remote, jobs.archives, clock, moves=moves)
 
 
 def run(settings: SchedulerSettings) -> int:

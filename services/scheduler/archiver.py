@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Final, Protocol
 
 from recordings import archive
@@ -18,13 +19,21 @@ from recordings.manifest import Manifest
 from recordings.remote import Remote, RemoteError
 from services.runtime.logging import logger
 from services.scheduler.archives import Archives
+from services.scheduler.compactor import DEFAULT_POLICY, choose
 from services.scheduler.database import StoreError
 from services.scheduler.jobs import Archived, ArchiveState
 from services.scheduler.jobstore import WHOLE_JOB
+from services.scheduler.roller import Roller
 from services.scheduler.runfiles import RunFiles
 
 EVERY_SECONDS: Final = 3600.0
 """How often a run that records is copied."""
+MOVE_SECONDS: Final = 600.0
+"""How often, when that is where it lives: small segments have been merged by then."""
+MOVE_BYTES: Final = 64 << 20
+"""Octets of finished segments on disk from which on they are moved before that."""
+MERGE_SECONDS: Final = 300.0
+"""How long a run that has ended waits to be merged before it is moved; after it is is too late."""
 LOOK_SECONDS: Final = 1.0
 FIRST_PAUSE_SECONDS: Final = 5.0
 LONGEST_PAUSE_SECONDS: Final = 900.0
@@ -54,6 +63,10 @@ class Store(Protocol):
     def finish_segments(self, job: str, run: int) -> None:
         """Turn what a run has in journals into segments."""
 
+    @property
+    def roller(self) -> Roller:
+        """The thread that publishes manifests."""
+
 
 class EndingError(Exception):
     """The scheduler ends."""
@@ -77,8 +90,18 @@ class _Known:
 class Archiver:
     """Copies all runs of a writer, until it is stopped."""
 
-    def __init__(self, store: Store, remote: Remote, archives: Archives, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        remote: Remote,
+        archives: Archives,
+        clock: Clock,
+        *,
+        moves: bool = False,
+    ) -> None:
+        """`moves`: recordings live there, so that what was copied goes from the disk."""
         self._store = store
+        self._moves = moves
         self._remote = remote
         self._archives = archives
         self._clock = clock
@@ -112,7 +135,8 @@ class Archiver:
             self._archives.not_here(key)
         for key, run in runs.items():
             known = self._known.setdefault(key, _Known(now))
-            if key[0] not in held and (key in asked or _is_due(run, known, now)):
+            is_due = _is_ripe(run, known, now) if self._moves else _is_due(run, known, now)
+            if key[0] not in held and (key in asked or is_due):
                 self._copy(run, known, is_asked=key in asked)
                 self._pause()
                 if self._clock.monotonic() < self._not_before:
@@ -196,9 +220,17 @@ class Archiver:
                 if run.is_deleted:
                     raise
                 continue
-            known.manifest, known.has_ended = replace(manifest, segments=()), has_ended
+            if self._moves:
+                self._move(run, manifest)
+            known.manifest, known.has_ended = replace(run.manifest, segments=()), has_ended
             return found
         raise OSError("Its segments changed too often while they were copied.")
+
+    def _move(self, run: RunFiles, copied: Manifest) -> None:
+        """Let the manifest say that segments live there."""
+        files = {segment.file for segment in copied.segments}
+        move = partial(run.moved, files, self._remote.url, self._now_ns())
+        self._store.roller.do(move).result()
 
     def _fail(self, run: RunFiles, known: _Known, before: Archived, error: Exception) -> None:
         known.failures += 1
@@ -229,6 +261,21 @@ def _is_due(run: RunFiles, known: _Known, now: float) -> bool:
     if now - known.at < EVERY_SECONDS:
         return False
     return not known.is_settled or known.manifest != replace(run.manifest, segments=())
+
+
+def _is_ripe(run: RunFiles, known: _Known, now: float) -> bool:
+    """Tell whether a run's segments are to be moved now, when that is where they live."""
+    if known.failures:
+        return now >= known.not_before
+    if not run.here_bytes:
+        return _is_due(run, known, now)
+    if run.here_bytes >= MOVE_BYTES:
+        return True
+    if _has_ended(run):
+        here = [segment for segment in run.whole().segments if not segment.is_remote]
+        is_merged = not choose(here, DEFAULT_POLICY, is_ended=True)
+        return is_merged or now - known.at >= MERGE_SECONDS
+    return now - known.at >= MOVE_SECONDS
 
 
 def _has_ended(run: RunFiles) -> bool:

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from services.scheduler.database import upsert
 from services.scheduler.jobs import Archived, ArchiveState, Job, with_run
 from services.scheduler.jobstore import JobStore, Removal
-from services.scheduler.tables import ARCHIVE_REMOVALS, ARCHIVES, RUNS
+from services.scheduler.tables import ARCHIVE_REMOVALS, ARCHIVES, REMOVALS, RUNS
 
 FRESH_SECONDS: Final = 1.0
 """How long what was read is shown: watchers ask once a second, each."""
@@ -34,8 +34,8 @@ _WORST: Final = (
 class Archives:
     """The copies of all runs. Methods are thread-safe, and raise StoreError."""
 
-    def __init__(self, store: JobStore, is_on: bool = False) -> None:
-        self.is_on = is_on
+    def __init__(self, store: JobStore) -> None:
+        self.is_on = False
         """Whether there is an archive."""
         self.wake = threading.Event()
         """Set when the archiver has something to do."""
@@ -45,6 +45,11 @@ class Archives:
         self._read: Mapping[Key, Archived] = {}
         self._read_at: float | None = None
         self._copying: tuple[Key, Archived] | None = None
+
+    def turn_on(self, *, lives_elsewhere: bool = False) -> None:
+        """Say that there is an archive, and whether it is where recordings live."""
+        self.is_on = True
+        self._store.lives_elsewhere = lives_elsewhere
 
     # ---- for those who show jobs
 
@@ -123,8 +128,15 @@ class Archives:
         self._forget_read()
 
     def removals(self) -> list[Removal]:
-        """Return what this scheduler is still to remove from the archive."""
-        query = sa.select(ARCHIVE_REMOVALS).where(ARCHIVE_REMOVALS.c.scheduler == self._store.name)
+        """Return what this scheduler is to remove from the archive now: after the disk."""
+        later = sa.select(REMOVALS.c.job).where(
+            REMOVALS.c.scheduler == ARCHIVE_REMOVALS.c.scheduler,
+            REMOVALS.c.job == ARCHIVE_REMOVALS.c.job,
+            REMOVALS.c.run == ARCHIVE_REMOVALS.c.run,
+        )
+        query = sa.select(ARCHIVE_REMOVALS).where(
+            ARCHIVE_REMOVALS.c.scheduler == self._store.name, ~later.exists()
+        )
         order = (ARCHIVE_REMOVALS.c.job, ARCHIVE_REMOVALS.c.run)
         with self._database.reading() as connection:
             rows = connection.execute(query.order_by(*order))

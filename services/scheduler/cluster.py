@@ -39,9 +39,7 @@ NAME_FILE = "scheduler.name"
 class Cluster:
     """This scheduler among others. Methods are thread-safe."""
 
-    def __init__(
-        self, data: Path, url: str, writer: Writer, clock: Clock, has_archive: bool = False
-    ) -> None:
+    def __init__(self, data: Path, url: str, writer: Writer, clock: Clock) -> None:
         """Open the database. Raises UserError with a sentence."""
         self._data = data
         self._clock = clock
@@ -51,7 +49,7 @@ class Cluster:
         self._members = Members(self._store.database, self._store.name)
         self._parts = Parts(self._store, self._members)
         of_agents = (self.sessions.deliveries, self.sessions.matches)
-        self.archives = Archives(self._store, has_archive)
+        self.archives = Archives(self._store)
         self._runs = Runs(writer, *of_agents, self._parts, archives=self.archives)
         self._follower = self._new_follower()
         self._lifecycle: Lifecycle | None = None

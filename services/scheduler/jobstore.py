@@ -76,6 +76,8 @@ class JobStore:
         """
         self.database = Database(data, url)
         self.name = name
+        self.lives_elsewhere = False
+        """What is removed on disk is to be removed from the archive, too: it is no copy."""
 
     def close(self) -> None:
         """Close all connections; what was saved is safe already."""
@@ -129,6 +131,8 @@ class JobStore:
                 _note(connection, Event(at, job.name, run or None, state, state, note))
             for number in removals:
                 self._add_removal(connection, Removal(job.name, number))
+                if self.lives_elsewhere:
+                    self._add_removal(connection, Removal(job.name, number), ARCHIVE_REMOVALS)
 
     def remove(
         self, name: str, at: datetime, reason: str, with_data: bool, with_archive: bool = False
@@ -143,7 +147,7 @@ class JobStore:
             _note(connection, Event(at, name, None, old.state, None, reason))
             if with_data:
                 self._add_removal(connection, Removal(name, WHOLE_JOB))
-            if with_archive:
+            if with_archive or (with_data and self.lives_elsewhere):
                 self._add_removal(connection, Removal(name, WHOLE_JOB), ARCHIVE_REMOVALS)
 
     def removals(self) -> list[Removal]:

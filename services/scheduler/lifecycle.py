@@ -398,9 +398,9 @@ class Lifecycle:
         if run.bytes and not counted.bytes:
             job = with_run(job, replace(run, bytes=0))
             job = move_run(job, run.number, JobState.EXPIRED, reason)
+            self._save(job, now, [run.number])  # of what it has elsewhere
         else:
-            job = with_run(job, counted)
-        self._save(job, now)
+            self._save(with_run(job, counted), now)
         self._others.counted(job.name, run.number)
 
     def _publish(self, now: datetime) -> None:
@@ -459,6 +459,7 @@ class Lifecycle:
             on_disk = layout.runs(self._data, name)
         except OSError:  # what cannot be looked at may be there
             on_disk = [run.number for run in job.runs]
+        gone = []
         for run in job.runs:
             is_here = run.number in on_disk or not self._others.are_none
             if run.has_data and run.bytes and not is_here:
@@ -466,10 +467,11 @@ class Lifecycle:
                 job = with_run(job, replace(run, bytes=0))
                 reason = "Its data is not on disk any more."
                 job = move_run(job, run.number, JobState.EXPIRED, reason)
+                gone.append(run.number)
             if run.is_recording:
                 known = self._store.agents(name, run.number, only_own=True)
                 job = self._runs.resume(job, run, known, now)
-        self._save(settle(job, timetable.has_more(job), now), now)
+        self._save(settle(job, timetable.has_more(job), now), now, gone)
 
     def _end_full(self, name: str, now: datetime) -> None:
         full = self._full[name]

@@ -201,3 +201,58 @@ def test_another_run_of_the_same_name_in_the_archive_is_told_apart(archived, dis
     replace(manifest, id="later").save(folder)
     told = ask(serve(disk.data, bucket.url()), ALL)
     assert sorted(told.values("elapsedTimeUs")) == [1] * 8 + [2] * 4
+
+
+@pytest.fixture
+def living(disk, bucket):
+    """A run of which the first segments live in the bucket, and a later one here."""
+    remote = Remote(bucket.url())
+    made = disk.run("shop", 1)
+    for number in range(3):
+        if number == 2:
+            archive.copy(made.folder, Manifest.load(made.folder), remote, 1)
+        time = START_NS + number * MINUTE
+        made.append(entries=[{"start_time": time, "elapsed_us": number}], packets=[{"time": time}])
+        made.turn()
+    manifest = Manifest.load(made.folder)
+    segments = tuple(replace(s, is_remote=s.file[-9] < "3") for s in manifest.segments)
+    replace(manifest, segments=segments, storage=remote.url).save(made.folder)
+    for segment in segments:
+        if segment.is_remote:
+            (made.folder / segment.file).unlink()
+    time = START_NS + 3 * MINUTE
+    made.append(entries=[{"start_time": time, "elapsed_us": 3}], packets=[{"time": time}])
+    return remote
+
+
+def test_what_lives_elsewhere_is_answered_over_with_what_is_here(living, disk, bucket, serve):
+    stub = serve(disk.data, storage=bucket.url())
+    told = ask(stub, ALL)
+    assert told.values("elapsedTimeUs") == [0, 1, 2, 3]
+    assert not told.status.warnings
+    exported = b"".join(part.chunk for part in stub.Export(query_pb2.ExportRequest(kfl=ALL)))
+    assert len(exported) > 4 * 60
+    (found,) = stub.ListRecordings(query_pb2.ListRecordingsRequest()).recordings
+    assert found.entries == 4
+
+
+def test_without_the_setting_it_is_a_warning(living, disk, bucket, serve):
+    told = ask(serve(disk.data), ALL)
+    assert told.entries == []
+    assert told.status.warnings == [
+        f"Run 1 of shop lives in s3://{bucket.name}/recorder; the setting that says so is "
+        "--storage."
+    ]
+
+
+def test_the_folder_of_one_of_several_schedulers_is_known(living, disk, bucket, serve):
+    """Each has a folder of its own in the place that the setting names; no other is believed."""
+    up = bucket.url().replace("/recorder?", "?")
+    folder = layout.run(disk.data, "shop", 1)
+    manifest = Manifest.load(folder)
+    told = ask(serve(disk.data, storage=up), ALL)
+    assert "and not in" in told.status.warnings[0]
+    for key in bucket.files():
+        bucket.write(key, bucket.read(key), below="0a-1b")
+    replace(manifest, storage=f"s3://{bucket.name}/0a-1b").save(folder)
+    assert len(ask(serve(disk.data, storage=up), ALL).entries) == 4

@@ -20,16 +20,19 @@ MINUTE = timedelta(minutes=1)
 class Archived:
     """A world with an archive; its archiver looks when it is told."""
 
-    def __init__(self, world, url):
+    def __init__(self, world, url, moves=False):
         self.world = world
+        self.moves = moves
         self.url = url
         self.sequence = 0
         self.up()
 
     def up(self):
         archives = self.world.lifecycle._runs.archives
-        archives.is_on = True
-        self.archiver = Archiver(self.world.writer, Remote(self.url), archives, self.world.clock)
+        archives.turn_on(lives_elsewhere=self.moves)
+        self.archiver = Archiver(
+            self.world.writer, Remote(self.url), archives, self.world.clock, moves=self.moves
+        )
 
     def create(self, name="checkout", **fields):
         self.world.create(name, **fields)
