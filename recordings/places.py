@@ -18,6 +18,8 @@ def split(url: str) -> tuple[str, str, dict[str, str]]:
 
     ValueError with a sentence for what is no such URL.
     """
+    if "," in url:
+        raise ValueError(f"{url[:80]!a} has a comma, which separates one folder from the next.")
     parts = urlsplit(url)
     if parts.scheme == "file" and not parts.netloc and parts.path != "/" and not parts.query:
         return "file", parts.path.rstrip("/"), {}

@@ -41,6 +41,11 @@ def test_keys_do_not_belong_into_a_url():
     assert "secret" not in str(raised.value).replace("AWS_SECRET", "").lower()
 
 
+def test_a_comma_would_be_two_folders():
+    with pytest.raises(ValueError, match="has a comma"):
+        places.split("s3://bucket/a,b")
+
+
 def test_an_unknown_option_is_named():
     with pytest.raises(ValueError, match="'anonymous' is no option of an s3:// URL; there are reg"):
         places.split("s3://bucket/a?anonymous=1")

@@ -129,6 +129,14 @@ priorityClassName: {{ . | quote }}
   value: {{ .Values.tap.drainSeconds | quote }}
 {{- end -}}
 
+{{/* The keys of a bucket, for those who read and write there. */}}
+{{- define "recorder.remoteKeys" -}}
+{{- with .Values.tap.remote.secret }}
+envFrom:
+  - secretRef: {name: {{ . | quote }}}
+{{- end }}
+{{- end -}}
+
 {{/* Operators' words. A dollar would begin one of the kubelet's own variables. */}}
 {{- define "recorder.macros" -}}
 - name: RECORDER_MACROS
