@@ -256,6 +256,6 @@ class _Sink:
         """Close the file; called by the writer never, since it did not open it."""
         self.closed = True
         if self._is_broken:
-            self._file.detach().close()  # what is buffered need not reach a full disk
+            self._file.raw.close()  # what is buffered need not reach a full disk
         else:
             self._file.close()
