@@ -33,7 +33,7 @@ MOVE_SECONDS: Final = 600.0
 MOVE_BYTES: Final = 64 << 20
 """Octets of finished segments on disk from which on they are moved before that."""
 MERGE_SECONDS: Final = 300.0
-"""How long a run that has ended waits to be merged before it is moved; after it is is too late."""
+"""How long a run that has ended waits to be merged before it is moved, after which it cannot be."""
 LOOK_SECONDS: Final = 1.0
 FIRST_PAUSE_SECONDS: Final = 5.0
 LONGEST_PAUSE_SECONDS: Final = 900.0
@@ -192,7 +192,7 @@ class Archiver:
             if run.is_deleted:
                 self._archives.not_here(key)
             else:
-                self._fail(run, known, before, error)
+                self._fail(run, known, before, error, is_asked)
         else:
             known.failures = self._failures = 0
             self._not_before = 0.0
@@ -200,7 +200,7 @@ class Archiver:
             done = Archived(
                 state=ArchiveState.COPIED, bytes=found.bytes, copy_time=self._clock.now()
             )
-            self._archives.save(key, done)
+            self._archives.save(key, done, was_asked=is_asked)
             self._log.info("run copied", job=run.job, run=run.run, octets=found.sent)
         finally:
             self._archives.copying(key, None)
@@ -232,7 +232,9 @@ class Archiver:
         move = partial(run.moved, files, self._remote.url, self._now_ns())
         self._store.roller.do(move).result()
 
-    def _fail(self, run: RunFiles, known: _Known, before: Archived, error: Exception) -> None:
+    def _fail(
+        self, run: RunFiles, known: _Known, before: Archived, error: Exception, is_asked: bool
+    ) -> None:
         known.failures += 1
         known.not_before = self._clock.monotonic() + _pause_after(known.failures)
         if isinstance(error, RemoteError):
@@ -241,7 +243,7 @@ class Archiver:
         if not isinstance(error, AnotherRunError):
             told += f" It is tried again in {_spoken(_pause_after(known.failures))}."
         failed = replace(before, state=ArchiveState.FAILED, error=told)
-        self._archives.save((run.job, run.run), failed)
+        self._archives.save((run.job, run.run), failed, was_asked=is_asked)
         self._log.warning("run not copied", job=run.job, run=run.run, error=str(error))
 
     def _back_off(self) -> None:

@@ -6,15 +6,16 @@ The archiver writes those of its own scheduler; whoever shows a job adds up thos
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
 import sqlalchemy as sa
 
-from services.scheduler.database import upsert
+from services.scheduler.database import StoreError, upsert
 from services.scheduler.jobs import Archived, ArchiveState, Job, with_run
 from services.scheduler.jobstore import JobStore, Removal
-from services.scheduler.tables import ARCHIVE_REMOVALS, ARCHIVES, REMOVALS, RUNS
+from services.scheduler.tables import ARCHIVE_REMOVALS, ARCHIVES, PARTS, REMOVALS, RUNS
 
 FRESH_SECONDS: Final = 1.0
 """How long what was read is shown: watchers ask once a second, each."""
@@ -54,7 +55,7 @@ class Archives:
     # ---- for those who show jobs
 
     def shown(self, job: Job) -> Job:
-        """Return a job with the state of its runs' copies."""
+        """Return a job with the state of its runs' copies, as far as it can be read."""
         found = self._states()
         for run in job.runs:
             archived = found.get((job.name, run.number))
@@ -63,13 +64,15 @@ class Archives:
         return job
 
     def ask(self, job: str, runs: Sequence[int]) -> None:
-        """Let all schedulers copy what they have of these runs now."""
+        """Let all schedulers that have something of these runs copy it now."""
         with self._database.changing(as_leader=False) as connection:
+            parts = sa.select(PARTS.c.run, PARTS.c.scheduler).where(PARTS.c.job == job)
+            owners = {(run, self._store.name) for run in runs}
+            owners |= {(p.run, p.scheduler) for p in connection.execute(parts) if p.run in runs}
             rows = [
                 {"job": job, "run": run, "scheduler": name}
                 | {"state": ArchiveState.WAITING, "bytes": 0, "error": "", "is_asked": True}
-                for run in runs
-                for name in self._store.names(connection)
+                for run, name in sorted(owners)
             ]
             again = {"state": ArchiveState.WAITING, "error": "", "is_asked": True}
             if rows:
@@ -101,8 +104,11 @@ class Archives:
         with self._lock:
             self._copying = None if archived is None else (key, archived)
 
-    def save(self, key: Key, archived: Archived) -> None:
-        """Store how a copy stands, unless its run is gone; it is not asked for any more."""
+    def save(self, key: Key, archived: Archived, *, was_asked: bool) -> None:
+        """Store how a copy stands, unless its run is gone, or somebody has asked meanwhile.
+
+        was_asked: it was made because somebody had asked, and nobody does any more.
+        """
         job, run = key
         values = {name: getattr(archived, name) for name in _ARCHIVED} | {"is_asked": False}
         with self._database.changing(as_leader=False) as connection:
@@ -113,8 +119,12 @@ class Archives:
                 insert = upsert(connection, ARCHIVES).values(
                     job=job, run=run, scheduler=self._store.name, **values
                 )
-                keys = list(ARCHIVES.primary_key)
-                connection.execute(insert.on_conflict_do_update(index_elements=keys, set_=values))
+                again = insert.on_conflict_do_update(
+                    index_elements=list(ARCHIVES.primary_key),
+                    set_=values,
+                    where=None if was_asked else ~ARCHIVES.c.is_asked,
+                )
+                connection.execute(again)
         self._forget_read()
 
     def not_here(self, key: Key) -> None:
@@ -155,8 +165,9 @@ class Archives:
         with self._lock:
             read, copying = self._read, self._copying
             if self._read_at is None or now - self._read_at >= FRESH_SECONDS:
-                read = self._read = self._all()
-                self._read_at = now
+                with suppress(StoreError):  # said where it matters; nobody waits for it again now
+                    self._read = self._all()
+                read, self._read_at = self._read, time.monotonic()
         return read if copying is None else {**read, copying[0]: copying[1]}
 
     def _all(self) -> dict[Key, Archived]:

@@ -233,16 +233,12 @@ class JobStore:
         with self.database.changing(as_leader=False) as connection:
             return count(connection, "assignments")
 
-    def names(self, connection: sa.Connection) -> list[str]:
-        """Return the names of this scheduler and of all others, sorted."""
-        return sorted({self.name, *connection.execute(sa.select(SCHEDULERS.c.name)).scalars()})
-
     def _add_removal(
         self, connection: sa.Connection, removal: Removal, table: sa.Table = REMOVALS
     ) -> None:
         """Let each scheduler remove what it has; one that is away does when it comes back."""
-        of_all = self.names(connection)
-        rows = [{"scheduler": name, "job": removal.job, "run": removal.run} for name in of_all]
+        names = {self.name, *connection.execute(sa.select(SCHEDULERS.c.name)).scalars()}
+        rows = [{"scheduler": n, "job": removal.job, "run": removal.run} for n in sorted(names)]
         connection.execute(upsert(connection, table).on_conflict_do_nothing(), rows)
 
     def changes(self) -> int:

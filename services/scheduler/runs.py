@@ -298,10 +298,7 @@ class Runs:
         for run in job.runs:
             if run.is_recording:
                 job = with_run(job, self._with_counts(job.name, run))
-        try:
-            return self.archives.shown(job)
-        except StoreError:  # said where it matters
-            return job
+        return self.archives.shown(job)
 
     def _take_data(self, job: Job, number: int) -> None:
         if (job.name, number) not in self._open:

@@ -240,3 +240,59 @@ def test_the_thread_copies_and_ends(archived, world):
     finally:
         archived.archiver.stop()
     assert archived.there().counts["packets"] == 3
+
+
+def test_what_is_asked_while_a_copy_is_made_is_copied_too(archived, world, monkeypatch):
+    world_copy = archivers.archive.copy
+    archived.create()
+    archived.record()
+    archived.look()
+
+    def copy(*arguments):
+        found = world_copy(*arguments)
+        archived.record()
+        world.lifecycle.archive_job("checkout")
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(archivers.archive, "copy", copy)
+        archived.look(HOUR)
+    assert archived.state().state is ArchiveState.WAITING
+    archived.look()
+    assert archived.state().state is ArchiveState.COPIED
+    assert archived.there().counts["packets"] == 6
+
+
+@pytest.mark.postgresql
+def test_each_of_several_schedulers_copies_its_part(several, pair, bucket):
+    a, b = pair
+    several.begin(a)
+    assert a.deliver("a1", 1)
+    assert b.deliver("b1", 1)
+    several.move(2)
+    archivers_of = {}
+    for member in pair:
+        member.cluster.archives.turn_on()
+        remote = Remote(bucket.url(f"recorder/{member.cluster.name}"))
+        archivers_of[member] = Archiver(
+            member.writer, remote, member.cluster.archives, several.clock
+        )
+    a.lifecycle.archive_job("checkout")
+
+    def state():
+        a.cluster.archives._forget_read()
+        return a.lifecycle.get("checkout").run(1).archived
+
+    archivers_of[a].look()
+    assert state().state is ArchiveState.WAITING
+    archivers_of[b].look()
+    assert state().state is ArchiveState.COPIED
+    assert state().bytes == sum(bucket.files().values())
+    for member in pair:
+        remote = Remote(bucket.url(f"recorder/{member.cluster.name}"))
+        assert archive.load(remote, "checkout", 1).counts["packets"] == 3
+    a.lifecycle.delete_job("checkout", with_archive=True)
+    several.move(2)
+    for each in archivers_of.values():
+        each.look()
+    assert bucket.files() == {}
