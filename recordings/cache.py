@@ -5,7 +5,11 @@ Never more than the limit: room is taken before a file is fetched, for all files
 once, and what was read least recently goes first. A file counts once its SHA-256 is right.
 """
 
+import fcntl
 import hashlib
+import os
+import shutil
+import tempfile
 import threading
 import time
 from collections import OrderedDict
@@ -20,6 +24,10 @@ from recordings.manifest import Manifest
 from recordings.remote import Remote, never
 from recordings.segments import Segment
 
+PREFIX: Final = "recorder-cache-"
+"""Begins the name of a cache's folder."""
+LOCK: Final = "lock"
+"""File that the process of a cache's folder has locked."""
 BLOCK: Final = 4096
 """Octets that a file's last piece takes on most file systems."""
 WAIT_SECONDS: Final = 30.0
@@ -60,6 +68,37 @@ class _Run:
     remote: Remote
     key: str
     segments: Mapping[str, Segment]
+
+
+class CacheFolder:
+    """A folder for a Cache, which goes with its process, or when the next one begins."""
+
+    def __init__(self, base: Path) -> None:
+        """Make it in `base`, and remove those whose process was killed. Raises OSError."""
+        for left in base.glob(f"{PREFIX}*"):
+            with suppress(OSError):  # of another user, or just removed by another process
+                _remove_if_left(left)
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))
+        made = layout.temporary(self.path / LOCK)  # nobody may find it before it is locked
+        self._lock = os.open(made, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        made.rename(self.path / LOCK)
+
+    def close(self) -> None:
+        """Remove it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
+
+
+def _remove_if_left(folder: Path) -> None:
+    if folder.is_symlink() or folder.stat().st_uid != os.geteuid():
+        return
+    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder)
+    finally:
+        os.close(lock)
 
 
 class Cache:

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 
 from recordings.archived import ArchiveReader
-from recordings.cache import Cache
+from recordings.cache import Cache, CacheFolder
 from recordings.remote import Remote
 from recordings.storage import Storage
 from services.query.catalog import Catalog
@@ -26,7 +26,7 @@ class App:
         self._settings = settings
         self._engine: Engine | None = None
         self._service: QueryService | None = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._folder: CacheFolder | None = None
         self.server: Server | None = None
         """Set once it serves."""
 
@@ -64,10 +64,10 @@ class App:
     def _new_cache(self) -> Cache:
         """Return an empty cache in a folder that goes with this process. Raises OSError."""
         settings = self._settings
-        if settings.cache is not None:
-            settings.cache.mkdir(parents=True, exist_ok=True)
-        self._folder = tempfile.TemporaryDirectory(prefix="recorder-cache-", dir=settings.cache)
-        return Cache(Path(self._folder.name), settings.cache_limit)
+        base = settings.cache or Path(tempfile.gettempdir())
+        base.mkdir(parents=True, exist_ok=True)
+        self._folder = CacheFolder(base)
+        return Cache(self._folder.path, settings.cache_limit)
 
     def stop(self) -> None:
         """End followers, let running answers end within the grace, and close the engine."""
@@ -78,7 +78,7 @@ class App:
         if self._engine is not None:
             self._engine.close()
         if self._folder is not None:
-            self._folder.cleanup()
+            self._folder.close()
 
 
 def run(settings: QuerySettings) -> int:

@@ -135,7 +135,7 @@ class Catalog:
             if _is_there(folder, name):
                 with suppress(snapshot.NotFoundError):
                     parts.append(reader.snapshot(name))
-        known = {run.key for part in parts for run in part.runs}
+        known = {(run.run, run.manifest.id) for part in parts for run in part.runs}
         for archive in self._archives:
             try:
                 taken = archive.snapshot(name)
@@ -143,8 +143,8 @@ class Catalog:
                 if archive.trouble:
                     parts.append(snapshot.Snapshot(name, (), (archive.trouble,)))
                 continue
-            runs = tuple(run for run in taken.runs if run.key not in known)
-            known |= {run.key for run in runs}
+            runs = tuple(run for run in taken.runs if (run.run, run.manifest.id) not in known)
+            known |= {(run.run, run.manifest.id) for run in runs}
             parts.append(replace(taken, runs=runs))
         if not parts:
             sentence = f'The recording "{name}" was deleted just now. {self.suggest(name)}'

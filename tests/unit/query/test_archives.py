@@ -195,6 +195,14 @@ def test_a_follower_gets_each_entry_once_when_its_run_moves_to_the_archive(
     assert len(set(got)) == 12
 
 
+def test_a_run_of_an_older_release_counts_once_too(disk, bucket, serve):
+    folder, manifest = write(disk, 1)
+    manifest = replace(manifest, id="")
+    manifest.save(folder)
+    archive.copy(folder, manifest, Remote(bucket.url()), 1)
+    assert len(ask(serve(disk.data, bucket.url()), ALL).entries) == 4
+
+
 def test_another_run_of_the_same_name_in_the_archive_is_told_apart(archived, disk, bucket, serve):
     """A run on disk that has the number of an archived one, but is of a later job, counts too."""
     folder, manifest = write(disk, 1)

@@ -1,11 +1,13 @@
 import random
+import subprocess
+import sys
 import threading
 from contextlib import suppress
 
 import pytest
 
 from recordings import archive, cache, layout, segments
-from recordings.cache import Cache, CacheFullError, DamagedObjectError
+from recordings.cache import Cache, CacheFolder, CacheFullError, DamagedObjectError
 from recordings.manifest import Manifest
 from recordings.remote import Remote, RemoteError
 
@@ -176,3 +178,29 @@ def test_what_has_gone_is_a_file_that_is_not_there(archived, bucket):
         pass
     assert archived.cache.used == 0
     assert archived.here() == 0
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from recordings.cache import CacheFolder
+folder = CacheFolder(Path(sys.argv[1]))
+(folder.path / "file").write_bytes(b"x")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_process_left_goes_when_the_next_one_begins(tmp_path):
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False)
+    (tmp_path / "recorder-cache-of-nobody").mkdir()
+    assert len(list(tmp_path.iterdir())) == 2
+    one, other = CacheFolder(tmp_path), CacheFolder(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        one.path.name,
+        other.path.name,
+        "recorder-cache-of-nobody",
+    }
+    one.close()
+    other.close()
+    assert len(list(tmp_path.iterdir())) == 1
