@@ -72,6 +72,8 @@ class Scheduler:
         stack.callback(writer.stop)
         writer.start()
         stack.callback(jobs.stop)
+        if settings.archive or settings.storage:
+            jobs.archives.turn_on(lives_elsewhere=bool(settings.storage))
         jobs.open()
         compactor = Compactor(writer, quota, clock)
         writer.merger = compactor
@@ -141,7 +143,6 @@ def _archiver(
     url = settings.storage or settings.archive
     remote = Remote(places.below(url, jobs.name) if jobs.name else url)
     moves = bool(settings.storage)
-    jobs.archives.turn_on(lives_elsewhere=moves)
     logger(__name__).info("runs are moved" if moves else "runs are archived", to=remote.url)
     return Archiver(writer, remote, jobs.archives, clock, moves=moves)
 

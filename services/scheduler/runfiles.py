@@ -315,9 +315,10 @@ class RunFiles:
         if self.is_deleted:
             raise FileNotFoundError(f"{self.folder} was deleted")
         current = self.whole()
-        if not set(old) <= set(current.segments):  # it was dropped, or lives elsewhere by now
+        gone = set(old)
+        if not gone <= set(current.segments):  # it was dropped, or lives elsewhere by now
             raise ValueError(f"{self.folder} does not list what was merged any more")
-        kept = [segment for segment in current.segments if segment not in old]
+        kept = [segment for segment in current.segments if segment not in gone]
         # In the order of arrival; only the order within a table has a meaning.
         kept.insert(current.segments.index(old[0]), merged)
         retired = (Retired(segment.file, segment.bytes, time_ns) for segment in old)
