@@ -13,6 +13,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+import orjson
+
 from recordings import layout, names
 from recordings.ledger import Ledger
 from recordings.schema import TABLES
@@ -172,7 +174,7 @@ class Manifest:
             "ledger": self.ledger.encode(),
             "sha256": _OPEN,
         }
-        octets = json.dumps(found, indent=1).encode()
+        octets = orjson.dumps(found, option=orjson.OPT_INDENT_2)
         before, _, after = octets.rpartition(_OPEN.encode())
         return before + hashlib.sha256(octets).hexdigest().encode() + after
 
