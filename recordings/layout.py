@@ -85,6 +85,11 @@ def span(file: str) -> tuple[int, int]:
     return int(match[2]), int(match[3] or match[2])
 
 
+def is_run(folder: str) -> bool:
+    """Tell whether `folder` is a name that run() gives."""
+    return _RUN.fullmatch(folder) is not None and f"{int(folder):04d}" == folder and int(folder) > 0
+
+
 def recordings(data: Path) -> list[str]:
     """Return the names of the recordings on disk, sorted."""
     return sorted(entry.name for entry in _folders(root(data)) if _is_name(entry.name))
@@ -92,8 +97,7 @@ def recordings(data: Path) -> list[str]:
 
 def runs(data: Path, name: str) -> list[int]:
     """Return the numbers of a recording's runs on disk, sorted."""
-    found = (e.name for e in _folders(recording(data, name)) if _RUN.fullmatch(e.name))
-    return sorted(int(name) for name in found if f"{int(name):04d}" == name and int(name))
+    return sorted(int(e.name) for e in _folders(recording(data, name)) if is_run(e.name))
 
 
 def journals(folder: Path) -> list[int]:

@@ -13,14 +13,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+import orjson
+
 from recordings import layout, names
 from recordings.ledger import Ledger
 from recordings.schema import TABLES
 from recordings.schema import VERSION as SCHEMA_VERSION
 from recordings.segments import Segment
 
-FORMAT: Final = 2
-"""Version of this file's form. Since 2 there are merged segments, and the checksum is required."""
+FORMAT: Final = 3
+"""Version of this file's form. Since 2 there are merged segments, and the checksum is required.
+Since 3 segments may live elsewhere; a manifest without any is still written as version 2."""
 LONGEST: Final = 64 << 20
 """Octets; a run of a day with a segment of each table a second has about a third."""
 
@@ -81,6 +84,11 @@ class Manifest:
     retired: tuple[Retired, ...] = ()
     ledger: Ledger = field(default_factory=Ledger)
     """Sums over what is in segments. Not to be changed."""
+    id: str = ""
+    """Of this run alone, chosen when it was begun: another job may have its name later. Runs of
+    older releases have none."""
+    storage: str = ""
+    """URL, without options, of the place of those segments that live elsewhere."""
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":
@@ -116,6 +124,8 @@ class Manifest:
                     _retired(item) for item in _list({"retired": [], **found}, "retired")
                 ),
                 ledger=_ledger(found),
+                id=_text({"id": "", **found}, "id"),
+                storage=_text({"storage": "", **found}, "storage"),
             )
         except RecursionError:
             raise ManifestError(f"{path} cannot be used: it is nested too deeply.") from None
@@ -129,10 +139,11 @@ class Manifest:
         It ends with its own SHA-256, which was computed with zeros in place of its digits.
         """
         found = {
-            "format": FORMAT,
+            "format": FORMAT if self.storage else 2,
             "schema": SCHEMA_VERSION,
             "job": self.job,
             "run": self.run,
+            "id": self.id,
             "kfl": self.kfl,
             "journal": self.journal,
             "counts": {table: self.counts.get(table, 0) for table in TABLES},
@@ -151,6 +162,7 @@ class Manifest:
                     "min_time_ns": segment.min_time_ns,
                     "max_time_ns": segment.max_time_ns,
                     "sha256": segment.sha256,
+                    **({"is_remote": True} if segment.is_remote else {}),
                 }
                 for segment in self.segments
             ],
@@ -158,10 +170,11 @@ class Manifest:
                 {"file": gone.file, "bytes": gone.bytes, "since_ns": gone.since_ns}
                 for gone in self.retired
             ],
+            **({"storage": self.storage} if self.storage else {}),
             "ledger": self.ledger.encode(),
             "sha256": _OPEN,
         }
-        octets = json.dumps(found, indent=1).encode()
+        octets = orjson.dumps(found, option=orjson.OPT_INDENT_2)
         before, _, after = octets.rpartition(_OPEN.encode())
         return before + hashlib.sha256(octets).hexdigest().encode() + after
 
@@ -219,6 +232,7 @@ def _segment(found: Any) -> Segment:
         min_time_ns=_integer(found, "min_time_ns"),
         max_time_ns=_integer(found, "max_time_ns"),
         sha256=_text(found, "sha256"),
+        is_remote=found.get("is_remote") is True,
     )
 
 

@@ -59,6 +59,8 @@ class Segment:
     """Of the table's column in TIME_COLUMNS, since 1970."""
     max_time_ns: int
     sha256: str
+    is_remote: bool = False
+    """It lives where the manifest's `storage` says, and not, or not for long, on disk."""
 
 
 def schema_of(table: str, *, is_merged: bool) -> pa.Schema:

@@ -11,8 +11,9 @@ that it names were read; when it was not, or one has vanished, everything is rea
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -21,10 +22,14 @@ import pyarrow.compute as pc
 
 from recordings import journal, layout, segments
 from recordings import manifest as manifests
+from recordings import storage as storages
+from recordings.cache import Cache
 from recordings.journal import SELF
 from recordings.ledger import Ledger
 from recordings.manifest import Manifest
 from recordings.schema import TABLES
+from recordings.segments import Segment
+from recordings.storage import Storage
 
 MOST_TRIES: Final = 100
 """Of reading a run whose writer publishes meanwhile. It publishes about once a minute."""
@@ -43,6 +48,15 @@ class NotFoundError(SnapshotError, LookupError):
     """There is no recording of that name."""
 
 
+Hold = Callable[[Iterable[Path]], AbstractContextManager[None]]
+
+
+def on_disk(paths: Iterable[Path]) -> AbstractContextManager[None]:
+    """Do nothing: the files are here."""
+    del paths
+    return nullcontext()
+
+
 @dataclass(frozen=True, slots=True)
 class RunView:
     """One run in one folder: segments, then the tail, is the order in which rows arrived."""
@@ -56,10 +70,27 @@ class RunView:
     """Sentences about journals that could not be read to their end."""
     journal_bytes: int
     ledger: Ledger = field(default_factory=Ledger)
+    hold: Hold = on_disk
+    """Has files here while they are read."""
+
+    remote_folder: Path | None = None
+    """Where those segments will be, once they are held, that do not live in `folder`."""
+
+    def path(self, segment: Segment) -> Path:
+        """Return where a segment is, or will be once it is held."""
+        folder = self.folder
+        if segment.is_remote and self.remote_folder is not None:
+            folder = self.remote_folder
+        return folder / segment.file
+
+    @property
+    def key(self) -> str:
+        """What tells the run from all others, wherever it is read."""
+        return self.manifest.id or str(self.folder)
 
     def files(self, table: str) -> list[Path]:
         """Return the Parquet files of a table."""
-        return [self.folder / s.file for s in self.manifest.segments if s.table == table]
+        return [self.path(s) for s in self.manifest.segments if s.table == table]
 
     def tail(self, table: str) -> pa.Table:
         """Return the rows of a table that are not in Parquet files yet."""
@@ -76,8 +107,9 @@ class RunView:
         for segment in self.manifest.segments:
             if segment.table == table:
                 if begin < segment.rows:
-                    path = self.folder / segment.file
-                    parts.append(segments.read_rows(path, table, max(begin, 0)))
+                    path = self.path(segment)
+                    with self.hold([path]):
+                        parts.append(segments.read_rows(path, table, max(begin, 0)))
                 begin -= segment.rows
         parts.append(self.tail(table).slice(max(begin, 0)))
         return pa.concat_tables(parts)
@@ -127,13 +159,13 @@ class Snapshot:
             return None
         return min(low for low, _ in found), max(high for _, high in found)
 
-    def cursor(self, table: str) -> dict[Path, int]:
-        """Return how many rows each run's folder has; for rows_after() of a later snapshot."""
-        return {run.folder: run.rows(table) for run in self.runs}
+    def cursor(self, table: str) -> dict[str, int]:
+        """Return how many rows each run has, by its key; for rows_after() of a later snapshot."""
+        return {run.key: run.rows(table) for run in self.runs}
 
-    def rows_after(self, table: str, cursor: Mapping[Path, int]) -> pa.Table:
+    def rows_after(self, table: str, cursor: Mapping[str, int]) -> pa.Table:
         """Return the rows that a snapshot with that cursor did not have, in order of arrival."""
-        new = [run.rows_after(table, cursor.get(run.folder, 0)) for run in self.runs]
+        new = [run.rows_after(table, cursor.get(run.key, 0)) for run in self.runs]
         return pa.concat_tables([TABLES[table].empty_table(), *new])
 
 
@@ -152,9 +184,19 @@ def open(data: Path, name: str) -> Snapshot:  # noqa: A001 - snapshot.open() rea
 class Reader:
     """Takes snapshots, and reads of each journal only what is new. Safe for many threads."""
 
-    def __init__(self, data: Path, memory: int = DEFAULT_MEMORY) -> None:
-        """Read below `data`; keep at most about `memory` octets between snapshots."""
+    def __init__(
+        self,
+        data: Path,
+        memory: int = DEFAULT_MEMORY,
+        storage: Storage | None = None,
+        cache: Cache | None = None,
+    ) -> None:
+        """Read below `data`; keep at most about `memory` octets between snapshots.
+
+        `storage` is where segments live that are not there, `cache` has them while they are read.
+        """
         self._data = data
+        self._storage, self._cache = storage, cache
         self._memory = memory
         self._lock = threading.Lock()
         self._kept: OrderedDict[Path, _Run] = OrderedDict()
@@ -190,6 +232,8 @@ class Reader:
             self._kept.move_to_end(folder)
         with run.lock:
             view = run.view()
+        if view is not None:
+            view = self._with_remote(view)
         with self._lock:
             if view is None:
                 self._kept.pop(folder, None)
@@ -197,6 +241,15 @@ class Reader:
             while self._kept and (held > self._memory or len(self._kept) > MOST_RUNS):
                 held -= self._kept.popitem(last=False)[1].size
         return view
+
+    def _with_remote(self, view: RunView) -> RunView:
+        try:
+            folder = storages.folder(self._storage, self._cache, view.manifest)
+        except storages.ElsewhereError as error:
+            raise SnapshotError(str(error)) from None
+        if folder is None or self._cache is None:
+            return view
+        return replace(view, hold=self._cache.held, remote_folder=folder)
 
 
 class _Run:

@@ -5,8 +5,10 @@ published meanwhile, and a file that no manifest names yet has SETTLE_SECONDS to
 """
 
 import os
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -15,12 +17,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from recordings import journal, layout, merging, segments
+from recordings import archive, journal, layout, merging, segments
 from recordings import manifest as manifests
 from recordings.manifest import Manifest, ManifestError
+from recordings.remote import Remote
 from recordings.schema import TABLES
 from recordings.segments import Segment
 from recordings.snapshot import NotFoundError
+from recordings.storage import ElsewhereError, Storage
 
 SETTLE_SECONDS: Final = 10.0
 """How long a file may be there before its manifest; the publication waits for other runs' work."""
@@ -59,7 +63,18 @@ class Checked:
     """The first one."""
 
 
-class _Differs(Exception):  # noqa: N818 - not an error of this program
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What stands under a name."""
+
+    words: str
+    """What it is, for people."""
+    is_file: bool
+    is_new: bool = False
+    """It has changed within SETTLE_SECONDS."""
+
+
+class Differs(Exception):  # noqa: N818 - not an error of this program
     """Carries the first difference."""
 
     def __init__(self, file: str, expected: str, found: str, *, may_pass: bool = False) -> None:
@@ -70,9 +85,15 @@ class _Differs(Exception):  # noqa: N818 - not an error of this program
 
 
 def check(
-    data: Path, name: str, run: int | None = None, settle_seconds: float = SETTLE_SECONDS
+    data: Path,
+    name: str,
+    run: int | None = None,
+    settle_seconds: float = SETTLE_SECONDS,
+    storage: Storage | None = None,
 ) -> Iterator[Checked]:
     """Yield what is found of each run of a recording, or of one run, oldest first.
+
+    `storage` is where segments live that are not there.
 
     ValueError for a bad name or number, NotFoundError when there is no such recording or run. A run
     that is deleted meanwhile is left out.
@@ -87,7 +108,7 @@ def check(
         there = f"its runs are {', '.join(map(str, runs))}" if runs else "it has none"
         raise NotFoundError(f'The recording "{name}" has no run {run}; {there}.')
     for each in runs if run is None else [run]:
-        found = _Run(folder / f"{each:04d}", name, each).check(settle_seconds)
+        found = RunCheck(folder / f"{each:04d}", name, each, storage).check(settle_seconds)
         if found is not None:
             yield found
     if run is None:
@@ -107,12 +128,16 @@ def _around(folder: Path, runs: set[int]) -> Checked | None:
     return None
 
 
-class _Run:
+class RunCheck:
     """The check of one run; it remembers what was good, for when it begins again."""
 
-    def __init__(self, folder: Path, name: str, number: int) -> None:
+    def __init__(
+        self, folder: Path, name: str, number: int, storage: Storage | None = None
+    ) -> None:
         self._folder = folder
         self._name = name
+        self._storage = storage
+        self._remote: Remote | None = None
         self._number = number
         self._lost: dict[Segment, int] = {}  # packets, by segment that is good
 
@@ -125,9 +150,9 @@ class _Run:
             try:
                 octets = self._manifest()
                 return self._compare(octets)
-            except _Differs as differs:
+            except Differs as differs:
                 found = differs.difference
-                if not self._folder.exists():
+                if not self.is_there():
                     return None
                 if self._is_published_since(octets):
                     continue
@@ -136,18 +161,75 @@ class _Run:
             time.sleep(LOOK_AGAIN_SECONDS)
         return Checked(self._number, difference=found)
 
+    def is_there(self) -> bool:
+        """Whether the run is there at all."""
+        return self._folder.exists()
+
+    def read_manifest(self) -> bytes:
+        """Return the manifest as it is now. FileNotFoundError, OSError, ManifestError."""
+        return manifests.read_octets(self._folder)
+
+    def there(self) -> dict[str, Item]:
+        """Return what stands where the run is, by name."""
+        found = {}
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                with suppress(FileNotFoundError):  # a journal, whose rows are in segments now
+                    age = time.time() - entry.stat(follow_symlinks=False).st_mtime
+                    is_file = entry.is_file(follow_symlinks=False)
+                    found[entry.name] = Item(_kind(entry), is_file, age < SETTLE_SECONDS)
+        return found
+
+    def journals(self) -> list[int]:
+        """Return the numbers of the run's journals, sorted."""
+        return layout.journals(self._folder)
+
+    @contextmanager
+    def opened(self, segment: Segment) -> Iterator[Path]:
+        """Have a segment's file on this disk. FileNotFoundError, OSError."""
+        if not segment.is_remote:
+            yield self._folder / segment.file
+            return
+        assert self._remote is not None
+        with self.fetched(self._remote, segment) as path:
+            yield path
+
+    @contextmanager
+    def fetched(self, remote: Remote, segment: Segment) -> Iterator[Path]:
+        """Have a segment's file that is elsewhere on this disk; it may not be what was sent."""
+        place = archive.key(self._name, self._number, segment.file)
+        with tempfile.TemporaryDirectory(prefix="recorder-verify-") as folder:
+            path, size = Path(folder) / segment.file, 0
+            with path.open("wb") as file:
+                for octets in remote.chunks(place):
+                    size += len(octets)
+                    if size > segment.bytes:
+                        raise self.differs(segment.file, f"{segment.bytes} octets", "more")
+                    file.write(octets)
+            yield path
+
+    def _find_storage(self, manifest: Manifest) -> None:
+        if any(segment.is_remote for segment in manifest.segments):
+            try:
+                if self._storage is None:
+                    raise ElsewhereError(f"They are in {manifest.storage[:200]}; give --storage.")
+                self._remote = self._storage.remote(manifest)
+            except ElsewhereError as error:
+                expected = "segments that can be read"
+                raise self.differs(layout.MANIFEST, expected, _words(error)) from None
+
     def _is_published_since(self, octets: bytes) -> bool:
         try:
-            return manifests.read_octets(self._folder) != octets
+            return self.read_manifest() != octets
         except (OSError, ManifestError):
             return False
 
     def _manifest(self) -> bytes:
         try:
-            return manifests.read_octets(self._folder)
+            return self.read_manifest()
         except FileNotFoundError:
             is_new = self._folder.is_dir() and not any(self._folder.iterdir())
-            raise self._differs(
+            raise self.differs(
                 layout.MANIFEST, "a manifest", "no such file", may_pass=is_new
             ) from None
         except (OSError, ManifestError) as error:
@@ -163,6 +245,7 @@ class _Run:
             ("run", self._number, manifest.run),
         ):
             self._require(layout.MANIFEST, f"the manifest of {what} {{}}", expected, found)
+        self._find_storage(manifest)
         self._look_around(manifest)
         rows = dict.fromkeys(TABLES, 0)
         lost = 0
@@ -185,57 +268,57 @@ class _Run:
 
     def _look_around(self, manifest: Manifest) -> None:
         """Compare the names in the folder with those that should be there."""
-        with os.scandir(self._folder) as entries:
-            there = {entry.name: entry for entry in entries}
+        there = self.there()
         last = dict.fromkeys(TABLES, 0)
         for segment in manifest.segments:
             first, end = layout.span(segment.file)
             if not last[segment.table] < first <= end < manifest.journal:
                 expected = f"{segment.table} of journals {last[segment.table] + 1} or later"
-                raise self._differs(segment.file, expected, f"those of {first} to {end}")
+                raise self.differs(segment.file, expected, f"those of {first} to {end}")
             last[segment.table] = end
-            if segment.file not in there:
-                raise self._differs(segment.file, f"{segment.bytes} octets", "no such file")
+            if segment.file not in there and not segment.is_remote:
+                raise self.differs(segment.file, f"{segment.bytes} octets", "no such file")
         known = {layout.MANIFEST, *(s.file for s in manifest.segments)}
         known |= {retired.file for retired in manifest.retired}
-        numbers = layout.journals(self._folder)
+        numbers = self.journals()
         known |= {layout.journal(self._folder, n).name for n in numbers if n >= manifest.journal}
         passing = {layout.journal(self._folder, n).name for n in numbers}
-        for name, entry in sorted(there.items()):
-            if not entry.is_file(follow_symlinks=False):
-                raise self._differs(name, "files only", _kind(entry))
+        for name, item in sorted(there.items()):
+            if not item.is_file:
+                raise self.differs(name, "files only", item.words)
             base = name.removesuffix(layout.TEMPORARY)
             if name in known or (base != name and (base in known or layout.is_segment(base))):
                 continue
-            try:
-                is_new = time.time() - entry.stat().st_mtime < SETTLE_SECONDS
-            except FileNotFoundError:
-                continue  # a journal, removed since its rows are in segments
             expected = "no file that the manifest does not list"
-            may_pass = name in passing or (is_new and layout.is_segment(name))
-            raise self._differs(name, expected, _kind(entry), may_pass=may_pass)
+            may_pass = name in passing or (item.is_new and layout.is_segment(name))
+            raise self.differs(name, expected, item.words, may_pass=may_pass)
 
     def _look_into(self, segment: Segment) -> int:
         """Compare a segment with what the manifest says of it; return the packets it says lost."""
-        path, file = self._folder / segment.file, segment.file
+        file = segment.file
         try:
-            self._require(file, "{} octets", segment.bytes, path.stat().st_size)
-            self._require(file, "SHA-256 {}", segment.sha256, merging.sha256(path))
-            with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
-                schema = segments.schema_of(segment.table, is_merged=layout.is_merged(segment.file))
-                if not parquet.schema_arrow.equals(schema):
-                    wrong = sorted(set(schema) ^ set(parquet.schema_arrow), key=str)
-                    raise self._differs(
-                        file, f"the columns of {segment.table}", f"other ones: {wrong[0]}"
-                    )
-                self._require(file, "{} rows", segment.rows, parquet.metadata.num_rows)
-                time_column = segments.TIME_COLUMNS[segment.table]
-                lost_column = ["packets"] if segment.table == "losses" else []
-                table = parquet.read(columns=[time_column, *lost_column], use_threads=False)
+            with self.opened(segment) as path:
+                return self._look_into_file(segment, path)
         except FileNotFoundError:
-            raise self._differs(file, f"{segment.bytes} octets", "no such file") from None
+            raise self.differs(file, f"{segment.bytes} octets", "no such file") from None
         except (OSError, pa.ArrowException) as error:
-            raise self._differs(file, "a file that can be read", _words(error)) from None
+            raise self.differs(file, "a file that can be read", _words(error)) from None
+
+    def _look_into_file(self, segment: Segment, path: Path) -> int:
+        file = segment.file
+        self._require(file, "{} octets", segment.bytes, path.stat().st_size)
+        self._require(file, "SHA-256 {}", segment.sha256, merging.sha256(path))
+        with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
+            schema = segments.schema_of(segment.table, is_merged=layout.is_merged(segment.file))
+            if not parquet.schema_arrow.equals(schema):
+                wrong = sorted(set(schema) ^ set(parquet.schema_arrow), key=str)
+                raise self.differs(
+                    file, f"the columns of {segment.table}", f"other ones: {wrong[0]}"
+                )
+            self._require(file, "{} rows", segment.rows, parquet.metadata.num_rows)
+            time_column = segments.TIME_COLUMNS[segment.table]
+            lost_column = ["packets"] if segment.table == "losses" else []
+            table = parquet.read(columns=[time_column, *lost_column], use_threads=False)
         times = pc.min_max(table[time_column].cast(pa.int64()))
         self._require(file, "{} as its first time", segment.min_time_ns, times["min"].as_py())
         self._require(file, "{} as its last time", segment.max_time_ns, times["max"].as_py())
@@ -243,13 +326,13 @@ class _Run:
 
     def _look_at_journals(self, manifest: Manifest, rows: dict[str, int]) -> tuple[int, int]:
         """Check the journals, add their rows, and return how many there are and their octets."""
-        numbers = [n for n in layout.journals(self._folder) if n >= manifest.journal]
+        numbers = [n for n in self.journals() if n >= manifest.journal]
         last = {name: mark.last for name, mark in manifest.agents.items()}
         size = 0
         for place, number in enumerate(numbers):
             expected = layout.journal(self._folder, manifest.journal + place)
             if number != manifest.journal + place:
-                raise self._differs(
+                raise self.differs(
                     expected.name, f"a journal, since {numbers[-1]} is there", "no such file"
                 )
             size += self._look_at_journal(expected, rows, last, is_last=number == numbers[-1])
@@ -262,19 +345,19 @@ class _Run:
             size = path.stat().st_size
             scan = journal.scan(path)
         except FileNotFoundError:
-            raise self._differs(path.name, "a journal", "no such file") from None
+            raise self.differs(path.name, "a journal", "no such file") from None
         except (OSError, ValueError) as error:
-            raise self._differs(path.name, "a file that can be read", _words(error)) from None
+            raise self.differs(path.name, "a file that can be read", _words(error)) from None
         bad = [rotten.reason for rotten in scan.rotten]
         # The end of the last journal is being written, or was when the writer was killed.
         if scan.torn and not (scan.torn.is_torn and is_last):
             bad.append(scan.torn.reason)
         if bad:
-            raise self._differs(path.name, "records that match their CRC-32", _words(bad[0]))
+            raise self.differs(path.name, "records that match their CRC-32", _words(bad[0]))
         for record in scan.records:
             before = last.get(record.agent, 0)
             if record.sequence <= before:
-                raise self._differs(
+                raise self.differs(
                     path.name,
                     f"a number above {before} for the next batch of {record.agent!a}",
                     str(record.sequence),
@@ -285,7 +368,7 @@ class _Run:
                     count = sum(batch.num_rows for batch in part.batches())
                 except (OSError, pa.ArrowException) as error:
                     expected = f"rows of {part.table}"
-                    raise self._differs(path.name, expected, _words(error)) from None
+                    raise self.differs(path.name, expected, _words(error)) from None
                 self._require(path.name, f"{{}} rows of {part.table}", part.rows, count)
                 if part.table in rows:
                     rows[part.table] += count
@@ -293,15 +376,16 @@ class _Run:
 
     def _require(self, file: str, words: str, expected: object, found: object) -> None:
         if expected != found:
-            raise self._differs(file, words.format(expected), str(found))
+            raise self.differs(file, words.format(expected), str(found))
 
-    def _differs(self, file: str, expected: str, found: str, *, may_pass: bool = False) -> _Differs:
-        return _Differs(f"{self._folder.name}/{file}", expected, found, may_pass=may_pass)
+    def differs(self, file: str, expected: str, found: str, *, may_pass: bool = False) -> Differs:
+        """Return what a check raises when something is not as it should be."""
+        return Differs(f"{self._folder.name}/{file}", expected, found, may_pass=may_pass)
 
-    def _unusable(self, error: Exception) -> _Differs:
+    def _unusable(self, error: Exception) -> Differs:
         words = _words(error)
         why = words.partition(" cannot be used: ")[2] or words
-        return self._differs(layout.MANIFEST, "a manifest that can be used", why)
+        return self.differs(layout.MANIFEST, "a manifest that can be used", why)
 
 
 def _words(error: object) -> str:

@@ -21,6 +21,7 @@ import pytest
 
 if TYPE_CHECKING:
     from tests.postgresql import PostgreSql
+    from tests.s3 import S3, Bucket
 
 ROOT = Path(__file__).parents[1]
 
@@ -118,6 +119,28 @@ def postgresql() -> Iterator[PostgreSql]:
     server = PostgreSql()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3]:
+    """An S3 of the tests' own, moto's."""
+    from tests.s3 import S3
+
+    server = S3()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def bucket(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """An empty bucket, behind a proxy that can cut connections; its keys are in the environment."""
+    from tests.s3 import KEYS, Bucket
+
+    for name, value in KEYS.items():
+        monkeypatch.setenv(name, value)
+    made = Bucket(s3_server)
+    yield made
+    made.close()
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])

@@ -1,4 +1,4 @@
-"""`recorder jobs`: create, list, get, watch, stop, extend, pin and delete recording jobs."""
+"""`recorder jobs`: create, list, get, watch, stop, extend, pin, archive and delete jobs."""
 
 from __future__ import annotations
 
@@ -7,24 +7,35 @@ from typing import Annotated
 
 import typer
 from google.protobuf.json_format import MessageToDict
-from recorder.v1 import jobs_pb2
+from recorder.v1 import jobs_pb2, jobs_pb2_grpc
 
 from services.cli.clients import CALL_SECONDS, SCHEDULER, SchedulerAddress, scheduler
 from services.cli.jobviews import (
     HEADERS,
     agent_rows,
+    archived,
     as_json,
     change_as_json,
     change_rows,
     count_rows,
     facts,
+    in_binary,
     line,
     run_rows,
     standing,
     stored,
     summary_row,
 )
-from services.cli.terminal import Output, new_app, print_json, print_table, say
+from services.cli.terminal import (
+    FAILED,
+    CommandError,
+    Output,
+    new_app,
+    print_json,
+    print_table,
+    progress,
+    say,
+)
 from services.runtime.errors import UserError
 from services.scheduler.quota import parse_size
 
@@ -225,6 +236,8 @@ def get(
         for run in job.runs:
             if run.completeness:
                 print(f"Run {run.number}: {run.completeness}")
+            if run.HasField("archive"):
+                print(f"Run {run.number} in the archive: {archived(run)}.")
     agents = agent_rows(job.runs)
     if agents[1]:
         print_table(*agents)
@@ -358,14 +371,62 @@ def unpin(
 
 
 @app.command()
+def archive(
+    name: Name,
+    run: OfRun = 0,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait until it is copied, or was tried.")
+    ] = True,
+    output: Format = Output.TABLE,
+    address: SchedulerAddress = SCHEDULER,
+) -> None:
+    """Copy what a job has recorded to the archive now; a run that records goes on."""
+    with scheduler(address) as stub:
+        request = jobs_pb2.ArchiveJobRequest(name=name, run=run)
+        job = stub.ArchiveJob(request, timeout=CALL_SECONDS).job
+        if wait:
+            job = _when_copied(stub, job, run)
+    runs = [each for each in job.runs if each.HasField("archive") and run in (0, each.number)]
+    if output is Output.JSON:
+        print_json(as_json(job))
+    else:
+        for each in runs:
+            print(f"Run {each.number}: {archived(each)}.")
+    if wait and any(each.archive.state == jobs_pb2.ARCHIVE_STATE_FAILED for each in runs):
+        raise typer.Exit(FAILED)
+
+
+def _when_copied(stub: jobs_pb2_grpc.JobsServiceStub, job: jobs_pb2.Job, run: int) -> jobs_pb2.Job:
+    """Return the job when none of its runs, or not this one, waits to be copied any more."""
+    on = (jobs_pb2.ARCHIVE_STATE_WAITING, jobs_pb2.ARCHIVE_STATE_COPYING)
+    with progress() as shown:
+        task = shown.add_task(f"Copying {job.spec.name}", total=None)
+        for change in stub.WatchJobs(jobs_pb2.WatchJobsRequest()):
+            if change.job.spec.name != job.spec.name:
+                continue
+            job = change.job
+            if change.deleted:
+                raise CommandError(f"The job {job.spec.name} was deleted.", FAILED)
+            runs = [each for each in job.runs if run in (0, each.number)]
+            octets = sum(each.archive.bytes for each in runs)
+            shown.update(task, description=f"Copying {job.spec.name}: {in_binary(octets)}")
+            if not any(each.archive.state in on for each in runs):
+                break
+    return job
+
+
+@app.command()
 def delete(
     name: Name,
     force: Annotated[bool, typer.Option("--force", help="Also when it is pinned.")] = False,
+    with_archive: Annotated[
+        bool, typer.Option("--with-archive", help="Also what the archive has of it.")
+    ] = False,
     address: SchedulerAddress = SCHEDULER,
 ) -> None:
-    """Remove a job with everything that it recorded."""
+    """Remove a job with everything that it recorded; what is in the archive stays."""
     with scheduler(address) as stub:
-        request = jobs_pb2.DeleteJobRequest(name=name, force=force)
+        request = jobs_pb2.DeleteJobRequest(name=name, force=force, with_archive=with_archive)
         stub.DeleteJob(request, timeout=CALL_SECONDS)
     say(f"Deleted {name} and what it recorded.")
 

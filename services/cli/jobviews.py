@@ -38,6 +38,9 @@ def as_json(job: jobs_pb2.Job) -> dict[str, Any]:
             agent |= {"batches": of.batches, "bytes": of.bytes}
         for field in ("entries", "streams", "packets", "bytes", "lost_packets"):
             run[field] = getattr(message, field)
+        if message.HasField("archive"):
+            run["archive"]["state"] = _word(jobs_pb2.ArchiveState, message.archive.state)
+            run["archive"]["bytes"] = message.archive.bytes
     return value
 
 
@@ -192,6 +195,19 @@ def _run_row(run: jobs_pb2.Run) -> tuple[object, ...]:
         in_binary(run.bytes),
         ", ".join(run.nodes),
         run.reason,
+    )
+
+
+def archived(run: jobs_pb2.Run) -> str:
+    """Return how the copy of a run in the archive stands."""
+    archive = run.archive
+    text = _word(jobs_pb2.ArchiveState, archive.state)
+    if archive.state == jobs_pb2.ARCHIVE_STATE_COPYING or archive.bytes:
+        text += f", {in_binary(archive.bytes)}"
+    if archive.HasField("copy_time"):
+        text += f", whole at {when(archive.copy_time)}"
+    return (
+        f"{text}; {printable(archive.error.rstrip('.'), LONGEST_REASON)}" if archive.error else text
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,11 +36,21 @@ def verify(
         int | None, typer.Option(min=1, metavar="N", help="Only this run; all if not given.")
     ] = None,
     data: Annotated[
-        Path,
+        str,
         typer.Option(
-            envvar="RECORDER_DATA", metavar="FOLDER", help="The data folder of the scheduler."
+            envvar="RECORDER_DATA",
+            metavar="FOLDER|URL",
+            help="The data folder of the scheduler, or an archive, as in s3://bucket/prefix.",
         ),
-    ] = Path(".data"),
+    ] = ".data",
+    storage: Annotated[
+        str,
+        typer.Option(
+            envvar="RECORDER_STORAGE",
+            metavar="URL",
+            help="Where recordings live, if the scheduler has this setting.",
+        ),
+    ] = "",
     output: Annotated[
         Output, typer.Option(help="Lines for people, one JSON object for programs.")
     ] = Output.TABLE,
@@ -49,18 +60,20 @@ def verify(
     Shows the first difference of each run: the file, what was expected, what was found. The exit
     code is 1 then.
     """
-    from recordings import verify
+    from recordings.remote import RemoteError
     from recordings.snapshot import NotFoundError
 
     found: list[Checked] = []
     try:
         with progress() as shown:
             task = shown.add_task(f"Reading {printable(name)}", total=None)
-            for checked in verify.check(data, name, run):
+            for checked in _checked(data, name, run, storage):
                 found.append(checked)
                 shown.update(task, description=f"Reading {name}: {counted(len(found), 'run')}")
     except (ValueError, NotFoundError) as error:
         raise CommandError(str(error), BAD_INPUT) from None
+    except RemoteError as error:
+        raise CommandError(str(error), FAILED) from None
     differences = [each.difference for each in found if each.difference]
     if output is Output.JSON:
         runs = [_as_json(each) for each in found]
@@ -76,6 +89,17 @@ def verify(
     if differences:
         sentences = (printable(each.sentence(), LONGEST_SENTENCE) for each in differences)
         raise CommandError("\n".join(sentences), FAILED)
+
+
+def _checked(data: str, name: str, run: int | None, storage: str) -> Iterator[Checked]:
+    from recordings import archivecheck, verify
+    from recordings.remote import Remote
+    from recordings.storage import Storage
+
+    if "://" in data:
+        return archivecheck.check(Remote(data), name, run)
+    found = Storage(storage) if storage else None
+    return verify.check(Path(data), name, run, storage=found)
 
 
 def _line(checked: Checked) -> str:

@@ -1,5 +1,12 @@
 """The query process: wires catalog, engine and service. Called by the command line."""
 
+import tempfile
+from pathlib import Path
+
+from recordings.archived import ArchiveReader
+from recordings.cache import Cache, CacheFolder
+from recordings.remote import Remote
+from recordings.storage import Storage
 from services.query.catalog import Catalog
 from services.query.engine import Engine
 from services.query.query_rpc import QueryService, add_to
@@ -19,15 +26,26 @@ class App:
         self._settings = settings
         self._engine: Engine | None = None
         self._service: QueryService | None = None
+        self._folder: CacheFolder | None = None
         self.server: Server | None = None
         """Set once it serves."""
 
     def start(self) -> None:
         """Serve. Raises OSError with a sentence when the address cannot be had."""
         settings = self._settings
-        catalog = Catalog(*settings.data)
+        folders = [folder for folder in settings.data if isinstance(folder, Path)]
+        archives, cache = [], None
+        storage = Storage(settings.storage) if settings.storage else None
+        if len(folders) < len(settings.data) or storage is not None:
+            cache = self._new_cache()
+            urls = [url for url in settings.data if isinstance(url, str)]
+            archives = [ArchiveReader(Remote(url), cache) for url in urls]
+        catalog = Catalog(*folders, archives=archives, storage=storage, cache=cache)
         self._engine = Engine(
-            *catalog.folders, memory_limit_bytes=settings.memory_limit, threads=settings.threads
+            *catalog.folders,
+            memory_limit_bytes=settings.memory_limit,
+            threads=settings.threads,
+            cache=cache,
         )
         self._service = QueryService(
             catalog, self._engine, settings.deadline_seconds, settings.macros
@@ -40,8 +58,16 @@ class App:
         logger(__name__).info(
             "query service is ready",
             address=self.server.address,
-            data=", ".join(map(str, catalog.folders)),
+            data=", ".join([*map(str, catalog.folders), *(each.url for each in archives)]),
         )
+
+    def _new_cache(self) -> Cache:
+        """Return an empty cache in a folder that goes with this process. Raises OSError."""
+        settings = self._settings
+        base = settings.cache or Path(tempfile.gettempdir())
+        base.mkdir(parents=True, exist_ok=True)
+        self._folder = CacheFolder(base)
+        return Cache(self._folder.path, settings.cache_limit)
 
     def stop(self) -> None:
         """End followers, let running answers end within the grace, and close the engine."""
@@ -51,6 +77,8 @@ class App:
             self.server.stop(self._settings.grace_seconds * STOP_SHARE)
         if self._engine is not None:
             self._engine.close()
+        if self._folder is not None:
+            self._folder.close()
 
 
 def run(settings: QuerySettings) -> int:

@@ -4,14 +4,18 @@ A name is checked before a path is made of it, and a snapshot is taken afresh fo
 """
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 
 from kfl.errors import nearest
 from recordings import layout, names, snapshot
+from recordings.archived import ArchiveReader
+from recordings.cache import Cache
+from recordings.storage import Storage
 from services.query.plan import ALWAYS, Source, Window
 
 NAMES_SHOWN = 10
@@ -65,12 +69,14 @@ class Opened:
         times: list[tuple[int, int]] = []
         tails: list[tuple[str, pa.Table]] = []
         rows = 0
+        hold: snapshot.Hold = snapshot.on_disk
         for run in self.taken.runs:
             for segment in run.manifest.segments:
                 if segment.table == table and window.touches(
                     segment.min_time_ns, segment.max_time_ns
                 ):
-                    files.append(run.folder / segment.file)
+                    files.append(run.path(segment))
+                    hold = run.hold if hold is snapshot.on_disk else hold
                     times.append((segment.min_time_ns, segment.max_time_ns))
                     rows += segment.rows
             tail = run.tail(table)
@@ -78,23 +84,33 @@ class Opened:
                 # In the order of texts behind the run's files, before those of the next run.
                 tails.append((f"{run.folder}/~tail", tail))
                 rows += tail.num_rows
-        return Source(self.name, tuple(files), tuple(tails), rows, tuple(times))
+        return Source(self.name, tuple(files), tuple(tails), rows, tuple(times), hold)
 
 
 class Catalog:
     """The recordings below `<data>/recordings` of one or several folders.
 
     Where several schedulers take data, each has a part of a recording in a folder of its own.
+    Archives have the runs that are in no folder any more.
     """
 
-    def __init__(self, *folders: Path) -> None:
+    def __init__(
+        self,
+        *folders: Path,
+        archives: Sequence[ArchiveReader] = (),
+        storage: Storage | None = None,
+        cache: Cache | None = None,
+    ) -> None:
+        """`storage` and `cache` are for segments of the folders that live elsewhere."""
         self.folders = tuple(dict.fromkeys(folder.resolve() for folder in folders))
-        memory = snapshot.DEFAULT_MEMORY // len(self.folders)
-        self._readers = [snapshot.Reader(folder, memory) for folder in self.folders]
+        memory = snapshot.DEFAULT_MEMORY // max(1, len(self.folders))
+        self._readers = [snapshot.Reader(folder, memory, storage, cache) for folder in self.folders]
+        self._archives = archives
 
     def names(self) -> list[str]:
         """Return the names of all recordings, sorted."""
-        return sorted({name for reader in self._readers for name in reader.names()})
+        on_disk = {name for reader in self._readers for name in reader.names()}
+        return sorted(on_disk.union(*(archive.names() for archive in self._archives)))
 
     def check(self, name: str) -> None:
         """Raise UnknownRecordingError unless there is a recording of that name now."""
@@ -102,10 +118,13 @@ class Catalog:
             names.check(name)
         except ValueError as error:
             raise UnknownRecordingError(f"{error} {self.suggest(name)}", is_name=False) from None
-        if not any(_is_there(folder, name) for folder in self.folders):
+        is_there = any(_is_there(folder, name) for folder in self.folders)
+        if not is_there and not any(name in archive.names() for archive in self._archives):
             sentence = f'There is no recording "{name}". {self.suggest(name)}'
             if not self._near(name):
                 sentence += " A job has one when its first run has begun."
+            for archive in self._archives:
+                sentence += f" {archive.trouble}" if archive.trouble else ""
             raise UnknownRecordingError(sentence, is_name=True)
 
     def open(self, name: str) -> Opened:
@@ -116,6 +135,17 @@ class Catalog:
             if _is_there(folder, name):
                 with suppress(snapshot.NotFoundError):
                     parts.append(reader.snapshot(name))
+        known = {(run.run, run.manifest.id) for part in parts for run in part.runs}
+        for archive in self._archives:
+            try:
+                taken = archive.snapshot(name)
+            except snapshot.NotFoundError:
+                if archive.trouble:
+                    parts.append(snapshot.Snapshot(name, (), (archive.trouble,)))
+                continue
+            runs = tuple(run for run in taken.runs if (run.run, run.manifest.id) not in known)
+            known |= {(run.run, run.manifest.id) for run in runs}
+            parts.append(replace(taken, runs=runs))
         if not parts:
             sentence = f'The recording "{name}" was deleted just now. {self.suggest(name)}'
             raise UnknownRecordingError(sentence, is_name=True)

@@ -10,13 +10,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+
+from recordings.cache import Cache
 
 BATCH_ROWS = 1024
 """Rows handed on at a time: an entry with its bodies is some 10 KB, so a batch is some 10 MB."""
@@ -68,11 +70,18 @@ class Question:
 class Engine:
     """One DuckDB for the process: all questions share its memory limit and its threads."""
 
-    def __init__(self, *folders: Path, memory_limit_bytes: int, threads: int) -> None:
-        """Start DuckDB with leave to read below `recordings` of these folders and nothing else."""
+    def __init__(
+        self, *folders: Path, memory_limit_bytes: int, threads: int, cache: Cache | None = None
+    ) -> None:
+        """Start DuckDB with leave to read below `recordings` of these folders, and files of
+        archives in the cache, and nothing else.
+        """
+        self._cache = cache
         self._spill = tempfile.TemporaryDirectory(prefix="recorder-query-")
         self._database = duckdb.connect(":memory:")
         recordings = [f"{(folder / 'recordings').resolve()}/" for folder in folders]
+        if cache is not None:
+            recordings.append(f"{cache.folder}/")
         # The order matters: allowed_directories can only be set while there is external access, and
         # nothing at all can be set after the last line.
         for setting, value in (
@@ -103,7 +112,7 @@ class Engine:
     @contextmanager
     def session(self, deadline_seconds: float) -> Iterator["Session"]:
         """Give a Session whose work, together, may take `deadline_seconds`."""
-        session = Session(self._database.cursor(), deadline_seconds)
+        session = Session(self._database.cursor(), deadline_seconds, self._cache)
         with self._lock:
             self._sessions.add(session)
         try:
@@ -138,8 +147,11 @@ class Session:
     Only time of work counts towards the deadline: a caller who reads slowly is not punished.
     """
 
-    def __init__(self, cursor: duckdb.DuckDBPyConnection, deadline_seconds: float) -> None:
+    def __init__(
+        self, cursor: duckdb.DuckDBPyConnection, deadline_seconds: float, cache: Cache | None
+    ) -> None:
         self._cursor = cursor
+        self._cache = cache
         self._deadline_seconds = deadline_seconds
         self._used_seconds = 0.0
         self._busy_since: float | None = None
@@ -149,8 +161,20 @@ class Session:
         """Yield the answer as it is found, at most BATCH_ROWS rows at a time.
 
         Raises CancelledError, OutOfTimeError, OutOfMemoryError, FilesGoneError, or EngineError for
-        a statement that DuckDB refuses.
+        a statement that DuckDB refuses; also what the cache says of files in archives.
         """
+        with self._holding(question):
+            yield from self._rows(question)
+
+    def _holding(self, question: Question) -> AbstractContextManager[None]:
+        """Have the files of archives here that a question reads. That counts as no work."""
+        if self._cache is None:
+            return nullcontext()
+        lists = (value for value in question.parameters if isinstance(value, list))
+        paths = [Path(name) for names in lists for name in names if isinstance(name, str)]
+        return self._cache.held(paths, self._raise_if_over)
+
+    def _rows(self, question: Question) -> Iterator[pa.RecordBatch]:
         with self.working():
             statements = self._cursor.extract_statements(question.sql)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:

@@ -135,10 +135,11 @@ def read(source: Source) -> list[Loss]:
     """Return all rows of one recording's ledger, in the order of arrival. Raises FilesGoneError."""
     tables = []
     for path in source.files:
-        try:
-            tables.append(pq.read_table(path, columns=schema.LOSSES.names, partitioning=None))
-        except OSError as error:
-            raise FilesGoneError("A file of the recording could not be read.") from error
+        with source.hold([path]):
+            try:
+                tables.append(pq.read_table(path, columns=schema.LOSSES.names, partitioning=None))
+            except OSError as error:
+                raise FilesGoneError("A file of the recording could not be read.") from error
     table = pa.concat_tables(
         [schema.LOSSES.empty_table()]
         + [

@@ -17,6 +17,7 @@ import pyarrow as pa
 from kfl import Filter
 from kfl.prune import Prune
 from recordings import schema
+from recordings.snapshot import Hold, on_disk
 from services.query import protocols
 from services.query.engine import Question
 
@@ -50,6 +51,8 @@ class Source:
     """In files and tails."""
     times: tuple[tuple[int, int], ...] = ()
     """First and last time of each file, in nanoseconds since 1970; or nothing is known."""
+    hold: Hold = on_disk
+    """Has files here while they are read."""
 
 
 @dataclass(frozen=True, slots=True)

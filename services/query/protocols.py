@@ -32,9 +32,10 @@ def of(sources: Iterable[Source]) -> frozenset[str] | None:
             for _, tail in source.tails:
                 found |= _unique(tail[COLUMN])
             for path in source.files:
-                # A recording that is deleted and made again has files of the same names.
-                status = path.stat()
-                found |= _of_file(path, status.st_ino, status.st_mtime_ns)
+                with source.hold([path]):
+                    # A recording that is deleted and made again has files of the same names.
+                    status = path.stat()
+                    found |= _of_file(path, status.st_ino, status.st_mtime_ns)
     except (OSError, pa.ArrowException):
         return None  # the engine says what is wrong with it
     return frozenset(found)

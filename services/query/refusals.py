@@ -7,6 +7,8 @@ from typing import NoReturn
 import grpc
 
 from kfl import KflError
+from recordings.cache import CacheFullError, DamagedObjectError
+from recordings.remote import RemoteError
 from services.query.catalog import Catalog, UnknownRecordingError
 from services.query.engine import (
     CancelledError,
@@ -63,6 +65,12 @@ def told(
         refuse(context, "kfl", str(error))
     except (FilesGoneError, FileNotFoundError):
         _tell_gone(context, catalog, recordings)
+    except CacheFullError as error:
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
+    except DamagedObjectError as error:
+        context.abort(grpc.StatusCode.DATA_LOSS, str(error))
+    except RemoteError as error:
+        context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
     except EngineError as error:
         code = _CODES.get(type(error))
         if code is None:

@@ -44,6 +44,16 @@ _ADDRESS = AfterValidator(values.address)
 Address = Annotated[str, _ADDRESS]
 """host:port"""
 
+_PLACE = AfterValidator(values.place)
+
+Place = Annotated[str, _PLACE]
+"""URL of a folder elsewhere."""
+
+_FOLDER = BeforeValidator(values.folder)
+
+Folder = Annotated[Path | str, _FOLDER]
+"""A folder on this disk, or as a text the URL of one elsewhere."""
+
 Interface = Annotated[str, AfterValidator(values.interface)]
 """Name of a network interface."""
 
@@ -114,6 +124,18 @@ class SchedulerSettings(ServiceSettings):
         description="Address at which other schedulers of that database reach this one; the one "
         "that it listens on if not given, with the name of the host where that is any address.",
     )
+    archive: Place = Field(
+        "",
+        description="Where runs are copied to when they end, hourly and on demand, as in "
+        "s3://bucket/prefix or file:///folder; none if not given. Credentials, region and endpoint "
+        "come from the AWS_ variables.",
+    )
+    storage: Place = Field(
+        "",
+        description="Where recordings live, as in s3://bucket/prefix: what is finished goes there "
+        "and not only for a copy, and the data folder has what is being recorded; the data folder "
+        "has all if not given.",
+    )
     macros: Macros = Field({}, description=words.HELP)
 
 
@@ -125,11 +147,21 @@ class QuerySettings(ServiceSettings):
     listen: Address = Field(
         "127.0.0.1:8898", description="Address to serve gRPC on; port 0 is free."
     )
-    data: Annotated[list[Path], NoDecode, BeforeValidator(values.split_names)] = Field(
+    data: Annotated[list[Folder], NoDecode, BeforeValidator(values.split_names)] = Field(
         [Path(".data")],
         min_length=1,
         description="Folder of recordings, only read; may be repeated, or several with commas, "
-        "where several schedulers share the jobs and each has a folder.",
+        "where several schedulers share the jobs and each has a folder. Also an archive, as in "
+        "s3://bucket/prefix, for the runs that are in no folder any more.",
+    )
+    storage: Place = Field(
+        "", description="Where recordings live whose scheduler has this setting; the same URL."
+    )
+    cache_limit: Octets = Field(
+        1 << 30, ge=1 << 20, description="Most octets of archived files that are kept on disk."
+    )
+    cache: Path | None = Field(
+        None, description="Folder to keep them in; the system's for temporary files if not given."
     )
     memory_limit: Octets = Field(
         512 * 10**6, ge=32 << 20, description="Most memory of the query engine, as in 512MB."
@@ -319,6 +351,8 @@ def _kind(field: FieldInfo) -> str:
         return "SIZE"
     if _ADDRESS in field.metadata:
         return "HOST:PORT"
+    if _PLACE in field.metadata:
+        return "URL"
     if _MACROS in field.metadata:
         return "JSON|FILE"
     if get_origin(field.annotation) is Literal:
@@ -326,7 +360,7 @@ def _kind(field: FieldInfo) -> str:
     kinds = {int: "NUMBER", float: "NUMBER", Path: "FOLDER"}
     if get_origin(field.annotation) is list and _is_address(field):
         return "HOST:PORT"
-    if get_origin(field.annotation) is list and Path in get_args(field.annotation):
+    if get_origin(field.annotation) is list and Folder in get_args(field.annotation):
         return "FOLDER"
     if field.annotation in kinds:
         return kinds[field.annotation]

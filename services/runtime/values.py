@@ -6,6 +6,8 @@ Without pydantic, which takes a tenth of a second to import.
 import re
 from pathlib import Path
 
+from recordings import places
+
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _SIZE = re.compile(r"\s*(\d{1,18}(?:\.\d{1,6})?)\s*([kmgt]i?)?b?\s*", re.IGNORECASE | re.ASCII)
@@ -68,6 +70,23 @@ def interface(value: str) -> str:
     if not re.fullmatch(r"[^/:\s]{1,15}", value) or value in (".", ".."):
         raise ValueError(f"{value!r} is not the name of an interface; `ip link` lists them.")
     return value
+
+
+def place(value: str) -> str:
+    """Return `value` if it is the URL of a folder elsewhere, or empty; raises ValueError."""
+    if value:
+        places.split(value)
+    return value
+
+
+def folder(value: object) -> object:
+    """Return the URL of a folder elsewhere as a text, anything else as a path.
+
+    Raises ValueError.
+    """
+    if isinstance(value, str) and "://" in value:
+        return place(value)
+    return Path(value) if isinstance(value, str) else value
 
 
 def split_names(value: object) -> object:

@@ -13,12 +13,16 @@ from typing import Any
 import grpc
 from recorder.v1 import ingest_pb2, ingest_pb2_grpc, jobs_pb2, jobs_pb2_grpc
 
+from recordings import places
+from recordings.remote import Remote
 from services.runtime.clock import Clock, SystemClock
 from services.runtime.errors import UserError
 from services.runtime.logging import logger
 from services.runtime.process import run_until_signal
 from services.runtime.server import serve
 from services.runtime.settings import SchedulerSettings
+from services.scheduler.archiver import Archiver
+from services.scheduler.archives import Archives
 from services.scheduler.cluster import Cluster
 from services.scheduler.compactor import Compactor
 from services.scheduler.ingest_rpc import IngestService
@@ -26,6 +30,8 @@ from services.scheduler.jobs_rpc import JobsService
 from services.scheduler.jobstore import JobStore
 from services.scheduler.lifecycle import Lifecycle
 from services.scheduler.quota import Quota
+from services.scheduler.runs import Runs
+from services.scheduler.sessions import Sessions
 from services.scheduler.sharedjobs_rpc import SharedJobsService
 from services.scheduler.writer import Writer
 
@@ -53,6 +59,11 @@ class Scheduler:
         self._stack.close()
 
     def _start(self, settings: SchedulerSettings, clock: Clock, stack: ExitStack) -> None:
+        if settings.archive and settings.storage:
+            raise UserError(
+                "--archive is for recordings that live on this disk, --storage for those that live "
+                "elsewhere; give one of them."
+            )
         stack.callback(os.close, _lock(settings.data))
         quota = Quota(settings.storage_limit)
         writer = Writer(settings.data, quota, clock)
@@ -61,11 +72,17 @@ class Scheduler:
         stack.callback(writer.stop)
         writer.start()
         stack.callback(jobs.stop)
+        if settings.archive or settings.storage:
+            jobs.archives.turn_on(lives_elsewhere=bool(settings.storage))
         jobs.open()
         compactor = Compactor(writer, quota, clock)
         writer.merger = compactor
         stack.callback(compactor.stop)
         compactor.start()  # behind the lifecycle, which says which runs are open
+        if settings.archive or settings.storage:
+            archiver = _archiver(settings, jobs, writer, clock)
+            stack.callback(archiver.stop)
+            archiver.start()
         ingest = IngestService(writer, jobs.sessions)
 
         def add_services(server: grpc.Server) -> list[str]:
@@ -90,12 +107,15 @@ class _Own:
     """Jobs in a file of the data folder."""
 
     def __init__(self, settings: SchedulerSettings, writer: Writer, clock: Clock) -> None:
+        self.name = ""
         self._store = JobStore(settings.data)
-        self._lifecycle = Lifecycle(settings.data, self._store, writer, clock)
+        self.sessions = Sessions(clock)
+        self.archives = Archives(self._store)
+        runs = Runs(writer, self.sessions.deliveries, self.sessions.matches, archives=self.archives)
+        self._lifecycle = Lifecycle(settings.data, self._store, writer, clock, self.sessions, runs)
         writer.on_full = self._lifecycle.run_full
         writer.on_held = self._lifecycle.run_held
         writer.on_dropped = self._lifecycle.run_dropped
-        self.sessions = self._lifecycle.sessions
         self.service = JobsService(self._lifecycle, settings.macros)
         self.open, self.stop = self._lifecycle.start, self._lifecycle.stop
         self.close = self._store.close
@@ -109,10 +129,22 @@ class _Shared:
 
     def __init__(self, settings: SchedulerSettings, writer: Writer, clock: Clock) -> None:
         cluster = Cluster(settings.data, settings.database_url, writer, clock)
-        self.sessions = cluster.sessions
+        self.name = cluster.name
+        self.sessions, self.archives = cluster.sessions, cluster.archives
         self.service: Any = SharedJobsService(cluster, settings.macros)
         self.open, self.start = cluster.open, cluster.start
         self.stop, self.close = cluster.stop, cluster.close
+
+
+def _archiver(
+    settings: SchedulerSettings, jobs: "_Own | _Shared", writer: Writer, clock: Clock
+) -> Archiver:
+    """Return the archiver. Of several schedulers each has a folder of its own there."""
+    url = settings.storage or settings.archive
+    remote = Remote(places.below(url, jobs.name) if jobs.name else url)
+    moves = bool(settings.storage)
+    logger(__name__).info("runs are moved" if moves else "runs are archived", to=remote.url)
+    return Archiver(writer, remote, jobs.archives, clock, moves=moves)
 
 
 def run(settings: SchedulerSettings) -> int:

@@ -16,6 +16,7 @@ from recordings import layout
 from services.runtime.clock import Clock
 from services.runtime.errors import UserError
 from services.runtime.logging import logger
+from services.scheduler.archives import Archives
 from services.scheduler.database import StoreError
 from services.scheduler.follower import Follower
 from services.scheduler.jobstore import JobStore
@@ -48,7 +49,8 @@ class Cluster:
         self._members = Members(self._store.database, self._store.name)
         self._parts = Parts(self._store, self._members)
         of_agents = (self.sessions.deliveries, self.sessions.matches)
-        self._runs = Runs(writer, *of_agents, self._parts)
+        self.archives = Archives(self._store)
+        self._runs = Runs(writer, *of_agents, self._parts, archives=self.archives)
         self._follower = self._new_follower()
         self._lifecycle: Lifecycle | None = None
         self._full: queue.SimpleQueue[tuple[str, int, str]] = queue.SimpleQueue()
@@ -85,6 +87,11 @@ class Cluster:
             self._members.leave()
         except StoreError as error:
             self._log.warning("the others were not told", error=str(error))
+
+    @property
+    def name(self) -> str:
+        """Of this scheduler, and of its data folder."""
+        return self._store.name
 
     def close(self) -> None:
         """Close the database; after stop()."""

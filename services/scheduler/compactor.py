@@ -293,7 +293,7 @@ class Compactor:
             return []
         parts: list[list[Segment]] = [[]]
         for segment in run.whole().segments:
-            if run.folder / segment.file in self._damaged:
+            if segment.is_remote or run.folder / segment.file in self._damaged:
                 parts.append([])  # nothing is merged across it
             else:
                 parts[-1].append(segment)

@@ -133,6 +133,12 @@ def _run_message(job: Job, run: Run) -> jobs_pb2.Run:
         pinned=run.pinned,
         completeness=run.completeness,
     )
+    if run.archived is not None:
+        message.archive.state = jobs_pb2.ArchiveState.ValueType(run.archived.state)
+        message.archive.bytes = run.archived.bytes
+        message.archive.error = run.archived.error
+        if run.archived.copy_time is not None:
+            message.archive.copy_time.CopyFrom(timestamp(run.archived.copy_time))
     if not run.is_recording and not job.keeps(run):
         message.expire_time.CopyFrom(timestamp(run.end_time + job.spec.expiration))
     return message

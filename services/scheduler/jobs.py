@@ -87,6 +87,25 @@ class ForbiddenMoveError(RuntimeError):
     """A change of state that the tables do not have."""
 
 
+class ArchiveState(IntEnum):
+    """How the copy of a run in the archive stands; as in recorder.v1."""
+
+    WAITING = 1
+    COPYING = 2
+    COPIED = 3
+    FAILED = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archived:
+    """The copy of a run in the archive."""
+
+    state: ArchiveState
+    bytes: int = 0  # octets there, of the run as it was when it was copied
+    copy_time: datetime | None = None  # of the last copy that was whole
+    error: str = ""  # why the last one was not, as a sentence
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
     """What a person asked for, with every default filled in and every field checked."""
@@ -140,6 +159,7 @@ class Run:
     nodes: tuple[str, ...] = ()
     pinned: bool = False  # its data is not removed
     completeness: str = ""  # a sentence about its agents, once it has ended
+    archived: Archived | None = None  # told beside it, by archives.py
 
     @property
     def is_recording(self) -> bool:

@@ -188,7 +188,7 @@ class JobsService(jobs_pb2_grpc.JobsServiceServicer):
         """Remove a job with all that it recorded."""
         self._find(request.name, context)
         try:
-            self._lifecycle.delete_job(request.name, request.force)
+            self._lifecycle.delete_job(request.name, request.force, request.with_archive)
         except LookupError:
             self._missing(request.name, context)
         except RefusedError as error:
@@ -196,6 +196,21 @@ class JobsService(jobs_pb2_grpc.JobsServiceServicer):
         except OSError as error:
             _unavailable(context, f"The job was not deleted. {sentence(error)}")
         return jobs_pb2.DeleteJobResponse()
+
+    def ArchiveJob(  # noqa: N802
+        self, request: jobs_pb2.ArchiveJobRequest, context: grpc.ServicerContext
+    ) -> jobs_pb2.ArchiveJobResponse:
+        """Let a job be copied to the archive now."""
+        self._find(request.name, context)
+        try:
+            job = self._lifecycle.archive_job(request.name, request.run)
+        except LookupError:
+            self._missing(request.name, context)
+        except RefusedError as error:
+            errors.failed_precondition(context, str(error))
+        except OSError as error:
+            _unavailable(context, f"The job is not copied. {sentence(error)}")
+        return jobs_pb2.ArchiveJobResponse(job=self._message(job))
 
     def ForecastJob(  # noqa: N802
         self, request: jobs_pb2.ForecastJobRequest, context: grpc.ServicerContext

@@ -25,6 +25,7 @@ from services.scheduler.jobs import (
 )
 from services.scheduler.tables import (
     AGENTS,
+    ARCHIVE_REMOVALS,
     EVENTS,
     JOBS,
     REMOVALS,
@@ -75,6 +76,8 @@ class JobStore:
         """
         self.database = Database(data, url)
         self.name = name
+        self.lives_elsewhere = False
+        """What is removed on disk is to be removed from the archive, too: it is no copy."""
 
     def close(self) -> None:
         """Close all connections; what was saved is safe already."""
@@ -128,15 +131,24 @@ class JobStore:
                 _note(connection, Event(at, job.name, run or None, state, state, note))
             for number in removals:
                 self._add_removal(connection, Removal(job.name, number))
+                if self.lives_elsewhere:
+                    self._add_removal(connection, Removal(job.name, number), ARCHIVE_REMOVALS)
 
-    def remove(self, name: str, at: datetime, reason: str, with_data: bool) -> None:
-        """Remove a job and its runs; its history stays. with_data: note its data for removal."""
+    def remove(
+        self, name: str, at: datetime, reason: str, with_data: bool, with_archive: bool = False
+    ) -> None:
+        """Remove a job and its runs; its history stays.
+
+        with_data, with_archive: note its data, or its copy in the archive, for removal.
+        """
         with self.database.changing() as connection:
             old = _load(connection, name)
             connection.execute(sa.delete(JOBS).where(JOBS.c.name == name))
             _note(connection, Event(at, name, None, old.state, None, reason))
             if with_data:
                 self._add_removal(connection, Removal(name, WHOLE_JOB))
+            if with_archive or (with_data and self.lives_elsewhere):
+                self._add_removal(connection, Removal(name, WHOLE_JOB), ARCHIVE_REMOVALS)
 
     def removals(self) -> list[Removal]:
         """Return the data that is still to be removed here, so that a crash leaves none behind."""
@@ -221,11 +233,13 @@ class JobStore:
         with self.database.changing(as_leader=False) as connection:
             return count(connection, "assignments")
 
-    def _add_removal(self, connection: sa.Connection, removal: Removal) -> None:
+    def _add_removal(
+        self, connection: sa.Connection, removal: Removal, table: sa.Table = REMOVALS
+    ) -> None:
         """Let each scheduler remove what it has; one that is away does when it comes back."""
         names = {self.name, *connection.execute(sa.select(SCHEDULERS.c.name)).scalars()}
         rows = [{"scheduler": n, "job": removal.job, "run": removal.run} for n in sorted(names)]
-        connection.execute(upsert(connection, REMOVALS).on_conflict_do_nothing(), rows)
+        connection.execute(upsert(connection, table).on_conflict_do_nothing(), rows)
 
     def changes(self) -> int:
         """Return a number that is another one whenever a leader has changed something."""
@@ -279,7 +293,7 @@ def _note(connection: sa.Connection, event: Event) -> None:
 
 _SPEC = tuple(Spec.__dataclass_fields__)
 _JOB = tuple(name for name in Job.__dataclass_fields__ if name not in ("spec", "runs"))
-_RUN = tuple(Run.__dataclass_fields__)
+_RUN = tuple(name for name in Run.__dataclass_fields__ if name != "archived")
 _AGENT = tuple(RunAgent.__dataclass_fields__)
 
 

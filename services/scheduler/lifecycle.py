@@ -22,6 +22,7 @@ from services.runtime.clock import Clock
 from services.runtime.logging import logger
 from services.scheduler import allowances, timetable
 from services.scheduler.amendments import Amendment, RefusedError
+from services.scheduler.archives import Archives
 from services.scheduler.bulletin import ANNOUNCE_LEAD
 from services.scheduler.completeness import at_end
 from services.scheduler.forecast import Forecast, past_rate
@@ -92,7 +93,9 @@ class Lifecycle:
         self._probes = self.sessions.probes
         self._bulletin = self.sessions.bulletin
         self._wake = self.sessions.wake
-        self._runs = runs or Runs(writer, self._deliveries, self.sessions.matches)
+        self._runs = runs or Runs(
+            writer, self._deliveries, self.sessions.matches, archives=Archives(store)
+        )
         self._others = self._runs.others
         # Notes of the writer's thread, which stay until they are stored.
         self._full: dict[str, tuple[int, str]] = {}
@@ -213,8 +216,36 @@ class Lifecycle:
                 self.tick()
             return self._runs.with_totals(self._jobs[name])
 
-    def delete_job(self, name: str, force: bool = False) -> None:
-        """Stop a job and remove it with all that it recorded. Raises LookupError, RefusedError."""
+    def archive_job(self, name: str, number: int = 0) -> Job:
+        """Let what a job, or one run, has recorded be copied to the archive now; return the job.
+
+        Raises LookupError, RefusedError and OSError.
+        """
+        job = self._bulletin.get(name)
+        if job is None:
+            raise LookupError(name)
+        self._check_archive()
+        if number and job.run(number) is None:
+            raise RefusedError(f"The job {name} has no run {number}.")
+        runs = [run.number for run in job.runs if run.is_recording or run.has_data]
+        runs = [run for run in runs if not number or run == number]
+        if not runs:
+            raise RefusedError(f"Nothing of {f'run {number} of ' if number else ''}{name} is here.")
+        self._runs.archives.ask(name, runs)
+        self._log.info("archive asked for", job=name, runs=len(runs))
+        return self._runs.with_totals(job)
+
+    def _check_archive(self) -> None:
+        if not self._runs.archives.is_on:
+            raise RefusedError("There is no archive; the scheduler's setting is --archive.")
+
+    def delete_job(self, name: str, force: bool = False, with_archive: bool = False) -> None:
+        """Stop a job and remove it with all that it recorded, its archive too if that is asked.
+
+        Raises LookupError, RefusedError.
+        """
+        if with_archive:
+            self._check_archive()
         with self._lock:
             job = self._jobs.get(name)
             if job is None:
@@ -223,7 +254,10 @@ class Lifecycle:
                 runs = [str(run.number) for run in job.runs if run.pinned]
                 what = f"Run {', '.join(runs)} of the job {name}" if runs else f"The job {name}"
                 raise RefusedError(f"{what} is pinned. Unpin it first, or force the deletion.")
-            self._store.remove(name, self._clock.now(), "Deleted by request.", True)
+            now = self._clock.now()
+            self._store.remove(name, now, "Deleted by request.", True, with_archive)
+            if with_archive:
+                self._runs.archives.wake.set()
             del self._jobs[name]
             self._runs.forget_job(name)
             self._removals_pending = True
@@ -364,9 +398,9 @@ class Lifecycle:
         if run.bytes and not counted.bytes:
             job = with_run(job, replace(run, bytes=0))
             job = move_run(job, run.number, JobState.EXPIRED, reason)
+            self._save(job, now, [run.number])  # of what it has elsewhere
         else:
-            job = with_run(job, counted)
-        self._save(job, now)
+            self._save(with_run(job, counted), now)
         self._others.counted(job.name, run.number)
 
     def _publish(self, now: datetime) -> None:
@@ -425,6 +459,7 @@ class Lifecycle:
             on_disk = layout.runs(self._data, name)
         except OSError:  # what cannot be looked at may be there
             on_disk = [run.number for run in job.runs]
+        gone = []
         for run in job.runs:
             is_here = run.number in on_disk or not self._others.are_none
             if run.has_data and run.bytes and not is_here:
@@ -432,10 +467,11 @@ class Lifecycle:
                 job = with_run(job, replace(run, bytes=0))
                 reason = "Its data is not on disk any more."
                 job = move_run(job, run.number, JobState.EXPIRED, reason)
+                gone.append(run.number)
             if run.is_recording:
                 known = self._store.agents(name, run.number, only_own=True)
                 job = self._runs.resume(job, run, known, now)
-        self._save(settle(job, timetable.has_more(job), now), now)
+        self._save(settle(job, timetable.has_more(job), now), now, gone)
 
     def _end_full(self, name: str, now: datetime) -> None:
         full = self._full[name]

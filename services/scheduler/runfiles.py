@@ -9,7 +9,7 @@ import contextlib
 import errno
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -85,6 +85,8 @@ class RunFiles:
         self.found: dict[str, tuple[int, set[int]]] = {}
         """What load() found of each agent: up to where it is settled, and numbers in journals."""
         self.nodes = set(manifest.nodes)
+        self.here_bytes = 0
+        """Octets of the segments that live on disk."""
         self._quota = quota
         self._measure(manifest, len(manifest.encode()))
         self._is_shelved = False
@@ -124,7 +126,8 @@ class RunFiles:
         for number in numbers:
             journal.read(layout.journal(folder, number), limit=1)  # raises for a later version
         run = cls(folder, quota, manifest)
-        run._sweep({*(s.file for s in manifest.segments), *(r.file for r in manifest.retired)})
+        here = {segment.file for segment in manifest.segments if not segment.is_remote}
+        run._sweep({*here, *(retired.file for retired in manifest.retired)})
         for number in layout.journals(folder):
             run._take_up(number, journal.scan(layout.journal(folder, number)))
         run._next = max([manifest.journal, *(tail.number + 1 for tail in run.tails)])
@@ -312,10 +315,10 @@ class RunFiles:
         if self.is_deleted:
             raise FileNotFoundError(f"{self.folder} was deleted")
         current = self.whole()
-        gone = {segment.file for segment in old}
-        kept = [segment for segment in current.segments if segment.file not in gone]
-        if len(kept) + len(old) != len(current.segments):
+        gone = set(old)
+        if not gone <= set(current.segments):  # it was dropped, or lives elsewhere by now
             raise ValueError(f"{self.folder} does not list what was merged any more")
+        kept = [segment for segment in current.segments if segment not in gone]
         # In the order of arrival; only the order within a table has a meaning.
         kept.insert(current.segments.index(old[0]), merged)
         retired = (Retired(segment.file, segment.bytes, time_ns) for segment in old)
@@ -337,6 +340,38 @@ class RunFiles:
             self._measure(fresh, self._manifest_bytes)
             self._settle(0)
         self._publish(fresh, 0)
+
+    def moved(self, files: Collection[str], storage: str, time_ns: int) -> None:
+        """Publish that segments live elsewhere now, where they were read back.
+
+        The files here stay for a while for readers of the manifest before, if there is room. Raises
+        OSError, ManifestError.
+        """
+        if self.is_deleted:
+            return
+        current = self.whole()
+        gone = [s for s in current.segments if s.file in files and not s.is_remote]
+        if not gone:
+            return
+        octets = sum(on_disk(segment.bytes) for segment in gone)
+        is_room = self._quota.reserve(octets)
+        retired = tuple(Retired(s.file, s.bytes, time_ns) for s in gone) if is_room else ()
+        kept = (replace(s, is_remote=s.is_remote or s in gone) for s in current.segments)
+        fresh = replace(
+            current,
+            segments=tuple(kept),
+            retired=(*current.retired, *retired),
+            storage=storage,
+        )
+        try:
+            self._publish(fresh, octets if is_room else 0)
+        except BaseException:
+            if is_room:
+                self._quota.release(octets)
+            raise
+        if not is_room:
+            for segment in gone:
+                (self.folder / segment.file).unlink(missing_ok=True)
 
     def drop(self, gone: Sequence[Segment], counts: Mapping[str, int]) -> None:
         """Remove segments and what they held, for good. Raises OSError, ManifestError."""
@@ -362,6 +397,10 @@ class RunFiles:
         for segment in gone:
             if segment.table == "packets" and ledger.is_whole:
                 columns = ["node_name", "original_length"]
+                if segment.is_remote:
+                    # To read it would hold up recording for as long as the network takes.
+                    ledger.is_whole = False
+                    continue
                 rows = pq.read_table(self.folder / segment.file, columns=columns, partitioning=None)
                 sums = rows.group_by("node_name").aggregate(
                     [([], "count_all"), (columns[1], "sum")]
@@ -518,6 +557,7 @@ class RunFiles:
         self._segment_bytes = sum(segment.bytes for segment in manifest.segments)
         self._listed_disk = sum(map(on_disk, listed))
         self._listed_files = len(listed)
+        self.here_bytes = sum(s.bytes for s in manifest.segments if not s.is_remote)
 
     # ---- after a crash
 

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from services.runtime.logging import logger
 from services.scheduler import allowances, completeness, timetable
+from services.scheduler.archives import Archives
 from services.scheduler.database import StoreError
 from services.scheduler.deliveries import FINAL_GRACE, RESTART_GRACE, Deliveries
 from services.scheduler.jobs import (
@@ -54,8 +55,11 @@ class Runs:
         deliveries: Deliveries,
         matches: Matches,
         others: Others | None = None,
+        *,
+        archives: Archives,
     ) -> None:
         self.others = others or Others()
+        self.archives = archives
         self._writer = writer
         self._deliveries = deliveries
         self._matches = matches
@@ -287,11 +291,14 @@ class Runs:
                 self.forget(job, number)
 
     def with_totals(self, job: Job) -> Job:
-        """Return the job with the counts of now in the runs that take data. Needs no lock."""
+        """Return the job with the counts of now in the runs that take data, and their copies.
+
+        Needs no lock.
+        """
         for run in job.runs:
             if run.is_recording:
                 job = with_run(job, self._with_counts(job.name, run))
-        return job
+        return self.archives.shown(job)
 
     def _take_data(self, job: Job, number: int) -> None:
         if (job.name, number) not in self._open:

@@ -8,7 +8,7 @@ from enum import IntEnum
 
 import sqlalchemy as sa
 
-from services.scheduler.jobs import AgentState, JobState, OnFull, RunMissed
+from services.scheduler.jobs import AgentState, ArchiveState, JobState, OnFull, RunMissed
 
 
 class Time(sa.TypeDecorator[datetime]):
@@ -173,4 +173,28 @@ PARTS = sa.Table(
     sa.ForeignKeyConstraint(
         ["job", "run"], ["runs.job", "runs.number"], ondelete="CASCADE", name="parts_run"
     ),
+)
+
+ARCHIVES = sa.Table(
+    "archives",
+    METADATA,
+    sa.Column("job", sa.String, primary_key=True),
+    sa.Column("run", sa.Integer, primary_key=True),
+    sa.Column("scheduler", sa.String, primary_key=True),  # that copies it
+    sa.Column("state", Word(ArchiveState), nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("copy_time", Time),  # of the last copy that was whole
+    sa.Column("error", sa.String, nullable=False),
+    sa.Column("is_asked", sa.Boolean, nullable=False),  # somebody wants it copied now
+    sa.ForeignKeyConstraint(
+        ["job", "run"], ["runs.job", "runs.number"], ondelete="CASCADE", name="archives_run"
+    ),
+)
+
+ARCHIVE_REMOVALS = sa.Table(
+    "archive_removals",
+    METADATA,
+    sa.Column("scheduler", sa.String, primary_key=True),  # that has copied it
+    sa.Column("job", sa.String, primary_key=True),
+    sa.Column("run", sa.Integer, primary_key=True),
 )

@@ -17,6 +17,7 @@ import errno
 import queue
 import shutil
 import threading
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
@@ -270,8 +271,14 @@ class Writer:
         self._delete(folder, lambda key: key == (job, run))
 
     def runs(self) -> list[RunFiles]:
-        """Return all runs on disk, for the compactor."""
+        """Return all runs on disk, for the compactor and the archiver."""
         return list(self._runs.values())
+
+    def finish_segments(self, job: str, run: int) -> None:
+        """Turn what a run has in journals into segments; nothing for a run that is not on disk."""
+        known = self._runs.get((job, run))
+        if known is not None:
+            self._ask(None, lambda: self._rotate(known)).result()
 
     @property
     def roller(self) -> Roller:
@@ -711,7 +718,7 @@ class Writer:
                 raise OSError(
                     errno.EEXIST, f"{folder} is there, but cannot be read; move it elsewhere"
                 )
-            manifest = Manifest(key[0], key[1], kfl)
+            manifest = Manifest(key[0], key[1], kfl, id=uuid.uuid4().hex)
             self._runs = {**self._runs, key: RunFiles.create(folder, self._quota, manifest)}
         self._runs[key].reopen()
         self._open.add(key)

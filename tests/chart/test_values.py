@@ -46,6 +46,32 @@ def test_the_volume_is_larger_than_what_recordings_may_take(
     assert quantity(size) >= octets(told) * 1.1 + (255 << 20)
 
 
+def test_recordings_on_s3_reach_scheduler_and_query() -> None:
+    archive, storage = "s3://bucket/copies?region=eu-central-1", "s3://bucket/living"
+    remote = {"archive": archive, "secret": "keys", "cacheLimit": "3Gi"}
+    rendered = render(tap(remote=remote))
+    scheduler, query = (rendered.containers[name] for name in ("scheduler", "query"))
+    assert environment(scheduler)["RECORDER_ARCHIVE"] == archive
+    assert environment(query)["RECORDER_DATA"] == f"/data,{archive}"
+    assert octets(environment(query)["RECORDER_CACHE_LIMIT"]) == 3 << 30
+    for container in (scheduler, query):
+        assert container["envFrom"] == [{"secretRef": {"name": "keys"}}]
+        assert "RECORDER_STORAGE" not in environment(container)
+    room = volume(rendered.scheduler, "query-tmp")["emptyDir"]["sizeLimit"]
+    assert quantity(room) > (4 << 30) + (3 << 30)
+    rendered = render(tap(remote={"storage": storage}))
+    for name in ("scheduler", "query"):
+        assert environment(rendered.containers[name])["RECORDER_STORAGE"] == storage
+        assert "envFrom" not in rendered.containers[name]
+        assert "RECORDER_ARCHIVE" not in environment(rendered.containers[name])
+
+
+@pytest.mark.parametrize("url", ["bucket", "gs://bucket/a", "s3://key:secret@bucket/a", "s3://"])
+def test_a_url_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(Exception, match="archive"):
+        render(tap(remote={"archive": url}))
+
+
 def test_the_default_limit_is_that_of_the_scheduler() -> None:
     told = environment(render().containers["scheduler"])["RECORDER_STORAGE_LIMIT"]
     assert octets(told) == SchedulerSettings.model_fields["storage_limit"].default == 500 << 20

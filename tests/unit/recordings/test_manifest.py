@@ -74,7 +74,7 @@ def test_the_checksum_can_be_computed_without_this_program():
     ("found", "why"),
     [
         ([], "it is not an object"),
-        (changed(format=3), "its format is version 3, and only versions up to 2 are known"),
+        (changed(format=4), "its format is version 4, and only versions up to 3 are known"),
         (changed(schema=99), "its schema is version 99"),
         (changed(job="../x"), "cannot name a recording"),
         (changed(run="1"), "run is not an integer"),

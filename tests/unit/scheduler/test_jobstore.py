@@ -238,7 +238,7 @@ def test_jobs_of_the_first_version_are_kept(data, file_store):
     file_store.close()
     with sqlite3.connect(data / "jobs.sqlite") as other:
         other.execute("DROP TABLE agents")
-        for table in ("parts", "schedulers"):
+        for table in ("archives", "archive_removals", "parts", "schedulers"):
             other.execute(f"DROP TABLE {table}")
         other.execute("DROP TABLE removals")
         other.execute("CREATE TABLE removals (job VARCHAR, run INTEGER, PRIMARY KEY (job, run))")

@@ -129,6 +129,14 @@ priorityClassName: {{ . | quote }}
   value: {{ .Values.tap.drainSeconds | quote }}
 {{- end -}}
 
+{{/* The keys of a bucket, for those who read and write there. */}}
+{{- define "recorder.remoteKeys" -}}
+{{- with .Values.tap.remote.secret }}
+envFrom:
+  - secretRef: {name: {{ . | quote }}}
+{{- end }}
+{{- end -}}
+
 {{/* Operators' words. A dollar would begin one of the kubelet's own variables. */}}
 {{- define "recorder.macros" -}}
 - name: RECORDER_MACROS
@@ -161,7 +169,7 @@ livenessProbe:
 
 {{/* Keys under tap and tap.misc that were given and do nothing, as "tap.x, tap.y". */}}
 {{- define "recorder.ignored" -}}
-{{- $known := list "docker" "storageLimit" "persistentStorage" "storageClass" "resources" "probes" "drainSeconds" "capture" "misc" "query" "customMacros" "labels" "annotations" "nodeSelectorTerms" "tolerations" "priorityClass" -}}
+{{- $known := list "docker" "storageLimit" "persistentStorage" "storageClass" "remote" "resources" "probes" "drainSeconds" "capture" "misc" "query" "customMacros" "labels" "annotations" "nodeSelectorTerms" "tolerations" "priorityClass" -}}
 {{- $ignored := list -}}
 {{- range $key, $_ := .Values.tap -}}
 {{- if not (has $key $known) -}}{{- $ignored = append $ignored (printf "tap.%s" $key) -}}{{- end -}}

@@ -121,6 +121,38 @@ other jobs are never touched.
 """
 Global___OnFull: _TypeAlias = OnFull  # noqa: Y015
 
+class _ArchiveState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ArchiveStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ArchiveState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ARCHIVE_STATE_UNSPECIFIED: _ArchiveState.ValueType  # 0
+    """Not set."""
+    ARCHIVE_STATE_WAITING: _ArchiveState.ValueType  # 1
+    """Somebody has asked for it, and it has not begun."""
+    ARCHIVE_STATE_COPYING: _ArchiveState.ValueType  # 2
+    """It is being copied, and checked."""
+    ARCHIVE_STATE_COPIED: _ArchiveState.ValueType  # 3
+    """All that was finished when it was copied is there, and was read back."""
+    ARCHIVE_STATE_FAILED: _ArchiveState.ValueType  # 4
+    """The last copy did not come to its end; it is tried again."""
+
+class ArchiveState(_ArchiveState, metaclass=_ArchiveStateEnumTypeWrapper):
+    """ArchiveState is how the copy of a run in the archive stands."""
+
+ARCHIVE_STATE_UNSPECIFIED: ArchiveState.ValueType  # 0
+"""Not set."""
+ARCHIVE_STATE_WAITING: ArchiveState.ValueType  # 1
+"""Somebody has asked for it, and it has not begun."""
+ARCHIVE_STATE_COPYING: ArchiveState.ValueType  # 2
+"""It is being copied, and checked."""
+ARCHIVE_STATE_COPIED: ArchiveState.ValueType  # 3
+"""All that was finished when it was copied is there, and was read back."""
+ARCHIVE_STATE_FAILED: ArchiveState.ValueType  # 4
+"""The last copy did not come to its end; it is tried again."""
+Global___ArchiveState: _TypeAlias = ArchiveState  # noqa: Y015
+
 class _AgentState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -352,6 +384,7 @@ class Run(_message.Message):
     COMPLETENESS_FIELD_NUMBER: _builtins.int
     AGENTS_FIELD_NUMBER: _builtins.int
     COUNTS_FIELD_NUMBER: _builtins.int
+    ARCHIVE_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Number of the run, from 1."""
     state: Global___JobState.ValueType
@@ -396,6 +429,10 @@ class Run(_message.Message):
     def counts(self) -> _containers.RepeatedCompositeFieldContainer[_ledger_pb2.NodeCounts]:
         """What its nodes have seen and lost, by name; in the answer of GetJob only."""
 
+    @_builtins.property
+    def archive(self) -> Global___RunArchive:
+        """Its copy in the archive; unset when there is none yet."""
+
     def __init__(
         self,
         *,
@@ -415,14 +452,51 @@ class Run(_message.Message):
         completeness: _builtins.str = ...,
         agents: _abc.Iterable[Global___RunAgent] | None = ...,
         counts: _abc.Iterable[_ledger_pb2.NodeCounts] | None = ...,
+        archive: Global___RunArchive | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "expire_time", b"expire_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["archive", b"archive", "end_time", b"end_time", "expire_time", b"expire_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "bytes", b"bytes", "completeness", b"completeness", "counts", b"counts", "end_time", b"end_time", "entries", b"entries", "expire_time", b"expire_time", "lost_packets", b"lost_packets", "nodes", b"nodes", "number", b"number", "packets", b"packets", "pinned", b"pinned", "reason", b"reason", "start_time", b"start_time", "state", b"state", "streams", b"streams"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "archive", b"archive", "bytes", b"bytes", "completeness", b"completeness", "counts", b"counts", "end_time", b"end_time", "entries", b"entries", "expire_time", b"expire_time", "lost_packets", b"lost_packets", "nodes", b"nodes", "number", b"number", "packets", b"packets", "pinned", b"pinned", "reason", b"reason", "start_time", b"start_time", "state", b"state", "streams", b"streams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
+
+@_typing.final
+class RunArchive(_message.Message):
+    """RunArchive is the copy of a run in the archive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    COPY_TIME_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    state: Global___ArchiveState.ValueType
+    """How it stands."""
+    bytes: _builtins.int
+    """Octets that are there; while it is copied, of this copy."""
+    error: _builtins.str
+    """Why the last copy did not come to its end, as a sentence."""
+    @_builtins.property
+    def copy_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was last copied whole; unset when it never was."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___ArchiveState.ValueType = ...,
+        bytes: _builtins.int = ...,
+        copy_time: _timestamp_pb2.Timestamp | None = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["copy_time", b"copy_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "copy_time", b"copy_time", "error", b"error", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunArchive: _TypeAlias = RunArchive  # noqa: Y015
 
 @_typing.final
 class RunAgent(_message.Message):
@@ -1003,19 +1077,23 @@ class DeleteJobRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     FORCE_FIELD_NUMBER: _builtins.int
+    WITH_ARCHIVE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     force: _builtins.bool
     """Also when it is pinned."""
+    with_archive: _builtins.bool
+    """Also what the archive has of it, which stays otherwise."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         force: _builtins.bool = ...,
+        with_archive: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "name", b"name", "with_archive", b"with_archive"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1037,6 +1115,56 @@ class DeleteJobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteJobResponse: _TypeAlias = DeleteJobResponse  # noqa: Y015
+
+@_typing.final
+class ArchiveJobRequest(_message.Message):
+    """ArchiveJobRequest asks to copy a job to the archive."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its name."""
+    run: _builtins.int
+    """Number of a run; 0 is all that are on disk."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        run: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArchiveJobRequest: _TypeAlias = ArchiveJobRequest  # noqa: Y015
+
+@_typing.final
+class ArchiveJobResponse(_message.Message):
+    """ArchiveJobResponse answers ArchiveJob."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job(self) -> Global___Job:
+        """The job as it is now."""
+
+    def __init__(
+        self,
+        *,
+        job: Global___Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ArchiveJobResponse: _TypeAlias = ArchiveJobResponse  # noqa: Y015
 
 @_typing.final
 class ForecastJobRequest(_message.Message):

@@ -80,6 +80,11 @@ class JobsServiceStub:
                 request_serializer=recorder_dot_v1_dot_jobs__pb2.DeleteJobRequest.SerializeToString,
                 response_deserializer=recorder_dot_v1_dot_jobs__pb2.DeleteJobResponse.FromString,
                 _registered_method=True)
+        self.ArchiveJob = channel.unary_unary(
+                '/recorder.v1.JobsService/ArchiveJob',
+                request_serializer=recorder_dot_v1_dot_jobs__pb2.ArchiveJobRequest.SerializeToString,
+                response_deserializer=recorder_dot_v1_dot_jobs__pb2.ArchiveJobResponse.FromString,
+                _registered_method=True)
         self.ForecastJob = channel.unary_unary(
                 '/recorder.v1.JobsService/ForecastJob',
                 request_serializer=recorder_dot_v1_dot_jobs__pb2.ForecastJobRequest.SerializeToString,
@@ -161,6 +166,15 @@ class JobsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ArchiveJob(self, request, context):
+        """ArchiveJob copies what a job has recorded to the archive now, without waiting for it: the runs
+        that are listed tell how far it is. FAILED_PRECONDITION when there is no archive, or nothing to
+        copy.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ForecastJob(self, request, context):
         """ForecastJob tells how much a job would record: all agents try its statement for some seconds and
         store nothing. RESOURCE_EXHAUSTED when several forecasts are being made.
@@ -216,6 +230,11 @@ def add_JobsServiceServicer_to_server(servicer, server):
                     servicer.DeleteJob,
                     request_deserializer=recorder_dot_v1_dot_jobs__pb2.DeleteJobRequest.FromString,
                     response_serializer=recorder_dot_v1_dot_jobs__pb2.DeleteJobResponse.SerializeToString,
+            ),
+            'ArchiveJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ArchiveJob,
+                    request_deserializer=recorder_dot_v1_dot_jobs__pb2.ArchiveJobRequest.FromString,
+                    response_serializer=recorder_dot_v1_dot_jobs__pb2.ArchiveJobResponse.SerializeToString,
             ),
             'ForecastJob': grpc.unary_unary_rpc_method_handler(
                     servicer.ForecastJob,
@@ -467,6 +486,33 @@ class JobsService:
             '/recorder.v1.JobsService/DeleteJob',
             recorder_dot_v1_dot_jobs__pb2.DeleteJobRequest.SerializeToString,
             recorder_dot_v1_dot_jobs__pb2.DeleteJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ArchiveJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recorder.v1.JobsService/ArchiveJob',
+            recorder_dot_v1_dot_jobs__pb2.ArchiveJobRequest.SerializeToString,
+            recorder_dot_v1_dot_jobs__pb2.ArchiveJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -64,6 +64,11 @@ class JobsServiceStub:
     """DeleteJob stops the job and removes it with everything that it recorded. FAILED_PRECONDITION
     when it, or a run of it, is pinned and `force` is not set.
     """
+    ArchiveJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ArchiveJobRequest, _jobs_pb2.ArchiveJobResponse]
+    """ArchiveJob copies what a job has recorded to the archive now, without waiting for it: the runs
+    that are listed tell how far it is. FAILED_PRECONDITION when there is no archive, or nothing to
+    copy.
+    """
     ForecastJob: _grpc.UnaryUnaryMultiCallable[_jobs_pb2.ForecastJobRequest, _jobs_pb2.ForecastJobResponse]
     """ForecastJob tells how much a job would record: all agents try its statement for some seconds and
     store nothing. RESOURCE_EXHAUSTED when several forecasts are being made.
@@ -104,6 +109,11 @@ class JobsServiceAsyncStub(JobsServiceStub):
     DeleteJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.DeleteJobRequest, _jobs_pb2.DeleteJobResponse]  # type: ignore[assignment]
     """DeleteJob stops the job and removes it with everything that it recorded. FAILED_PRECONDITION
     when it, or a run of it, is pinned and `force` is not set.
+    """
+    ArchiveJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ArchiveJobRequest, _jobs_pb2.ArchiveJobResponse]  # type: ignore[assignment]
+    """ArchiveJob copies what a job has recorded to the archive now, without waiting for it: the runs
+    that are listed tell how far it is. FAILED_PRECONDITION when there is no archive, or nothing to
+    copy.
     """
     ForecastJob: _aio.UnaryUnaryMultiCallable[_jobs_pb2.ForecastJobRequest, _jobs_pb2.ForecastJobResponse]  # type: ignore[assignment]
     """ForecastJob tells how much a job would record: all agents try its statement for some seconds and
@@ -196,6 +206,17 @@ class JobsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_jobs_pb2.DeleteJobResponse, _abc.Awaitable[_jobs_pb2.DeleteJobResponse]]:
         """DeleteJob stops the job and removes it with everything that it recorded. FAILED_PRECONDITION
         when it, or a run of it, is pinned and `force` is not set.
+        """
+
+    @_abc_1.abstractmethod
+    def ArchiveJob(
+        self,
+        request: _jobs_pb2.ArchiveJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_jobs_pb2.ArchiveJobResponse, _abc.Awaitable[_jobs_pb2.ArchiveJobResponse]]:
+        """ArchiveJob copies what a job has recorded to the archive now, without waiting for it: the runs
+        that are listed tell how far it is. FAILED_PRECONDITION when there is no archive, or nothing to
+        copy.
         """
 
     @_abc_1.abstractmethod
