@@ -138,7 +138,7 @@ $(BIN)/python -m grpc_tools.protoc -I protos \
     --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
     --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
     --python_out=$(1) --grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) \
-    $(PROTOS)
+    --include_source_info --descriptor_set_out=$(1)/recorder/v1/comments.binpb $(PROTOS)
 endef
 
 .PHONY: protos
