@@ -169,7 +169,7 @@ lock: .venv/.project ## Renew the lock file from pyproject.toml; UPGRADE=1 takes
 lock/images: .venv/.project ## Renew the lock files of the images; run it after `make lock`
 	@set -e; compile="$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate \
 	    --no-header --python-version 3.11 --only-binary :all: -c requirements.lock"; \
-	for service in capture scheduler query; do \
+	for service in capture scheduler query gateway; do \
 	    $$compile --extra $$service pyproject.toml -o deploy/docker/$$service.lock; \
 	done; \
 	sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml | \
@@ -177,7 +177,7 @@ lock/images: .venv/.project ## Renew the lock files of the images; run it after 
 
 .PHONY: images
 images: ## Build the container images
-	@set -e; for target in capture scheduler query; do \
+	@set -e; for target in capture scheduler query gateway; do \
 	    $(DOCKER) build -f deploy/docker/Dockerfile --target $$target \
 	        -t $(IMAGE)-$$target:$(VERSION) .; \
 	done

@@ -13,6 +13,7 @@ from services.gateway.origins import Origins
 from services.gateway.problems import MEDIA_TYPE, Problem
 from services.runtime.logging import logger
 from services.runtime.process import run_until_signal
+from services.runtime.server import why_not_listen
 from services.runtime.settings import GatewaySettings
 
 MAX_CONNECTIONS = 1024
@@ -49,7 +50,7 @@ class Connection(H11Protocol):
             logger(__name__).warning("too many connections; one is refused")
             transport.abort()
             return
-        self._expect_head()
+        self._expect()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
@@ -57,12 +58,16 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take octets; those of an unfinished head start the time for it."""
+        """Take octets; those of an unfinished head, or that nobody reads, start the time for it."""
         super().data_received(data)
-        if self.conn.their_state is not h11.IDLE:
+        theirs = self.conn.their_state
+        is_head = theirs is h11.IDLE and bool(self.conn.trailing_data[0])
+        # The rest of a body that has been answered already.
+        is_rest = theirs is h11.SEND_BODY and self.conn.our_state is h11.DONE
+        if not (is_head or is_rest):
             self._disarm()
-        elif self.conn.trailing_data[0] and self._deadline is None:
-            self._expect_head()
+        elif self._deadline is None:
+            self._expect()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP with a problem, and close."""
@@ -77,7 +82,7 @@ class Connection(H11Protocol):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
 
-    def _expect_head(self) -> None:
+    def _expect(self) -> None:
         self._deadline = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
 
     def _disarm(self) -> None:
@@ -175,24 +180,11 @@ class _Server(uvicorn.Server):
 
 
 def _listen(address: str) -> socket.socket:
+    if reason := why_not_listen(address):
+        raise OSError(reason)
     host, _, port = address.rpartition(":")
-    try:
-        family, kind, _, _, target = socket.getaddrinfo(
-            host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        made = socket.socket(family, kind)
-        try:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            made.bind(target)
-        except OSError:
-            made.close()
-            raise
-    except OSError as error:
-        raise OSError(
-            f"Cannot listen on {address}: {error.strerror or error}. Choose another address with "
-            "--listen."
-        ) from None
-    return made
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    return socket.create_server((host.strip("[]"), int(port)), family=family)
 
 
 def run(settings: GatewaySettings) -> int:

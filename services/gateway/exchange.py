@@ -14,6 +14,10 @@ from services.runtime.logging import logger
 MAX_BODY_BYTES = 1 << 20
 """Largest body of a request: a statement is some lines, and a job not much more."""
 
+MAX_READ_BYTES = 16 * MAX_BODY_BYTES
+"""A body that is too large is read up to this, and forgotten: most programs read no answer before
+they have sent all. What is larger finds the connection closed."""
+
 BODY_SECONDS = 30.0
 """Longest wait for a body."""
 
@@ -64,17 +68,20 @@ class Exchange:
 
     async def _read_body(self) -> bytes:
         said = self.header("content-length")
-        parts, size, more = [], int(said) if said.isdigit() else 0, True
-        while more and size <= MAX_BODY_BYTES:
+        body, size, more = b"", 0, True
+        if said.isdigit() and int(said[:20]) > MAX_READ_BYTES:
+            size, more = MAX_READ_BYTES + 1, False
+        while more and size <= MAX_READ_BYTES:
             event = await self._receive()
             if event["type"] == "http.disconnect":
                 raise ClientGone
-            parts.append(event.get("body", b""))
-            size = max(size, sum(map(len, parts)))
-            more = event.get("more_body", False)
+            size += len(event["body"])
+            if size <= MAX_BODY_BYTES:
+                body += event["body"]
+            more = event["more_body"]
         if size > MAX_BODY_BYTES:
             raise ProblemError(413, f"A body has {MAX_BODY_BYTES} octets, no more.")
-        return b"".join(parts)
+        return body
 
     async def while_there(self, work: Awaitable[None]) -> None:
         """Do `work`, and end it when the caller goes away before. Raises ClientGone then."""

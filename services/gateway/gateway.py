@@ -6,7 +6,7 @@ Run by app.
 import asyncio
 import contextlib
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from services.gateway.asking import read, read_timeout
 from services.gateway.exchange import ClientGone, Exchange, Headers, Receive, Scope, Send
 from services.gateway.origins import Origins
 from services.gateway.problems import Problem, ProblemError, of_rpc
-from services.gateway.routes import JOBS, PREFIX, QUERY, Found, Route, find
+from services.gateway.routes import DOCUMENT, HEALTH, JOBS, QUERY, Route, find
 from services.runtime.channel import open_async_channel
 from services.runtime.logging import logger
 
@@ -107,13 +107,14 @@ class Gateway:
         if len(exchange.scope["headers"]) > MAX_HEADERS:
             raise ProblemError(431, f"A request has {MAX_HEADERS} header fields, no more.")
         exchange.extra = self._origins.check(exchange.header("host"), exchange.header("origin"))
-        path, method = exchange.scope["path"], exchange.scope["method"]
-        if path == f"{PREFIX}/openapi.json" and method in ("GET", "HEAD"):
-            await exchange.send_whole(200, JSON, openapi.document())
-        elif path == "/health" and method in ("GET", "HEAD"):
-            await self._tell_health(exchange)
-        elif (route := await _route(exchange, found := find(path))) is not None:
-            await self._ask(exchange, route, found.values)
+        path = exchange.scope["path"]
+        tell = {DOCUMENT: _tell_document, HEALTH: self._tell_health}.get(path)
+        found = find(path)
+        method = await _method_of(exchange, {"GET"} if tell else set(found.routes))
+        if tell and method:
+            await tell(exchange)
+        elif method:
+            await self._ask(exchange, found.routes[method], found.values)
 
     async def _ask(self, exchange: Exchange, route: Route, values: dict[str, str]) -> None:
         media_type, make = _wanted(route, exchange.header("accept"))
@@ -218,23 +219,27 @@ class Gateway:
         await exchange.send_whole(status, JSON, orjson.dumps(words))
 
 
-async def _route(exchange: Exchange, found: Found) -> Route | None:
-    """Return the route of a request; None when it is answered. Raises ProblemError."""
-    if not found.routes:
+async def _method_of(exchange: Exchange, methods: Set[str]) -> str:
+    """Return the method of a request; "" when it is answered here. Raises ProblemError."""
+    if not methods:
         raise ProblemError(
-            404, f"There is nothing at this path; {PREFIX}/openapi.json lists what is.", "NOT_FOUND"
+            404, f"There is nothing at this path; {DOCUMENT} lists what is.", "NOT_FOUND"
         )
     # The server leaves out the body of what answers a HEAD.
-    method = exchange.scope["method"].replace("HEAD", "GET")
-    methods = ", ".join(sorted({*found.routes, "OPTIONS"}))
+    method = str(exchange.scope["method"]).replace("HEAD", "GET")
+    there = ", ".join(sorted({*methods, "OPTIONS"}))
     if method == "OPTIONS":
-        asked = [("access-control-allow-methods", methods)] if exchange.extra else []
-        await exchange.send_whole(204, JSON, b"", [("allow", methods), *asked])
-        return None
-    if method not in found.routes:
-        exchange.extra = [*exchange.extra, ("allow", methods)]
-        raise ProblemError(405, f"Here {methods} can be used.", "UNIMPLEMENTED")
-    return found.routes[method]
+        asked = [("access-control-allow-methods", there)] if exchange.extra else []
+        await exchange.send_whole(204, JSON, b"", [("allow", there), *asked])
+        return ""
+    if method not in methods:
+        exchange.extra = [*exchange.extra, ("allow", there)]
+        raise ProblemError(405, f"Here {there} can be used.", "UNIMPLEMENTED")
+    return method
+
+
+async def _tell_document(exchange: Exchange) -> None:
+    await exchange.send_whole(200, JSON, openapi.document())
 
 
 def _wanted(route: Route, accept: str) -> tuple[str, Callable[[], Form] | None]:

@@ -15,7 +15,7 @@ from services.gateway.answers import ARROW, EVENTS, JSON, LINES, forms
 from services.gateway.asking import MAX_DEPTH, is_nested, message_of
 from services.gateway.comments import comments
 from services.gateway.problems import MEDIA_TYPE
-from services.gateway.routes import PREFIX, QUERY, ROUTES, WHOLE, Route
+from services.gateway.routes import DOCUMENT, HEALTH, QUERY, ROUTES, WHOLE, Route
 
 Schema = dict[str, Any]
 
@@ -43,10 +43,21 @@ _KNOWN: dict[str, Schema] = {
 }
 
 _STREAMS = {
-    LINES: "A JSON object a line. When it cannot be finished, the last line has `error`.",
-    EVENTS: "Server-sent events named after what they have, then `end` or `error`.",
-    ARROW: "An Arrow IPC stream of entries. Its last batch has no rows, and metadata `recorder`: "
-    "JSON with status, losses and counts.",
+    LINES: "As x-ndjson it is one in each line; when it cannot be finished, the last has `error`.",
+    EVENTS: "As event-stream it is the data of events named after what they have, before `end` or "
+    "`error`.",
+    ARROW: "As an Arrow stream it is the entries alone. The last batch has no rows, and "
+    "metadata `recorder`: JSON with status, losses and counts.",
+}
+
+_EVENT: Schema = {
+    "type": "object",
+    "required": ["data", "event"],
+    "properties": {
+        "event": {"type": "string"},
+        "id": {"type": "string"},
+        "data": {"type": "string", "contentMediaType": JSON},
+    },
 }
 
 _PROBLEM: Schema = {
@@ -84,12 +95,10 @@ def build(routes: Iterable[Route]) -> Schema:
     paths: dict[str, Schema] = {}
     for route in routes:
         paths.setdefault(route.address, {})[route.method.lower()] = _operation(route, schemas)
-    for path, summary in (
-        (f"{PREFIX}/openapi.json", "This document."),
-        ("/health", "Whether the services behind this server serve; 503 when one does not."),
-    ):
-        paths[path] = {"get": _plain(summary)}
-    paths["/health"]["get"]["responses"]["503"] = _json("One does not.", {"type": "object"})
+    paths[DOCUMENT] = {"get": _page("OpenApi", "This document.")}
+    health = _page("Health", "Whether the services behind this server serve.")
+    health["responses"]["503"] = _json("One does not.", {"type": "object"})
+    paths[HEALTH] = {"get": health}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -111,8 +120,7 @@ def build(routes: Iterable[Route]) -> Schema:
     }
 
 
-def _plain(summary: str) -> Schema:
-    name = "Health" if "services" in summary else "OpenApi"
+def _page(name: str, summary: str) -> Schema:
     return {
         "operationId": name,
         "summary": summary,
@@ -154,14 +162,10 @@ def _answer(route: Route, schemas: "_Schemas") -> Schema:
     about = comments()[route.rpc.output_type.full_name]
     if not route.rpc.server_streaming:
         return _json(about, schema)
-    content: Schema = {}
-    for media_type in forms(route.rpc.name):
-        told = _STREAMS.get(media_type, "A file.")
-        is_text = media_type in (LINES, EVENTS)
-        content[media_type] = {"schema": {"type": "string", "description": told} if is_text else {}}
-        if is_text:
-            # OpenAPI 3.1 has no word for the items of a stream; 3.2 calls it so.
-            content[media_type]["x-itemSchema"] = schema
+    # OpenAPI 3.1 has no word for the items of a stream; they stand where 3.2 has `itemSchema`.
+    items = {LINES: schema, EVENTS: _EVENT}
+    content = {each: {"schema": items.get(each, {})} for each in forms(route.rpc.name)}
+    about = " ".join([about, *(_STREAMS[each] for each in content if each in _STREAMS)])
     return {"description": about, "content": content}
 
 

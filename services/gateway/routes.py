@@ -10,6 +10,10 @@ from recorder.v1 import jobs_pb2, query_pb2
 
 PREFIX = "/api/v1"
 
+DOCUMENT = f"{PREFIX}/openapi.json"
+
+HEALTH = "/health"
+
 JOBS: ServiceDescriptor = jobs_pb2.DESCRIPTOR.services_by_name["JobsService"]
 QUERY: ServiceDescriptor = query_pb2.DESCRIPTOR.services_by_name["QueryService"]
 

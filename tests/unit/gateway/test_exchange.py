@@ -104,7 +104,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(
 )
 def test_what_is_not_http_is_a_problem(octets: bytes, behind: tuple[Odd, str]) -> None:
     with raw(behind[1], octets) as caller:
-        head, _, body = caller.recv(4096).partition(b"\r\n\r\n")
+        head, _, body = until_closed(caller).partition(b"\r\n\r\n")
     assert head.split(b" ")[1] in (b"400", b"501")
     assert json.loads(body)["code"] == "INVALID_ARGUMENT"
 
