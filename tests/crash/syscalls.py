@@ -47,7 +47,7 @@ def command(trace: Path, program: list[str]) -> list[str]:
 
 
 def read(trace: Path) -> Iterator[Call]:
-    """Yield what was done to files and folders, in the order in which it began."""
+    """Yield what was done to files and folders, in the order in which it began; opened: ended."""
     waiting: dict[str, tuple[int, str]] = {}
     found: list[Call] = []
     with trace.open(encoding="ascii") as lines:
@@ -68,7 +68,9 @@ def read(trace: Path) -> Iterator[Call]:
                 found.append(call)
     end = 1 << 62  # those that never returned
     found += [c for begin, text in waiting.values() if (c := _parse(text + ") = 0", begin, end))]
-    yield from sorted(found, key=lambda call: call.begin)
+    # A descriptor means its file from the end of the call that opened it: until then another thread
+    # may still write to what has the number, and close it.
+    yield from sorted(found, key=lambda call: call.end if call.name == "openat" else call.begin)
 
 
 def _parse(text: str, begin: int, end: int) -> Call | None:

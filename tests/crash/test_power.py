@@ -70,7 +70,7 @@ class Life:
         self.disk = Disk(self.data)
         self.disk.feed(calls)
         ours = [call for call in calls if call.paths and self.data in call.paths[0].parents]
-        self.moments = [call.begin for call in ours]
+        self.moments = sorted(call.begin for call in ours)
         self.made = {call.paths[-1].name for call in ours if call.name == "rename"}
         self._said = [
             (call.begin, line)
