@@ -33,6 +33,8 @@ class Served:
     scheduler: str
     query: str
     gateway: str
+    data: Path
+    """Folder of the query service."""
 
     @property
     def url(self) -> str:
@@ -50,7 +52,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     assert query.server is not None
     try:
         with gateway(scheduler.address, query.server.address, cors_origins=[PAGE]) as address:
-            yield Served(scheduler.address, query.server.address, address)
+            yield Served(scheduler.address, query.server.address, address, folder / "shop")
     finally:
         query.stop()
         scheduler.stop()
