@@ -34,7 +34,7 @@ MAX_CALLS = 256
 """Calls at once that are no streams: what the servers behind this one take, several times."""
 
 IDLE_SECONDS = 15.0
-"""After so long without an event comes a comment; proxies end what is silent for a minute."""
+"""How often a comment comes among events; proxies end what is silent for a minute."""
 
 LARGE_BYTES = 64 << 10
 """A larger message becomes JSON on another thread, since all others would wait meanwhile."""
@@ -74,11 +74,14 @@ class Gateway:
         self._limits = limits or Limits()
         self._calls = 0
         self._streams = 0
-        self._ended = asyncio.Event()
+        self._endless: set[Any] = set()
+        self._has_ended = False
 
     def end_streams(self) -> None:
         """End what would go on until its caller leaves; other answers come to their end."""
-        self._ended.set()
+        self._has_ended = True
+        for call in self._endless:
+            call.cancel()
 
     async def close(self) -> None:
         """Close the channels."""
@@ -188,16 +191,22 @@ class Gateway:
         service = self._services[route.rpc.containing_service.full_name]
         _prepare(request, form, exchange.header("last-event-id"))
         call = service.channel.unary_stream(*_method(route))(request, timeout=seconds)
-        ended = self._ended if _is_endless(request) else asyncio.Event()
+        if _is_endless(request):
+            self._endless.add(call)
         try:
             # The status is sent with the first message, so that what is wrong has its own.
             message = await call.read()
             await exchange.begin(200, form.media_type, _stream_headers(route, request))
-            while message is not grpc.aio.EOF:
-                octets = await _written(form, message)
-                if octets:
-                    await exchange.write(octets)
-                message = await _next(call, exchange, form, ended)
+            with _kept_alive(exchange, form):
+                while message is not grpc.aio.EOF:
+                    octets = await _written(form, message)
+                    if octets:
+                        await exchange.write(octets)
+                    message = await call.read()
+            await exchange.write(form.end(), more=False)
+        except asyncio.CancelledError:
+            if not (self._has_ended and exchange.has_begun):
+                raise
             await exchange.write(form.end(), more=False)
         except grpc.aio.AioRpcError as error:
             problem = of_rpc(error, service.name, service.address)
@@ -208,6 +217,7 @@ class Gateway:
             else:
                 raise ClientGone from error
         finally:
+            self._endless.discard(call)
             call.cancel()
 
     async def _tell_health(self, exchange: Exchange) -> None:
@@ -284,24 +294,21 @@ def _stream_headers(route: Route, request: Message) -> Headers:
     return [("content-disposition", f'attachment; filename="{name}"')]
 
 
-async def _next(call: Any, exchange: Exchange, form: Form, ended: asyncio.Event) -> Any:
-    """Return the next message, or EOF when `ended` is set; keeps an idle connection alive."""
-    reading = asyncio.ensure_future(call.read())
-    ending = asyncio.ensure_future(ended.wait())
-    try:
-        while True:
-            done, _ = await asyncio.wait(
-                {reading, ending}, timeout=IDLE_SECONDS, return_when=asyncio.FIRST_COMPLETED
-            )
-            if reading in done:
-                return reading.result()
-            if ending in done:
-                return grpc.aio.EOF
-            if octets := form.idle():
+@contextlib.contextmanager
+def _kept_alive(exchange: Exchange, form: Form) -> Iterator[None]:
+    """Write now and then that more may come, where the form has a word for it."""
+
+    async def keep() -> None:
+        with contextlib.suppress(ClientGone):
+            while octets := form.idle():
+                await asyncio.sleep(IDLE_SECONDS)
                 await exchange.write(octets)
+
+    keeping = asyncio.ensure_future(keep())
+    try:
+        yield
     finally:
-        reading.cancel()
-        ending.cancel()
+        keeping.cancel()
 
 
 async def _json(message: Message) -> bytes:

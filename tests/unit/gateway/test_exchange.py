@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from services.gateway import app, exchange
+from services.gateway import gateway as gateway_module
 from tests.unit.gateway.conftest import events, gateway, lines
 from tests.unit.gateway.odd import Odd, odd
 
@@ -151,6 +152,18 @@ def test_a_file_that_is_not_whole_is_a_broken_connection(
     accept = {"accept": "application/vnd.apache.arrow.stream, application/x-pcapng"}
     with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
         httpx.get(url(behind[1], path), headers=accept)
+
+
+def test_events_that_are_far_apart_have_comments_between_them(
+    behind: tuple[Odd, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_module, "IDLE_SECONDS", 0.1)
+    accept = {"accept": "text/event-stream"}
+    with httpx.stream("GET", url(behind[1], "query?kfl=wait"), headers=accept) as response:
+        read = response.iter_lines()
+        assert next(read) == "event: entry"
+        while next(read) != ":":
+            pass
 
 
 def test_a_deadline_is_passed_on(behind: tuple[Odd, str]) -> None:
