@@ -44,6 +44,7 @@ class Exchange:
         """Header fields of every answer to this request."""
         self.has_begun = False
         """The status has been sent."""
+        self._is_whole = False
         self._receive = receive
         self._send = send
 
@@ -89,9 +90,10 @@ class Exchange:
         leaving = asyncio.ensure_future(self._leave())
         try:
             await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
+            # To the server, a caller who has the whole answer is gone as well.
+            if not (working.done() or self._is_whole):
                 raise ClientGone
-            working.result()
+            await working
         finally:
             for task in (working, leaving):
                 task.cancel()
@@ -111,6 +113,7 @@ class Exchange:
 
     async def write(self, octets: bytes, more: bool = True) -> None:
         """Send octets of the answer. Raises ClientGone when the caller takes none."""
+        self._is_whole = not more
         await self._out({"type": "http.response.body", "body": octets, "more_body": more})
 
     async def _out(self, event: Event) -> None:

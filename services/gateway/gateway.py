@@ -240,7 +240,7 @@ async def _method_of(exchange: Exchange, methods: Set[str]) -> str:
     there = ", ".join(sorted({*methods, "OPTIONS"}))
     if method == "OPTIONS":
         asked = [("access-control-allow-methods", there)] if exchange.extra else []
-        await exchange.send_whole(204, JSON, b"", [("allow", there), *asked])
+        await exchange.send_whole(200, JSON, b"", [("allow", there), *asked])
         return ""
     if method not in methods:
         exchange.extra = [*exchange.extra, ("allow", there)]

@@ -201,7 +201,7 @@ def test_pages_of_other_sites_may_not_call(client: httpx.Client) -> None:
 def test_a_page_that_is_listed_may(client: httpx.Client) -> None:
     asked = {"origin": PAGE, "access-control-request-method": "DELETE"}
     before = client.options("/api/v1/jobs/a", headers=asked)
-    assert before.status_code == 204
+    assert before.status_code == 200
     assert before.headers["access-control-allow-origin"] == PAGE
     assert "DELETE" in before.headers["access-control-allow-methods"]
     assert "content-type" in before.headers["access-control-allow-headers"]
