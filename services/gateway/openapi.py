@@ -15,7 +15,7 @@ from services.gateway.answers import ARROW, EVENTS, JSON, LINES, forms
 from services.gateway.asking import MAX_DEPTH, is_nested, message_of
 from services.gateway.comments import comments
 from services.gateway.problems import MEDIA_TYPE
-from services.gateway.routes import DOCUMENT, HEALTH, QUERY, ROUTES, WHOLE, Route
+from services.gateway.routes import DOCUMENT, HEALTH, JOBS, QUERY, ROUTES, WHOLE, Route
 
 Schema = dict[str, Any]
 
@@ -104,9 +104,12 @@ def build(routes: Iterable[Route]) -> Schema:
         "info": {
             "title": "Traffic Recorder",
             "version": version("traffic-recorder"),
-            "description": comments()[QUERY.full_name],
+            "description": "What the scheduler and the query service say over gRPC, over HTTP.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
+        "tags": [
+            {"name": each.name, "description": comments()[each.full_name]} for each in (JOBS, QUERY)
+        ],
         "paths": paths,
         "components": {
             "schemas": {"Problem": _PROBLEM, **dict(sorted(schemas.found.items()))},
