@@ -16,8 +16,9 @@ from services.runtime.process import run_until_signal
 from services.runtime.server import why_not_listen
 from services.runtime.settings import GatewaySettings
 
-MAX_CONNECTIONS = 1024
-"""Connections at once; each holds a file descriptor and up to 64 KiB on the way in and out."""
+MAX_CONNECTIONS = 512
+"""Connections at once: half of the file descriptors that a process has where nobody asked for more.
+Each holds one, and up to 64 KiB on the way in and out."""
 
 MAX_HEAD_BYTES = 64 << 10
 """Largest head of a request. A statement in a parameter has room."""
