@@ -138,7 +138,7 @@ $(BIN)/python -m grpc_tools.protoc -I protos \
     --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
     --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
     --python_out=$(1) --grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) \
-    $(PROTOS)
+    --include_source_info --descriptor_set_out=$(1)/recorder/v1/comments.binpb $(PROTOS)
 endef
 
 .PHONY: protos
@@ -169,7 +169,7 @@ lock: .venv/.project ## Renew the lock file from pyproject.toml; UPGRADE=1 takes
 lock/images: .venv/.project ## Renew the lock files of the images; run it after `make lock`
 	@set -e; compile="$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-annotate \
 	    --no-header --python-version 3.11 --only-binary :all: -c requirements.lock"; \
-	for service in capture scheduler query; do \
+	for service in capture scheduler query gateway; do \
 	    $$compile --extra $$service pyproject.toml -o deploy/docker/$$service.lock; \
 	done; \
 	sed -n 's/^requires = \["\(.*\)"\]/\1/p' pyproject.toml | \
@@ -177,7 +177,7 @@ lock/images: .venv/.project ## Renew the lock files of the images; run it after 
 
 .PHONY: images
 images: ## Build the container images
-	@set -e; for target in capture scheduler query; do \
+	@set -e; for target in capture scheduler query gateway; do \
 	    $(DOCKER) build -f deploy/docker/Dockerfile --target $$target \
 	        -t $(IMAGE)-$$target:$(VERSION) .; \
 	done

@@ -82,6 +82,18 @@ def _postgresql() -> str:
     return "needs PostgreSQL, as in Debian's package postgresql"
 
 
+NODE = Path(os.environ.get("RECORDER_NODE_MODULES", ROOT / ".cache" / "node" / "node_modules"))
+"""Packages of npm that a client in Node needs; .ci/run installs them."""
+
+
+def _node() -> str:
+    if shutil.which("node") is None:
+        return "needs node"
+    return (
+        "" if (NODE / "@grpc").is_dir() else f"needs @grpc/grpc-js in {NODE}; .ci/run puts it there"
+    )
+
+
 NEEDS: dict[str, Callable[[], str]] = {
     "root": functools.cache(_root),
     "docker": functools.cache(_docker),
@@ -91,6 +103,7 @@ NEEDS: dict[str, Callable[[], str]] = {
     "helm": functools.cache(_helm),
     "debian": functools.cache(_debian),
     "postgresql": functools.cache(_postgresql),
+    "node": functools.cache(_node),
 }
 """For each marker a function that says what is missing; "" when nothing is."""
 

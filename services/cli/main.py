@@ -49,6 +49,7 @@ class Commands(TyperGroup):
         "capture": ("services:capture", "Run a capture agent: one on each node."),
         "scheduler": ("services:scheduler", "Run the scheduler: jobs, and what they record."),
         "query": ("services:query", "Run the query service: answers about recordings."),
+        "gateway": ("services:gateway", "Run the gateway: the same over HTTP."),
     }
 
     def list_commands(self, ctx: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""`recorder scheduler`, `recorder query` and `recorder capture`: one process each.
+"""`recorder scheduler`, `query`, `gateway` and `capture`: one process each.
 
 Each loads its settings, sets up logging, and hands over to the service's `app.run(settings)`.
 """
@@ -14,6 +14,7 @@ from services.cli.terminal import FAILED, CommandError, new_app
 from services.runtime.logging import configure
 from services.runtime.settings import (
     CaptureSettings,
+    GatewaySettings,
     QuerySettings,
     SchedulerSettings,
     ServiceSettings,
@@ -62,6 +63,11 @@ query = _service(
     "services.query.app",
     QuerySettings,
     "Run the query service: it answers KFL statements over what the scheduler has stored.",
+)
+gateway = _service(
+    "services.gateway.app",
+    GatewaySettings,
+    "Run the gateway: HTTP for what scheduler and query service say over gRPC.",
 )
 capture = _service(
     "services.capture.app",

@@ -58,6 +58,7 @@ class Plan:
     capture: bool = True
     macros: str = ""  # as `--macros` takes them
     sample: tuple[str, ...] = ()  # the flag, if it was given
+    http: str = ""  # where the gateway listens; none if empty
 
 
 @app.command()
@@ -92,6 +93,14 @@ def up(
     no_capture: Annotated[
         bool, typer.Option("--no-capture", help="Only scheduler and query, as for imports.")
     ] = False,
+    http_listen: Annotated[
+        str | None,
+        typer.Option(
+            "--http-listen",
+            metavar="HOST:PORT",
+            help="Address of a gateway, which serves the same over HTTP; none if not given.",
+        ),
+    ] = None,
     macros: Macros = "",
     sample: Sample = "",
     demo: Annotated[
@@ -114,6 +123,7 @@ def up(
         not no_capture,
         written(read_macros(macros)) if macros else "",
         ("--sample", str(percent(sample))) if sample else (),
+        _address(http_listen, "", "--http-listen") if http_listen else "",
     )
     processes = Processes()
     code = FAILED
@@ -172,7 +182,7 @@ def serve_until_stopped(processes: Processes) -> int:
 
 
 def start_services(plan: Plan, processes: Processes) -> None:
-    """Start scheduler and query, and wait until they serve."""
+    """Start scheduler, query and perhaps the gateway, and wait until they serve."""
     services = (("scheduler", plan.scheduler), ("query", plan.query))
     data = ["--data", str(plan.data), *(("--macros", plan.macros) if plan.macros else ())]
     for name, address in services:
@@ -181,6 +191,17 @@ def start_services(plan: Plan, processes: Processes) -> None:
             processes.start(process)
             wait_until_serving(process, address, processes)
         _say_where(process, address)
+    if plan.http:
+        _start_gateway(plan, processes)
+
+
+def _start_gateway(plan: Plan, processes: Processes) -> None:
+    where = ("--listen", plan.http, "--scheduler", plan.scheduler, "--query", plan.query)
+    process = Process("gateway", where, _log(plan, "gateway"))
+    with step("Starting gateway"):
+        processes.start(process)
+        wait_until_ready(process, processes)
+    _say_where(process, f"http://{plan.http}")
 
 
 def start_capture(plan: Plan, processes: Processes, replay: Path | None = None) -> None:

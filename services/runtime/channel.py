@@ -18,15 +18,20 @@ MESSAGE_SIZES = [
 ]
 
 
+_OPTIONS = [
+    *MESSAGE_SIZES,
+    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+    ("grpc.max_reconnect_backoff_ms", RECONNECT_MS),
+    # Proxies are for the way out; these peers are ours.
+    ("grpc.enable_http_proxy", 0),
+]
+
+
 def open_channel(address: str) -> grpc.Channel:
     """Return a channel to `host:port`; it connects when first used, and again after a break."""
-    return grpc.insecure_channel(
-        address,
-        options=[
-            *MESSAGE_SIZES,
-            ("grpc.keepalive_time_ms", KEEPALIVE_MS),
-            ("grpc.max_reconnect_backoff_ms", RECONNECT_MS),
-            # Proxies are for the way out; these peers are ours.
-            ("grpc.enable_http_proxy", 0),
-        ],
-    )
+    return grpc.insecure_channel(address, options=_OPTIONS)
+
+
+def open_async_channel(address: str) -> grpc.aio.Channel:
+    """Return the same for the asyncio loop that runs."""
+    return grpc.aio.insecure_channel(address, options=_OPTIONS)

@@ -88,7 +88,7 @@ def serve(address: str, add_services: AddServices, workers: int = WORKERS) -> Se
 
 def _bind(server: grpc.Server, address: str) -> int:
     # Tried without grpc first, which writes lines of its own when it cannot.
-    reason = _why_not(address)
+    reason = why_not_listen(address)
     if reason:
         raise OSError(reason)
     try:
@@ -100,7 +100,7 @@ def _bind(server: grpc.Server, address: str) -> int:
     return port
 
 
-def _why_not(address: str) -> str:
+def why_not_listen(address: str) -> str:
     """Return a sentence that says why this address cannot be listened on; "" when it can."""
     host, _, port = address.rpartition(":")
     try:

@@ -57,6 +57,8 @@ Folder = Annotated[Path | str, _FOLDER]
 Interface = Annotated[str, AfterValidator(values.interface)]
 """Name of a network interface."""
 
+Names = Annotated[list[str], NoDecode, BeforeValidator(values.split_names)]
+"""Names, in a list or with commas between them."""
 
 _MACROS = BeforeValidator(words.read)
 
@@ -173,6 +175,32 @@ class QuerySettings(ServiceSettings):
     macros: Macros = Field({}, description=words.HELP)
 
 
+class GatewaySettings(ServiceSettings):
+    """Settings of the gateway."""
+
+    section: ClassVar[str] = "gateway"
+
+    listen: Address = Field(
+        "127.0.0.1:8899", description="Address to serve HTTP on; port 0 is free."
+    )
+    scheduler: Address = Field("127.0.0.1:8897", description="Address of the scheduler.")
+    query: Address = Field("127.0.0.1:8898", description="Address of the query service.")
+    hosts: Names = Field(
+        [],
+        description="Name by which this server is called, beside addresses and localhost; may be "
+        "repeated, or several with commas; * is any.",
+    )
+    cors_origins: Names = Field(
+        [],
+        description="Origin of web pages that may call, as in https://shop.example.com; may be "
+        "repeated, or several with commas; * is any; none if not given.",
+    )
+    streams: int = Field(32, ge=1, le=1024, description="Most streams of answers at once.")
+    deadline_seconds: float = Field(
+        60.0, gt=0, le=86400, description="An answer that is no stream and takes longer is ended."
+    )
+
+
 class CaptureSettings(ServiceSettings):
     """Settings of a capture agent."""
 
@@ -266,7 +294,12 @@ class CaptureSettings(ServiceSettings):
 
 S = TypeVar("S", bound=ServiceSettings)
 
-_MODELS: tuple[type[ServiceSettings], ...] = (SchedulerSettings, QuerySettings, CaptureSettings)
+_MODELS: tuple[type[ServiceSettings], ...] = (
+    SchedulerSettings,
+    QuerySettings,
+    GatewaySettings,
+    CaptureSettings,
+)
 
 
 def load(model: type[S], flags: Mapping[str, Any], config: Path | None = None) -> S:

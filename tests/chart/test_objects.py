@@ -6,6 +6,7 @@ import pytest
 
 from services.runtime.settings import (
     CaptureSettings,
+    GatewaySettings,
     QuerySettings,
     SchedulerSettings,
     ServiceSettings,
@@ -39,6 +40,7 @@ SETTINGS: dict[str, type[ServiceSettings]] = {
     "capture": CaptureSettings,
     "scheduler": SchedulerSettings,
     "query": QuerySettings,
+    "gateway": GatewaySettings,
 }
 
 every_way = pytest.mark.parametrize(
@@ -73,6 +75,7 @@ def test_the_objects_are_those() -> None:
     names = sorted(f"{o['kind']}/{o['metadata']['name']}" for o in render().objects)
     assert names == [
         "DaemonSet/rec-traffic-recorder-capture",
+        "Service/rec-traffic-recorder-gateway",
         "Service/rec-traffic-recorder-query",
         "Service/rec-traffic-recorder-scheduler",
         "ServiceAccount/rec-traffic-recorder-capture",
@@ -84,7 +87,7 @@ def test_the_objects_are_those() -> None:
 @every_way
 def test_no_container_may_more_than_it_needs(values: Object) -> None:
     containers = render(values).containers
-    assert set(containers) == {"capture", "scheduler", "query"}
+    assert set(containers) == {"capture", "scheduler", "query", "gateway"}
     for name, container in containers.items():
         context = container["securityContext"]
         assert context["privileged"] is False
@@ -148,7 +151,9 @@ def test_an_agent_knows_its_node_and_finds_the_scheduler() -> None:
     assert port == str(service["spec"]["ports"][0]["port"])
 
 
-@pytest.mark.parametrize(("name", "port"), [("scheduler", 8897), ("query", 8898)])
+@pytest.mark.parametrize(
+    ("name", "port"), [("scheduler", 8897), ("query", 8898), ("gateway", 8899)]
+)
 def test_a_service_leads_to_its_container(name: str, port: int) -> None:
     rendered = render()
     service = next(s for s in rendered.of_kind("Service") if s["metadata"]["name"].endswith(name))
@@ -169,6 +174,40 @@ def test_probes_ask_the_server(name: str, port: int) -> None:
     assert container["readinessProbe"]["grpc"] == {"port": port}
     # One that serves as many calls as it can refuses the probe as well, and must not be restarted.
     assert container["livenessProbe"]["tcpSocket"] == {"port": port}
+
+
+def test_the_gateway_is_ready_when_what_it_asks_is() -> None:
+    container = render().containers["gateway"]
+    assert container["readinessProbe"]["httpGet"] == {"path": "/health", "port": 8899}
+    assert container["livenessProbe"]["tcpSocket"] == {"port": 8899}
+    assert environment(container)["RECORDER_SCHEDULER"] == "127.0.0.1:8897"
+    assert environment(container)["RECORDER_QUERY"] == "127.0.0.1:8898"
+
+
+def test_the_gateway_is_known_by_the_names_of_its_service() -> None:
+    from services.gateway.origins import Origins
+    from services.gateway.problems import ProblemError
+    from services.runtime.settings import load
+
+    values = tap(gateway={"hosts": ["rec.example.com"], "corsOrigins": ["https://a.example.com"]})
+    variables = environment(render(values).containers["gateway"])
+    given = {name: variables[f"RECORDER_{name.upper()}"] for name in ("hosts", "cors_origins")}
+    settings = load(GatewaySettings, given)
+    assert settings.cors_origins == ["https://a.example.com"]
+    origins = Origins(settings.hosts)
+    service = f"rec-traffic-recorder-gateway.{NAMESPACE}.svc.cluster.local"
+    for host in (service, service.removesuffix(".cluster.local"), "rec.example.com", "10.1.2.3"):
+        origins.check(f"{host}:8899", "")
+    with pytest.raises(ProblemError):
+        origins.check("evil.example.com", "")
+    assert "RECORDER_CORS_ORIGINS" not in environment(render().containers["gateway"])
+
+
+def test_without_the_gateway_nothing_of_it_is_there() -> None:
+    rendered = render(tap(gateway={"enabled": False}))
+    assert "gateway" not in rendered.containers
+    assert len(rendered.of_kind("Service")) == 2
+    assert not [v for v in pod(rendered.scheduler)["volumes"] if "gateway" in v["name"]]
 
 
 @every_way

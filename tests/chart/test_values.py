@@ -101,9 +101,8 @@ def test_a_claim_outlives_the_release_and_has_its_class() -> None:
 
 def test_without_a_registry_the_nodes_have_the_images() -> None:
     version = yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"]
-    assert images({}) == {
-        name: f"traffic-recorder-{name}:{version}" for name in ("capture", "scheduler", "query")
-    }
+    names = ("capture", "scheduler", "query", "gateway")
+    assert images({}) == {name: f"traffic-recorder-{name}:{version}" for name in names}
     for container in render().containers.values():
         assert container["imagePullPolicy"] == "IfNotPresent"
 

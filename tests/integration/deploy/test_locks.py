@@ -27,7 +27,7 @@ def names(requirements: list[str]) -> set[str]:
     return {NAME.match(each)[0].lower() for each in requirements}  # type: ignore[index]
 
 
-@pytest.mark.parametrize("lock", ["build", "capture", "scheduler", "query"])
+@pytest.mark.parametrize("lock", ["build", "capture", "scheduler", "query", "gateway"])
 def test_an_image_has_the_versions_that_the_tests_run_with(lock: str) -> None:
     found = pins(DOCKER / f"{lock}.lock")
     assert found
@@ -36,7 +36,7 @@ def test_an_image_has_the_versions_that_the_tests_run_with(lock: str) -> None:
     assert text.count("--hash=sha256:") >= len(found)
 
 
-@pytest.mark.parametrize("service", ["capture", "scheduler", "query"])
+@pytest.mark.parametrize("service", ["capture", "scheduler", "query", "gateway"])
 def test_a_service_has_its_own_extra_and_no_other(service: str) -> None:
     found = {name for name, _ in pins(DOCKER / f"{service}.lock")}
     extras = PROJECT["project"]["optional-dependencies"]

@@ -25,7 +25,7 @@ def recorder(*arguments, stdin="", **variables):
 def test_help_lists_every_command_and_loads_nothing_slow():
     done = recorder("--help")
     assert done.returncode == 0
-    for name in (*COMMANDS, "scheduler", "query"):
+    for name in (*COMMANDS, "scheduler", "query", "gateway"):
         assert f"\n  {name} " in done.stdout
     script = (
         "import sys; from services.cli.main import run; run(['--help']);"
@@ -39,7 +39,8 @@ def test_help_lists_every_command_and_loads_nothing_slow():
 
 
 @pytest.mark.parametrize(
-    "command", [*COMMANDS, "scheduler", "query", "jobs create", "jobs watch", "kfl match"]
+    "command",
+    [*COMMANDS, "scheduler", "query", "gateway", "jobs create", "jobs watch", "kfl match"],
 )
 def test_every_command_has_help(command):
     done = recorder(*command.split(), "--help")
@@ -102,14 +103,14 @@ def test_the_address_comes_from_the_variable(closed_port):
     assert f"127.0.0.1:{closed_port}" in done.stderr
 
 
-@pytest.mark.parametrize("service", ["scheduler", "query"])
+@pytest.mark.parametrize("service", ["scheduler", "query", "gateway"])
 def test_a_port_that_is_taken_is_one_line(service, tmp_path):
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         address = f"127.0.0.1:{other.getsockname()[1]}"
-        data = ("--data", str(tmp_path), "--log-level", "error")
-        done = recorder(service, "--listen", address, *data)
+        data = () if service == "gateway" else ("--data", str(tmp_path))
+        done = recorder(service, "--listen", address, "--log-level", "error", *data)
     assert done.returncode == 1
     assert f"Cannot listen on {address}: another process has that port" in done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 
 import pytest
 
@@ -70,6 +71,23 @@ def test_words_of_operators_reach_the_services(tmp_path, addresses):
     refused = subprocess.run(ask, capture_output=True, text=True, check=False, timeout=60)
     assert refused.returncode == 2
     assert "https" in refused.stderr
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def test_a_gateway_serves_the_same_over_http(tmp_path, addresses, closed_port):
+    http = f"127.0.0.1:{closed_port}"
+    refused = start(tmp_path, "--no-capture", *addresses, "--http-listen", http)
+    _, err = refused.communicate(timeout=60)
+    assert f"--http-listen: {http} cannot be had" in err
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        http = f"127.0.0.1:{probe.getsockname()[1]}"
+    process = start(tmp_path, "--no-capture", *addresses, "--http-listen", http)
+    assert f"http://{http}" in "".join(read_until(process.stderr, "Serving"))
+    with urllib.request.urlopen(f"http://{http}/api/v1/jobs", timeout=30) as answer:
+        assert json.load(answer) == {"jobs": [], "nextPageToken": ""}
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 0

@@ -167,9 +167,40 @@ livenessProbe:
   timeoutSeconds: 5
 {{- end -}}
 
+{{/* Probes of the gateway. It is ready when the services behind it are; without them it serves too,
+     and says so. */}}
+{{- define "recorder.httpProbes" -}}
+{{- $probe := .root.Values.tap.probes.hub -}}
+startupProbe:
+  tcpSocket: {port: {{ .port }}}
+  periodSeconds: 2
+  failureThreshold: 60
+readinessProbe:
+  httpGet: {path: /health, port: {{ .port }}}
+  initialDelaySeconds: {{ $probe.initialDelaySeconds }}
+  periodSeconds: {{ $probe.periodSeconds }}
+  successThreshold: {{ $probe.successThreshold }}
+  failureThreshold: {{ $probe.failureThreshold }}
+  timeoutSeconds: 5
+livenessProbe:
+  tcpSocket: {port: {{ .port }}}
+  initialDelaySeconds: {{ $probe.initialDelaySeconds }}
+  periodSeconds: {{ $probe.periodSeconds }}
+  failureThreshold: {{ $probe.failureThreshold }}
+  timeoutSeconds: 5
+{{- end -}}
+
+{{/* Names by which the gateway is called: those of its Service, and others' own. */}}
+{{- define "recorder.gatewayHosts" -}}
+{{- $name := printf "%s-gateway" (include "recorder.fullname" .) -}}
+{{- $below := printf "%s.%s" $name .Release.Namespace -}}
+{{- $own := list $name $below (printf "%s.svc" $below) (printf "%s.svc.cluster.local" $below) -}}
+{{- join "," (concat $own .Values.tap.gateway.hosts) -}}
+{{- end -}}
+
 {{/* Keys under tap and tap.misc that were given and do nothing, as "tap.x, tap.y". */}}
 {{- define "recorder.ignored" -}}
-{{- $known := list "docker" "storageLimit" "persistentStorage" "storageClass" "remote" "resources" "probes" "drainSeconds" "capture" "misc" "query" "customMacros" "labels" "annotations" "nodeSelectorTerms" "tolerations" "priorityClass" -}}
+{{- $known := list "docker" "storageLimit" "persistentStorage" "storageClass" "remote" "resources" "probes" "drainSeconds" "capture" "misc" "query" "gateway" "customMacros" "labels" "annotations" "nodeSelectorTerms" "tolerations" "priorityClass" -}}
 {{- $ignored := list -}}
 {{- range $key, $_ := .Values.tap -}}
 {{- if not (has $key $known) -}}{{- $ignored = append $ignored (printf "tap.%s" $key) -}}{{- end -}}

@@ -1,0 +1,1 @@
+"""HTTP for what the other services say over gRPC."""
