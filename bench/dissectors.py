@@ -1,8 +1,8 @@
 """Calls a second of each protocol of the registry, over its golden captures.
 
 A pipeline reads each capture once, and what it gives to the dissector is kept; new dissectors then
-take it again and again: of a small capture, the begin and the end count. CPU time of this thread, best of some rounds; entries are the JSON and
-columns that only calls get that may match.
+take it again and again, so of a small capture the begin and the end of all count. CPU time of this
+thread, best of some rounds; entries are the JSON and columns that only calls get that may match.
 """
 
 import os
