@@ -109,7 +109,7 @@ def _conversation() -> Iterator[bytes]:
     yield from _connection(53, query, answer)
 
 
-def _connection(port: int, request: bytes, response: bytes, alone: int = 0) -> Iterator[bytes]:
+def _connection(port: int, request: bytes, response: bytes, *, alone: int = 0) -> Iterator[bytes]:
     """Yield a TCP connection: its opening, one message each way, and its end. So many octets of the
     request are a segment of their own.
     """

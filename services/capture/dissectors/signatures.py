@@ -55,10 +55,10 @@ class Table(NamedTuple):
     """uint64, by word and protocol."""
     owner: np.ndarray
     """int64: the number of each signature's protocol."""
-    ports: np.ndarray
-    """int64, rising: a port for each column of the next."""
+    columns: np.ndarray
+    """uint16, by port: the column of the next, 0 for ports that no protocol has."""
     of_port: np.ndarray
-    """uint64, by word and port: the signatures of the protocols that have the port."""
+    """uint64, by word and column: the signatures of the protocols that have the port."""
 
 
 NOBODY, TOO_SHORT = -1, -2
@@ -76,10 +76,7 @@ def lowest_bit(bits):
 @kernel
 def bits_of_port(table, word, port):
     """Return the signatures of the protocols that have a port."""
-    for column in range(len(table.ports)):
-        if table.ports[np.uint64(column)] == port:
-            return table.of_port[np.uint64(word), np.uint64(column)]
-    return np.uint64(0)
+    return table.of_port[np.uint64(word), np.uint64(table.columns[np.uint64(port)])]
 
 
 @kernel
@@ -104,9 +101,15 @@ def look(table, wanted, refused, side, port, other_port, octets, position, end):
     """
     best, best_length, best_is_hinted = NOBODY, 0, False
     waits = False
+    if position >= end:
+        return np.int64(TOO_SHORT)
+    first = np.uint64(read_u8(octets, position))
     for word in range(len(wanted)):
-        hinted = bits_of_port(table, word, port) | bits_of_port(table, word, other_port)
         alive = table.of_side[np.uint64(word), np.uint64(side)] & wanted[np.uint64(word)]
+        alive &= table.allowed[np.uint64(word), np.uint64(0), first]
+        if alive == 0:  # as mostly
+            continue
+        hinted = bits_of_port(table, word, port) | bits_of_port(table, word, other_port)
         alive &= ~table.only_on_port[np.uint64(word)] | hinted
         if refused != 0:
             alive &= ~bits_of_refused(table, word, refused)
@@ -150,9 +153,10 @@ def new_table(protocols: Iterable[tuple[Iterable[Signature], Iterable[int]]]) ->
         only_on_port=np.zeros(words, np.uint64),
         of_protocol=np.zeros((words, max(len(listed), 1)), np.uint64),
         owner=np.zeros(max(count, 1), np.int64),
-        ports=np.array(ports, np.int64),
-        of_port=np.zeros((words, len(ports)), np.uint64),
+        columns=np.zeros(1 << 16, np.uint16),
+        of_port=np.zeros((words, 1 + len(ports)), np.uint64),
     )
+    table.columns[ports] = np.arange(1, 1 + len(ports))
     number = 0
     for owner, (signatures, hints) in enumerate(listed):
         for each in signatures:
@@ -166,7 +170,7 @@ def new_table(protocols: Iterable[tuple[Iterable[Signature], Iterable[int]]]) ->
             table.only_on_port[word] |= bit if each.only_on_port else NO_BITS
             table.of_protocol[word, owner] |= bit
             table.owner[number] = owner
-            table.of_port[word, np.isin(ports, list(hints))] |= bit
+            table.of_port[word, table.columns[sorted(hints)]] |= bit
             number += 1
     return table
 

@@ -30,7 +30,7 @@ MOST_DEPTH: Final = 32  # of lists in lists: what is deeper is left out
 MOST_SHOWN: Final = 4096  # values of a message
 CUT: Final = "…"
 """In place of what is left out, and of octets that were not kept."""
-HIDDEN: Final = "[REDACTED]"
+HIDDEN: Final = "[redacted]"
 
 _LISTS = frozenset({ARRAY, SET, PUSH})
 _MAPS = frozenset({MAP, ATTRIBUTE})

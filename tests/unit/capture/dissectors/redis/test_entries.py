@@ -67,7 +67,7 @@ def test_commands_and_replies_are_those_that_the_client_logged(name):
         if got[0] in "|>" and "reply following" in got:
             got = "$" + got.rsplit("$", 1)[1]
         assert each["response"]["type"] == TYPES[got[0]]
-        if value_of(got) is not None and each["response"]["value"] != "[REDACTED]":
+        if value_of(got) is not None and each["response"]["value"] != "[redacted]":
             assert str(each["response"]["value"])[:40] == str(value_of(got))[:40]
     shown = json.dumps(found)
     assert [secret for secret in known["secrets"] if secret in shown] == []
