@@ -12,7 +12,7 @@ from services.capture.dissectors.mysql import packets as wire
 from services.capture.dissectors.mysql.packets import Json
 
 EOF_SIZE = 5
-MOST_RESULTS = 64  # of one command: of more, the first ones
+MOST_RESULTS = 16  # of one command: of more, the first ones
 
 
 class Expected(Enum):

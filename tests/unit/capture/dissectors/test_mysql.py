@@ -14,7 +14,7 @@ from services.capture.dissectors.inbox import Message
 from services.capture.dissectors.mysql import packets as wire
 from services.capture.dissectors.mysql import statements
 from services.capture.dissectors.mysql.compression import MOST_PLAIN, decompress
-from services.capture.dissectors.mysql.session import MOST_WAITING, Session
+from services.capture.dissectors.mysql.session import MOST_WAITING, MOST_WAITING_OCTETS, Session
 from services.capture.dissectors.signatures import CLIENT, SERVER
 from tests.unit.capture.dissectors.playbook import (
     CAPTURES,
@@ -364,3 +364,10 @@ def test_decompression_is_bounded():
     frame = len(bomb).to_bytes(3, "little") + b"\1" + wire.FULL.to_bytes(3, "little") + bomb
     octets, size = decompress(Message(frame, len(frame), 0, False))
     assert (len(octets), size) == (MOST_PLAIN, wire.FULL)
+
+
+def test_the_octets_of_what_waits_are_bounded():
+    session = Session()
+    for _ in range(100):
+        session.receive(CLIENT, memoryview(query("SELECT '" + "x" * 60_000 + "'")), 1)
+    assert session.buffered <= MOST_WAITING_OCTETS + wire.MOST_KEPT
