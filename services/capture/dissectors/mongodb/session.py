@@ -73,9 +73,10 @@ class Session(Conversation):
 
     def gap(self, side: int, octets: int, time_ns: int) -> None:
         """See Conversation: a message that is lost in part is told; else the next one is found."""
-        if self._inboxes[side].gap(octets):
+        inbox = self._inboxes[side]
+        if inbox.gap(octets):
             self.receive(side, memoryview(b""), time_ns)
-        elif side != self._asker:
+        elif side != self._asker and (octets or inbox.has_begun):
             for asked in self._asked.values():
                 asked.in_doubt = True
 

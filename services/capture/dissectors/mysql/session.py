@@ -162,6 +162,8 @@ class Session(Conversation):
             self._inboxes[side].lose()
         self._read[side] = 0
         self._full[side] = False
+        if not octets and not inbox.has_begun and not self._inboxes[side].has_begun:
+            return  # it is only that the capture began in the middle
         if side == SERVER:
             self._deaf = bool(self._waiting)
             for call in self._waiting:

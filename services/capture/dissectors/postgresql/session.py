@@ -76,6 +76,10 @@ class Session(Pairing):
             self.receive(side, memoryview(b""), time_ns)
             return
         self._read[side] = 0
+        if side == CLIENT and not self.understood:
+            self._inboxes[SERVER].lose()  # what answers a request for encryption is no message
+        if not octets and not self._inboxes[side].has_begun and self._encryption is None:
+            return  # it is only that the capture began in the middle
         if side == SERVER:
             self._doubt_answers()
             if self._encryption is not None:
@@ -84,8 +88,6 @@ class Session(Pairing):
             return
         self._doubt_requests()
         self._lost_requests = self.understood or octets > 0
-        if not self.understood:  # a request for encryption, perhaps: its answer is no message
-            self._inboxes[SERVER].lose()
 
     def close(self, time_ns: int) -> None:  # noqa: ARG002
         """See Conversation."""

@@ -271,6 +271,16 @@ def test_other_protocols_are_refused(side, octets):
         play(Session, [(side, octets, 1)])
 
 
+def test_a_capture_that_begins_with_a_request():
+    session = Session()
+    session.gap(CLIENT, 0, 1)
+    session.receive(CLIENT, memoryview(FIND), 1)
+    session.gap(SERVER, 0, 2)
+    session.receive(SERVER, memoryview(op_msg(9, 7, batch({"a": 1}))), 2)
+    (seen,) = session.exchanges
+    assert (seen.response["rows"], seen.error_type) == (1, None)
+
+
 # ---- limits
 
 

@@ -316,6 +316,16 @@ def test_other_protocols_are_not_understood(side, octets):
     assert not session.understood
 
 
+def test_a_capture_that_begins_with_a_request():
+    session = Session()
+    session.gap(CLIENT, 0, 1)
+    session.receive(CLIENT, memoryview(query("SELECT 1")), 1)
+    session.gap(SERVER, 0, 2)
+    session.receive(SERVER, memoryview(packets(b"\1", column("a"), eof(), b"\1x", eof())), 2)
+    (seen,) = session.exchanges
+    assert (seen.response["rows"], seen.error_type) == (1, None)
+
+
 # ---- limits
 
 

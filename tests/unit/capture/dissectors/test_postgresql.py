@@ -280,6 +280,16 @@ def test_other_protocols_are_refused(side, octets):
         play(Session, [(side, octets, 1)] * 4)
 
 
+def test_a_capture_that_begins_with_a_request():
+    session = Session()
+    session.gap(CLIENT, 0, 1)
+    session.receive(CLIENT, memoryview(message("Q", "SELECT 1")), 1)
+    session.gap(SERVER, 0, 2)
+    session.receive(SERVER, memoryview(ROW + message("C", "SELECT 1") + READY), 2)
+    (seen,) = session.exchanges
+    assert (seen.response["rows"], seen.error_type) == (1, None)
+
+
 # ---- limits
 
 
