@@ -92,10 +92,10 @@ class Answer:
         follows = 1
         at = 0
         if self.capabilities & wire.OPTIONAL_METADATA and size > 1:
-            follows, at = payload[0], 1
+            follows, at = wire.uint(payload, 0, 1), 1
         count, at = wire.lenenc(payload, at)
         if at + 1 == size:  # MariaDB: the columns may be those of the last execution
-            follows = payload[at]
+            follows = wire.uint(payload, at, 1)
         elif at != size:
             raise ProtocolError("a count of columns is alone in its packet")
         if not 0 < count <= wire.MOST_COLUMNS or follows > 1:

@@ -36,6 +36,7 @@ from services.capture.dissectors.signatures import CLIENT, SERVER
 from services.capture.dissectors.sqltext import without_passwords
 
 MOST_WAITING = 1024  # commands without an answer: of more the oldest are given up
+MOST_PARAMETERS = 65_535  # of a statement: the server's limit
 MOST_WAITING_OCTETS = 1 << 20  # of their requests; nobody sends the next before the answer
 SURE = 4  # packets in a row, after which one that makes no sense is an error
 
@@ -309,17 +310,17 @@ class Session(Conversation):
 
     def _parameters(self, statement: Statement, request: Json, payload: bytes) -> None:
         count, at, named = statement.parameters, 10, False
-        if self._capabilities & wire.QUERY_ATTRIBUTES and payload[5] & 8:
+        if self._capabilities & wire.QUERY_ATTRIBUTES and wire.uint(payload, 5, 1) & 8:
             count, at = wire.lenenc(payload, at)
             named = True
-        if not count:
+        if not 0 < count <= MOST_PARAMETERS:
             return
         long = frozenset(statement.long)
         try:
             values, statement.types, _ = read_parameters(
                 payload, at, count, statement.types, named, long
             )
-        except (ProtocolError, IndexError):  # of a type, or an extension, that is not known
+        except ProtocolError:  # of a type, or an extension, that is not known
             return
         request["parameters"] = values
 
