@@ -401,6 +401,7 @@ class Session(Conversation):
                 raise
             self._deaf = True  # the next command begins anew
             call.malformed = str(error)
+        self.understood |= call.answer.rows > 0  # so its columns made sense
         if call.answer.done:
             self._next_waiting()
             self._finish(call)

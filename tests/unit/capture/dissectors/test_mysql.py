@@ -326,6 +326,17 @@ def test_a_capture_that_begins_with_a_request():
     assert (seen.response["rows"], seen.error_type) == (1, None)
 
 
+def test_a_capture_that_ends_within_the_first_answer():
+    session = Session()
+    session.gap(SERVER, 0, 1)
+    session.receive(CLIENT, memoryview(query("SELECT 1")), 1)
+    session.receive(SERVER, memoryview(packets(b"\1", column("a"), eof(), b"\1x")), 2)
+    assert session.understood
+    session.close(3)
+    (seen,) = session.exchanges
+    assert (seen.response["rows"], seen.error_type) == (1, "pair-not-found")
+
+
 # ---- limits
 
 
