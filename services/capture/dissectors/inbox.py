@@ -32,7 +32,7 @@ class Inbox:
 
     __slots__ = (
         "_began_ns", "_cut", "_data", "_find", "_lacks", "_measure", "_missing", "_most_kept",
-        "_size", "is_lost",
+        "_size", "has_begun", "is_lost",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +54,8 @@ class Inbox:
         self._began_ns = 0
         self.is_lost = False
         """Where the next message begins is not known."""
+        self.has_begun = False
+        """The side has said something."""
 
     def __len__(self) -> int:
         return len(self._data) + len(self._cut or b"")
@@ -70,6 +72,7 @@ class Inbox:
 
     def feed(self, octets: memoryview | bytes, time_ns: int) -> None:
         """Take what came; then read() until there is nothing."""
+        self.has_begun = True
         if self.is_empty:
             self._began_ns = time_ns
         if self._missing:

@@ -12,10 +12,11 @@ from services.capture.dissectors.objectcalls import Exchange
 Json = dict[str, Any]
 
 MOST_WAITING = 1024  # requests without a reply: of more the oldest are given up
+MOST_WAITING_OCTETS = 1 << 20  # of them; most drivers send the next when the reply is there
 
 ENDED = "pair-not-found", "the stream ended before the reply"
 NO_REQUEST = "pair-not-found", "no request was seen for this reply"
-FORGOTTEN = "pair-not-found", f"{MOST_WAITING} later requests waited, and none was answered"
+FORGOTTEN = "pair-not-found", "too many later requests waited, and none was answered"
 LOST = "gap", "octets of it were lost"
 REPLY_LOST = "gap", "octets of the other side were lost while it waited"
 
@@ -33,6 +34,8 @@ class Asked:
     end_ns: int
     size: int
     lacks: bool
+    kept: int = 0
+    """Octets in memory, about."""
     in_doubt: bool = False
     """Octets were lost where its reply may have been."""
 
@@ -44,12 +47,13 @@ class Session(Conversation):
         super().__init__()
         self._inboxes = tuple(Inbox(wire.measure, wire.find, wire.MOST_KEPT) for _ in range(2))
         self._asked: dict[int, Asked] = {}
+        self._kept = 0  # octets of what waits
         self._asker: int | None = None  # side
 
     @property
     def buffered(self) -> int:
         """See Conversation."""
-        return sum(len(each) for each in self._inboxes)
+        return sum(map(len, self._inboxes)) + self._kept
 
     def receive(self, side: int, octets: memoryview, time_ns: int) -> None:
         """See Conversation."""
@@ -69,9 +73,10 @@ class Session(Conversation):
 
     def gap(self, side: int, octets: int, time_ns: int) -> None:
         """See Conversation: a message that is lost in part is told; else the next one is found."""
-        if self._inboxes[side].gap(octets):
+        inbox = self._inboxes[side]
+        if inbox.gap(octets):
             self.receive(side, memoryview(b""), time_ns)
-        elif side != self._asker:
+        elif side != self._asker and (octets or inbox.has_begun):
             for asked in self._asked.values():
                 asked.in_doubt = True
 
@@ -107,17 +112,29 @@ class Session(Conversation):
         ):  # the client does not want to know
             self._add_alone(asked)
             return
-        if len(self._asked) >= MOST_WAITING:
-            self._add_alone(self._asked.pop(next(iter(self._asked))), *FORGOTTEN)
-        same = self._asked.pop(number, None)
+        while self._asked and (
+            len(self._asked) >= MOST_WAITING or self._kept > MOST_WAITING_OCTETS
+        ):
+            oldest = self._take_asked(next(iter(self._asked)))
+            if oldest is not None:
+                self._add_alone(oldest, *FORGOTTEN)
+        same = self._take_asked(number)
         if same is not None:
             self._add_alone(same, *ENDED)
+        asked.kept = len(message.octets)
+        self._kept += asked.kept
         self._asked[number] = asked
+
+    def _take_asked(self, number: int) -> Asked | None:
+        asked = self._asked.pop(number, None)
+        if asked is not None:
+            self._kept -= asked.kept
+        return asked
 
     def _answer(
         self, number: int, answers: int, body: wire.Body, message: Message, time_ns: int
     ) -> None:
-        asked = self._asked.pop(answers, None)
+        asked = self._take_asked(answers)
         request = asked.request if asked is not None else None
         response = response_of(body, request)
         exchange = Exchange(
@@ -133,6 +150,9 @@ class Session(Conversation):
         self.exchanges.append(exchange)
         if asked is not None and body.opcode == wire.MSG and body.flags & wire.MORE_TO_COME:
             # Exhaust: the next reply answers this one, as if the request were asked again.
+            same = self._take_asked(number)
+            if same is not None:
+                self._add_alone(same, *ENDED)
             self._asked[number] = Asked(asked.request, time_ns, time_ns, 0, lacks=False)
 
     def _add_alone(self, asked: Asked, kind: str | None = None, why: str | None = None) -> None:

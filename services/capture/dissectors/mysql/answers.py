@@ -12,7 +12,7 @@ from services.capture.dissectors.mysql import packets as wire
 from services.capture.dissectors.mysql.packets import Json
 
 EOF_SIZE = 5
-MOST_RESULTS = 64  # of one command: of more, the first ones
+MOST_RESULTS = 16  # of one command: of more, the first ones
 
 
 class Expected(Enum):
@@ -92,10 +92,10 @@ class Answer:
         follows = 1
         at = 0
         if self.capabilities & wire.OPTIONAL_METADATA and size > 1:
-            follows, at = payload[0], 1
+            follows, at = wire.uint(payload, 0, 1), 1
         count, at = wire.lenenc(payload, at)
         if at + 1 == size:  # MariaDB: the columns may be those of the last execution
-            follows = payload[at]
+            follows = wire.uint(payload, at, 1)
         elif at != size:
             raise ProtocolError("a count of columns is alone in its packet")
         if not 0 < count <= wire.MOST_COLUMNS or follows > 1:

@@ -15,6 +15,7 @@ HEAD = 4  # octets of length and number
 FULL = 0xFFFFFF  # the length of a packet that the next one goes on
 MOST_KEPT = 64 << 10  # octets of a packet: a longer text is cut
 MOST_COLUMNS = 4096  # the server's limit for a table
+MOST_NAME = 256  # octets of a column's name: names have up to 64 characters
 MOST_NAMES = 256  # columns that are listed: of more, the first ones
 
 OK, LOCAL_INFILE, EOF, ERR = 0x00, 0xFB, 0xFE, 0xFF
@@ -172,7 +173,7 @@ def column_name(payload: bytes) -> str:
     at = 4
     for _ in range(3):  # schema, table, the table's own name
         _, at = lenenc_octets(payload, at)
-    return text(lenenc_octets(payload, at)[0])
+    return text(lenenc_octets(payload, at)[0][:MOST_NAME])
 
 
 _LETTERS = bytes(range(ord("A"), ord("Z") + 1)) + bytes(range(ord("a"), ord("z") + 1))

@@ -7,13 +7,22 @@ number 1. So both sides meet again after lost octets when the next command is as
 import re
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from services.capture.dissectors.conversation import Conversation, ProtocolError
 from services.capture.dissectors.inbox import Inbox, Message
 from services.capture.dissectors.mysql import compression
 from services.capture.dissectors.mysql import packets as wire
 from services.capture.dissectors.mysql.answers import FIRST_OF, Answer, Expected
+from services.capture.dissectors.mysql.calls import (
+    CUT_SHORT,
+    ENDED,
+    FORGOTTEN,
+    LOST,
+    NO_LOGIN,
+    NO_REQUEST,
+    REQUEST_LOST,
+    Call,
+)
 from services.capture.dissectors.mysql.login import (
     Greeting,
     read_change_user,
@@ -23,56 +32,16 @@ from services.capture.dissectors.mysql.login import (
 from services.capture.dissectors.mysql.packets import Json
 from services.capture.dissectors.mysql.statements import Statement, Statements
 from services.capture.dissectors.mysql.values import read_parameters
-from services.capture.dissectors.objectcalls import Exchange
 from services.capture.dissectors.signatures import CLIENT, SERVER
 from services.capture.dissectors.sqltext import without_passwords
 
 MOST_WAITING = 1024  # commands without an answer: of more the oldest are given up
+MOST_PARAMETERS = 65_535  # of a statement: the server's limit
+MOST_WAITING_OCTETS = 1 << 20  # of their requests; nobody sends the next before the answer
 SURE = 4  # packets in a row, after which one that makes no sense is an error
 
-ENDED = "pair-not-found", "the stream ended before the answer"
-NO_REQUEST = "pair-not-found", "no request was seen for this answer"
-REQUEST_LOST = "gap", "octets of the request were lost"
-LOST = "gap", "octets of it were lost"
-FORGOTTEN = "pair-not-found", f"{MOST_WAITING} later commands waited, and none was answered"
-NO_LOGIN = "pair-not-found", "the client never logged in"
-CUT_SHORT = "pair-not-found", "the next answer began before this one was whole"
-
 UNANSWERED = frozenset({"COM_QUIT", "COM_STMT_CLOSE", "COM_STMT_SEND_LONG_DATA"})
-BINARY_ROW_TYPES = frozenset({"COM_STMT_EXECUTE", "COM_STMT_BULK_EXECUTE"})
-
 _USE = re.compile(r"\s*+USE\s++`?([^`\s;]{1,256})`?\s*+;?\s*+$", re.IGNORECASE)
-
-
-@dataclass(slots=True)
-class Call:
-    """A command and its answer, as far as they have come."""
-
-    request: Json | None
-    answer: Answer
-    start_ns: int
-    end_ns: int
-    request_size: int = 0
-    response_size: int = 0
-    lacks: bool = False
-    malformed: str = ""
-    """What of the answer made no sense."""
-    database: str | None = None
-    """That will be used when it has succeeded."""
-    statement: str | None = None
-    """The text that is prepared."""
-
-    def exchange(self, kind: str | None = None, why: str | None = None) -> Exchange:
-        """Return what is known; kind and why: what its error is, when it is not whole."""
-        if self.malformed and not self.lacks:
-            kind, why = "malformed", self.malformed
-        if kind is None and self.lacks:
-            kind, why = LOST
-        response = self.answer.response(self.answer.done) if self.answer.begun else None
-        return Exchange(
-            self.start_ns, self.end_ns, self.request, response, self.request_size,
-            self.response_size, error_type=kind, error_msg=why,
-        )  # fmt: skip
 
 
 class Session(Conversation):
@@ -91,6 +60,7 @@ class Session(Conversation):
         self._greeting: Greeting | None = None
         self._greeting_size = self._greeted_ns = 0
         self._waiting: deque[Call] = deque()
+        self._kept = 0  # octets of what waits
         self._statements = Statements()
         self._capabilities = 0
         self._eofs: bool | None = None
@@ -109,7 +79,7 @@ class Session(Conversation):
     def buffered(self) -> int:
         """See Conversation."""
         inboxes = self._inboxes + (self._frames or ())
-        return sum(len(each) for each in inboxes) + self._statements.size
+        return sum(map(len, inboxes)) + self._statements.size + self._kept
 
     def receive(self, side: int, octets: memoryview, time_ns: int) -> None:
         """See Conversation."""
@@ -193,6 +163,8 @@ class Session(Conversation):
             self._inboxes[side].lose()
         self._read[side] = 0
         self._full[side] = False
+        if not octets and not inbox.has_begun and not self._inboxes[side].has_begun:
+            return  # it is only that the capture began in the middle
         if side == SERVER:
             self._deaf = bool(self._waiting)
             for call in self._waiting:
@@ -211,7 +183,7 @@ class Session(Conversation):
             call.response_size = self._greeting_size
             self._add(call, *NO_LOGIN)
         while self._waiting:
-            call = self._waiting.popleft()
+            call = self._next_waiting()
             if call.request is None:
                 self._add(call, *(REQUEST_LOST if self._lost_requests else NO_REQUEST))
             else:
@@ -293,7 +265,9 @@ class Session(Conversation):
         expected = FIRST_OF.get(request["command"], Expected.FIRST)
         answer = Answer(expected, self._capabilities, self._eofs)
         size = self._size(CLIENT, packet)
-        return Call(request, answer, packet.began_ns, time_ns, size, lacks=packet.lacks)
+        call = Call(request, answer, packet.began_ns, time_ns, size, lacks=packet.lacks)
+        call.kept = len(packet.octets)
+        return call
 
     def _ask_query(self, call: Call, request: Json, payload: bytes) -> None:
         at = 1
@@ -336,17 +310,17 @@ class Session(Conversation):
 
     def _parameters(self, statement: Statement, request: Json, payload: bytes) -> None:
         count, at, named = statement.parameters, 10, False
-        if self._capabilities & wire.QUERY_ATTRIBUTES and payload[5] & 8:
+        if self._capabilities & wire.QUERY_ATTRIBUTES and wire.uint(payload, 5, 1) & 8:
             count, at = wire.lenenc(payload, at)
             named = True
-        if not count:
+        if not 0 < count <= MOST_PARAMETERS:
             return
         long = frozenset(statement.long)
         try:
             values, statement.types, _ = read_parameters(
                 payload, at, count, statement.types, named, long
             )
-        except (ProtocolError, IndexError):  # of a type, or an extension, that is not known
+        except ProtocolError:  # of a type, or an extension, that is not known
             return
         request["parameters"] = values
 
@@ -366,9 +340,17 @@ class Session(Conversation):
         self._statements.clear()
 
     def _wait(self, call: Call) -> None:
-        if len(self._waiting) >= MOST_WAITING:
-            self._add(self._waiting.popleft(), *FORGOTTEN)
+        while self._waiting and (
+            len(self._waiting) >= MOST_WAITING or self._kept > MOST_WAITING_OCTETS
+        ):
+            self._add(self._next_waiting(), *FORGOTTEN)
         self._waiting.append(call)
+        self._kept += call.kept
+
+    def _next_waiting(self) -> Call:
+        call = self._waiting.popleft()
+        self._kept -= call.kept
+        return call
 
     def _settle(self) -> None:
         """The client asks on, so it has the answers that were lost to us."""
@@ -379,7 +361,7 @@ class Session(Conversation):
                 call.lacks = True
             if not call.lacks and not call.malformed:
                 return
-            self._add(self._waiting.popleft())
+            self._add(self._next_waiting())
 
     # ---- what the server says
 
@@ -396,7 +378,7 @@ class Session(Conversation):
                 self._numbers[SERVER] not in (0, -1)
                 and (first.request or {}).get("command") != "Login"
             ):  # numbers start again with each answer, and after 255
-                self._add(self._waiting.popleft(), *CUT_SHORT)
+                self._add(self._next_waiting(), *CUT_SHORT)
         if not self._waiting and number == 1 and not self._deaf:
             answer = Answer(Expected.FIRST, self._capabilities, self._eofs)
             self._waiting.append(Call(None, answer, packet.began_ns, time_ns))
@@ -413,14 +395,15 @@ class Session(Conversation):
             call.answer.take(payload, packet.size - wire.HEAD)
         except ProtocolError as error:
             if call.request is None:  # an answer to an unknown command need not make sense
-                self._waiting.popleft()
+                self._next_waiting()
                 return
             if not self.understood and not packet.is_cut:
                 raise
             self._deaf = True  # the next command begins anew
             call.malformed = str(error)
+        self.understood |= call.answer.rows > 0  # so its columns made sense
         if call.answer.done:
-            self._waiting.popleft()
+            self._next_waiting()
             self._finish(call)
 
     def _greet(self, payload: bytes, packet: Message, time_ns: int) -> None:

@@ -31,6 +31,8 @@ def read_parameters(
     were sent before. Returns (values, types, where the next field begins). Raises ProtocolError.
     """
     nulls, at = payload[at : at + (count + 7) // 8], at + (count + 7) // 8
+    if at > len(payload):
+        raise ProtocolError("a packet ends within its parameters")
     is_bound, at = wire.uint(payload, at, 1), at + 1
     if is_bound:
         bound = []

@@ -36,6 +36,7 @@ AUTHENTICATION = {
 AUTHENTICATION_NUMBERS = frozenset(AUTHENTICATION) | {8, 11, 12}  # and those that go on
 
 MOST_FIELDS = 256  # columns and parameters that are listed: of more, the first ones
+MOST_TEXT = 4096  # characters of a field of an error: what is longer is cut
 MOST_VALUE = 1024  # octets of a parameter's value: what is longer is cut
 NULL = -1  # a length that says that there is no value
 
@@ -155,7 +156,7 @@ def error_fields(octets: bytes) -> dict[str, str]:
             name = "severity"  # of servers before 9.6, and in the language of the server
         text, at = read_text(octets, at + 1)
         if name is not None:
-            found[name] = text
+            found[name] = text[:MOST_TEXT]
     return found
 
 

@@ -1,56 +1,26 @@
-"""Pairs what a client of PostgreSQL asks with what the server answers. The registry has it.
+"""One connection of PostgreSQL: what its client and its server say. The registry has it.
 
-Answers come in the order of requests. Each message that is answered is a step; a step belongs to a
-unit, which becomes an entry: a simple query, or Parse, Bind, Describe and Execute of one statement.
-An error skips the steps up to the next Sync. ReadyForQuery ends what a Sync or a query began, so
-that is where both sides meet again after octets were lost.
+A simple query becomes an entry, or Parse, Bind, Describe and Execute of one statement; `pairing`
+says which answer is whose.
 """
 
-from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple
 
-from services.capture.dissectors.conversation import Conversation, ProtocolError
+from services.capture.dissectors.conversation import ProtocolError
 from services.capture.dissectors.inbox import Inbox, Message
-from services.capture.dissectors.objectcalls import Exchange
 from services.capture.dissectors.postgresql import messages as wire
+from services.capture.dissectors.postgresql.answers import READERS
+from services.capture.dissectors.postgresql.pairing import ENDED, ENDS, LOST, WITHIN, Pairing
 from services.capture.dissectors.postgresql.prepared import Prepared
 from services.capture.dissectors.postgresql.units import Json, Unit
 from services.capture.dissectors.signatures import CLIENT, SERVER
 from services.capture.dissectors.sqltext import first_word, without_passwords
 
-MOST_WAITING = 4096  # steps without an answer: of more the oldest are given up
-
-ENDED = "pair-not-found", "the stream ended before the answer"
-NO_REQUEST = "pair-not-found", "no request was seen for this answer"
-LOST = "gap", "octets of the answer were lost"
-REQUEST_LOST = "gap", "octets of the request were lost"
-FORGOTTEN = "pair-not-found", f"{MOST_WAITING} later messages waited, and none was answered"
-
 SURE = 4  # messages in a row, after which one that makes no sense is an error
 
-# What ends the answer to a step; those of a query, a startup, a Sync and a call end with Z.
-ENDS = {
-    "Parse": b"1", "Bind": b"2", "Describe": b"Tn", "Execute": b"CIs", "Close": b"3",
-    "Sync": b"Z", "Query": b"Z", "FunctionCall": b"Z", "Startup": b"Z",
-}  # fmt: skip
-# What else can be in the answer.
-WITHIN = {
-    "Describe": b"t", "Execute": b"DGHWdcT", "Query": b"TDCIGHWdcs", "FunctionCall": b"V",
-    "Startup": b"RKv",
-}  # fmt: skip
-UNTIL_READY = frozenset({"Sync", "Query", "FunctionCall", "Startup"})
 
-
-class Step(NamedTuple):
-    """A message of the client that is answered."""
-
-    kind: str
-    unit: Unit
-
-
-class Session(Conversation):
-    """One connection."""
+class Session(Pairing):
+    """See Conversation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,23 +28,15 @@ class Session(Conversation):
             Inbox(wire.measure_client, wire.find_client, wire.MOST_KEPT),
             Inbox(wire.measure_server, wire.find_server, wire.MOST_KEPT),
         )
-        self._steps: deque[Step] = deque()
-        self._open: Unit | None = None  # of the extended query, which the next message may add to
-        self._orphan: Unit | None = None  # an answer whose request was not seen
         self._prepared = Prepared()
         self._who: Json = {}  # user and database
-        self._version = ""
         self._encryption: Unit | None = None  # a request for it: one octet is the answer
-        self._doubtful = False  # octets of answers were lost, perhaps up to the last
-        self._deaf = False  # answers are of nobody until the client asks again
-        self._lost_requests = False
-        self._batch_lacks = False  # requests before the next Sync were lost: which is not known
         self._read = [0, 0]  # messages of each side since it was found
 
     @property
     def buffered(self) -> int:
         """See Conversation."""
-        return len(self._inboxes[0]) + len(self._inboxes[1]) + self._prepared.size
+        return sum(map(len, self._inboxes)) + self._prepared.size + self._kept
 
     def receive(self, side: int, octets: memoryview, time_ns: int) -> None:
         """See Conversation."""
@@ -114,11 +76,18 @@ class Session(Conversation):
             self.receive(side, memoryview(b""), time_ns)
             return
         self._read[side] = 0
+        if side == CLIENT and not self.understood:
+            self._inboxes[SERVER].lose()  # what answers a request for encryption is no message
+        if not octets and not self._inboxes[side].has_begun and self._encryption is None:
+            return  # it is only that the capture began in the middle
         if side == SERVER:
-            self._doubt()
-        else:
-            self._doubt_requests()
-            self._lost_requests = self.understood or octets > 0
+            self._doubt_answers()
+            if self._encryption is not None:
+                self._add(self._encryption, *LOST)
+                self._encryption = None
+            return
+        self._doubt_requests()
+        self._lost_requests = self.understood or octets > 0
 
     def close(self, time_ns: int) -> None:  # noqa: ARG002
         """See Conversation."""
@@ -187,6 +156,7 @@ class Session(Conversation):
             request["bodyTruncated"] = True
         unit = Unit(request | self._who, message.began_ns, time_ns, message.size)
         unit.lacks = message.lacks
+        self._keep(unit, len(message.octets))
         return unit
 
     def _ask_query(self, message: Message, time_ns: int) -> None:
@@ -223,6 +193,7 @@ class Session(Conversation):
             unit = self._new(message, time_ns, {"command": "Bind"} | self._prepared.told(portal))
         else:
             self._more(message, time_ns, unit)
+            self._keep(unit, len(message.octets))
             unit.request = (unit.request or {}) | self._prepared.told(portal)
         unit.portal, unit.statement = portal, name
         self._begin(unit)
@@ -284,25 +255,6 @@ class Session(Conversation):
         self._begin(None)
         self._add(self._new(message, time_ns, {"command": "Terminate"}))
 
-    def _begin(self, unit: Unit | None) -> None:
-        """The next messages add to this unit; the one before is over when it has its answers."""
-        last, self._open = self._open, unit
-        if last is not None and last is not unit and last.waiting == 0:
-            self._add(last)
-
-    def _wait(self, kind: str, unit: Unit) -> None:
-        """A step waits for its answer."""
-        if len(self._steps) >= MOST_WAITING:
-            oldest = self._steps[0].unit
-            while self._steps and self._steps[0].unit is oldest:
-                self._steps.popleft()
-            self._add(oldest, *FORGOTTEN)
-        unit.waiting += 1
-        self._batch_lacks &= kind not in ("Query", "Startup")
-        unit.lacks |= self._batch_lacks
-        self._batch_lacks &= kind != "Sync"
-        self._steps.append(Step(kind, unit))
-
     # ---- what the server says
 
     def _take_encryption(self, inbox: Inbox, time_ns: int) -> None:
@@ -338,14 +290,10 @@ class Session(Conversation):
         unit.lacks |= message.lacks
         reader = READERS.get(kind)
         if reader is not None:
-            reader(self, unit, message)
+            reader(unit, message)
         if unit is self._orphan:
             if kind == ord("Z"):
-                self._give_up_orphan()
-                self._skip_to_ready()
-                if self._steps and self._steps[0].kind in UNTIL_READY:
-                    self._steps[0].unit.lacks = True
-                    self._step_done()
+                self._orphan_done()
         elif kind == ord("E"):
             self._failed()
         elif not self._steps or kind in ENDS[self._steps[0].kind]:
@@ -372,48 +320,6 @@ class Session(Conversation):
             self._orphan = Unit(None, message.began_ns, time_ns)
         return self._orphan
 
-    def _skip_to_ready(self) -> None:
-        """Ready: what was asked before the next Sync, and has no answer, never gets one."""
-        if not any(step.kind in UNTIL_READY for step in self._steps):
-            if self._batch_lacks:  # their Sync was lost
-                self._end_all(*LOST)
-            return
-        while self._steps[0].kind not in UNTIL_READY:
-            self._drop(self._steps.popleft())
-
-    def _failed(self) -> None:
-        """An error: the rest up to the Sync is not done. That Sync answers for the failed one."""
-        step = self._steps[0]
-        if step.kind in UNTIL_READY:
-            if step.kind == "Startup":  # the server hangs up
-                self._step_done()
-            return
-        failed = step.unit
-        while self._steps and self._steps[0].kind not in UNTIL_READY:
-            step = self._steps.popleft()
-            if step.unit is failed:
-                failed.waiting -= 1
-            else:
-                self._drop(step)
-        if failed.waiting == 0 and failed is not self._open:
-            self._add(failed)
-
-    def _drop(self, step: Step) -> None:
-        """A step is skipped by the server; its unit is over when no other step is left."""
-        step.unit.waiting -= 1
-        step.unit.skipped |= not step.unit.answered
-        if step.unit.waiting == 0 and step.unit is not self._open:
-            self._add(step.unit)
-
-    def _step_done(self) -> None:
-        if not self._steps:
-            return
-        unit = self._steps.popleft().unit
-        self._doubtful &= bool(self._steps)
-        unit.waiting -= 1
-        if unit.waiting == 0 and unit is not self._open:
-            self._add(unit)
-
     def _notification(self, message: Message, time_ns: int) -> None:
         """NotificationResponse: nobody asked, so it is the server's message."""
         channel, at = wire.read_text(message.octets, wire.HEAD + 4)
@@ -433,126 +339,10 @@ class Session(Conversation):
         exchange.version = self._version
         self.exchanges.append(exchange)
 
-    def _read_columns(self, unit: Unit, message: Message) -> None:
-        unit.columns = wire.column_names(message.octets)
-
-    def _read_row(self, unit: Unit, _: Message) -> None:
-        unit.rows += 1
-        unit.result_rows += 1
-
-    def _read_copy(self, unit: Unit, message: Message) -> None:
-        unit.copied[SERVER] += message.size - wire.HEAD
-
-    def _read_copy_in(self, unit: Unit, _: Message) -> None:
-        unit.copies_in = True
-
-    def _read_complete(self, unit: Unit, message: Message) -> None:
-        unit.complete(wire.read_text(message.octets, wire.HEAD)[0])
-
-    def _read_suspended(self, unit: Unit, _: Message) -> None:
-        unit.response["suspended"] = True
-
-    def _read_error(self, unit: Unit, message: Message) -> None:
-        unit.fail(wire.error_fields(message.octets))
-
-    def _read_notice(self, unit: Unit, message: Message) -> None:
-        unit.notice(wire.error_fields(message.octets))
-
-    def _read_ready(self, unit: Unit, message: Message) -> None:
-        state = message.octets[wire.HEAD] if len(message.octets) > wire.HEAD else 0
-        if state not in wire.TRANSACTION and not message.lacks:
-            raise ProtocolError("ReadyForQuery names no state of a transaction")
-        unit.response["transactionStatus"] = wire.TRANSACTION.get(state, "")
-
-    def _read_authentication(self, unit: Unit, message: Message) -> None:
-        number = wire.read_i32(message.octets, wire.HEAD)
-        if number not in wire.AUTHENTICATION_NUMBERS:
-            raise ProtocolError(f"there is no authentication {number}")
-        if number in wire.AUTHENTICATION and (number or "authentication" not in unit.response):
-            unit.response["authentication"] = wire.AUTHENTICATION[number]
-        if number == 10:
-            unit.response["mechanisms"] = wire.sasl_mechanisms(message.octets)
-
-    def _read_parameter(self, unit: Unit, message: Message) -> None:
-        name, at = wire.read_text(message.octets, wire.HEAD)
-        told = unit.response.setdefault("parameters", {})
-        if len(told) < wire.MOST_FIELDS:
-            told[name] = wire.read_text(message.octets, at)[0]
-
-    def _read_key(self, unit: Unit, message: Message) -> None:
-        unit.response["processID"] = wire.read_i32(message.octets, wire.HEAD)  # the key is a secret
-
-    # ---- what is over, or was lost
-
-    def _doubt(self) -> None:
-        """Answers were lost. A lone request may still get the rest of its own."""
-        self._give_up_orphan()
-        if self._encryption is not None:
-            self._add(self._encryption, *LOST)
-            self._encryption = None
-        if len({id(step.unit) for step in self._steps}) > 1:
-            self._end_all(*LOST)
-            self._deaf = True
-        elif self._steps:
-            self._steps[0].unit.lacks = True
-            self._doubtful = True
-
-    def _doubt_requests(self) -> None:
-        """Requests were lost: answers up to the next Sync may be for others than it seems."""
-        first, last = (self._steps[0], self._steps[-1]) if self._steps else (None, None)
-        if first is not None and (first.kind == "Startup" or first.unit.copies_in):
-            first.unit.lacks = True
-        for step in self._steps if last is not None and last.kind not in UNTIL_READY else ():
-            step.unit.lacks |= step.kind not in UNTIL_READY
-        if self._open is not None:
-            self._open.lacks = True
-        self._begin(None)
-        self._batch_lacks = True
-        if not self.understood:  # a request for encryption, perhaps: its answer is no message
-            self._inboxes[SERVER].lose()
-
-    def _settle(self) -> None:
-        """The client asks on, so it has the answers that are doubtful to us."""
-        self._deaf = False
-        if self._doubtful:
-            self._doubtful = False
-            self._end_all(*LOST)
-
-    def _end_all(self, kind: str, why: str) -> None:
-        waiting = {id(step.unit): step.unit for step in self._steps}
-        self._steps.clear()
-        self._open = None
-        for unit in waiting.values():
-            self._add(unit, kind, why)
-
-    def _give_up_orphan(self) -> None:
-        unit, self._orphan = self._orphan, None
-        if unit is not None:
-            self._add(unit, *(REQUEST_LOST if self._lost_requests else NO_REQUEST))
-            self._lost_requests = False
-
-    def _add(self, unit: Unit, kind: str | None = None, why: str | None = None) -> None:
-        if unit is self._open:
-            self._open = None
-        if unit.request is None and not unit.answered:
-            return
-        exchange: Exchange = unit.exchange(kind, why)
-        exchange.version = self._version
-        self.exchanges.append(exchange)
-
 
 ASKERS: dict[int, Callable[[Session, Message, int], None]] = {
     ord("Q"): Session._ask_query, ord("P"): Session._ask_parse, ord("B"): Session._ask_bind,
     ord("D"): Session._ask_describe, ord("E"): Session._ask_execute,
     ord("C"): Session._ask_close, ord("S"): Session._ask_sync, ord("H"): Session._ask_flush,
     ord("F"): Session._ask_call, ord("X"): Session._ask_end,
-}  # fmt: skip
-
-READERS: dict[int, Callable[[Session, Unit, Message], None]] = {
-    ord("T"): Session._read_columns, ord("D"): Session._read_row, ord("d"): Session._read_copy,
-    ord("G"): Session._read_copy_in, ord("W"): Session._read_copy_in,
-    ord("C"): Session._read_complete, ord("s"): Session._read_suspended,
-    ord("E"): Session._read_error, ord("N"): Session._read_notice,
-    ord("Z"): Session._read_ready, ord("R"): Session._read_authentication,
-    ord("S"): Session._read_parameter, ord("K"): Session._read_key,
 }  # fmt: skip

@@ -12,7 +12,7 @@ SKIPPED = "pair-not-found", "the server skipped it after an error in the same ba
 
 MOST_NOTICES = 16  # of one answer: of more, the first ones
 MOST_DIGITS = 18  # of a count of rows: what has more is none
-MOST_RESULTS = 64  # of one query with several statements: of more, the first ones
+MOST_RESULTS = 16  # of one query with several statements: of more, the first ones
 
 
 @dataclass(slots=True)
@@ -24,6 +24,8 @@ class Unit:
     end_ns: int
     request_size: int = 0
     response_size: int = 0
+    kept: int = 0
+    """Octets of the request in memory, about."""
     waiting: int = 0
     """Steps that are not answered yet."""
     executes: bool = False

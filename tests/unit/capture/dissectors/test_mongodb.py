@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from services.capture.dissectors.conversation import ProtocolError
 from services.capture.dissectors.mongodb import bson
 from services.capture.dissectors.mongodb import messages as wire
-from services.capture.dissectors.mongodb.session import MOST_WAITING, Session
+from services.capture.dissectors.mongodb.session import MOST_WAITING, MOST_WAITING_OCTETS, Session
 from services.capture.dissectors.signatures import CLIENT, SERVER
 from tests.unit.capture.dissectors.playbook import (
     CAPTURES,
@@ -271,6 +271,16 @@ def test_other_protocols_are_refused(side, octets):
         play(Session, [(side, octets, 1)])
 
 
+def test_a_capture_that_begins_with_a_request():
+    session = Session()
+    session.gap(CLIENT, 0, 1)
+    session.receive(CLIENT, memoryview(FIND), 1)
+    session.gap(SERVER, 0, 2)
+    session.receive(SERVER, memoryview(op_msg(9, 7, batch({"a": 1}))), 2)
+    (seen,) = session.exchanges
+    assert (seen.response["rows"], seen.error_type) == (1, None)
+
+
 # ---- limits
 
 
@@ -324,3 +334,12 @@ def test_what_waits_is_bounded():
         session.receive(CLIENT, memoryview(op_msg(number, 0, {"ping": 1})), 1)
     assert len(session.exchanges) == 100
     assert session.exchanges[0].error_type == "pair-not-found"
+
+
+def test_the_octets_of_what_waits_are_bounded():
+    session = Session()
+    for number in range(100):
+        session.receive(
+            CLIENT, memoryview(op_msg(number, 0, {"find": "t", "comment": "x" * 60_000})), 1
+        )
+    assert session.buffered <= MOST_WAITING_OCTETS + wire.MOST_KEPT

@@ -14,7 +14,7 @@ from services.capture.dissectors.inbox import Message
 from services.capture.dissectors.mysql import packets as wire
 from services.capture.dissectors.mysql import statements
 from services.capture.dissectors.mysql.compression import MOST_PLAIN, decompress
-from services.capture.dissectors.mysql.session import MOST_WAITING, Session
+from services.capture.dissectors.mysql.session import MOST_WAITING, MOST_WAITING_OCTETS, Session
 from services.capture.dissectors.signatures import CLIENT, SERVER
 from tests.unit.capture.dissectors.playbook import (
     CAPTURES,
@@ -316,6 +316,27 @@ def test_other_protocols_are_not_understood(side, octets):
     assert not session.understood
 
 
+def test_a_capture_that_begins_with_a_request():
+    session = Session()
+    session.gap(CLIENT, 0, 1)
+    session.receive(CLIENT, memoryview(query("SELECT 1")), 1)
+    session.gap(SERVER, 0, 2)
+    session.receive(SERVER, memoryview(packets(b"\1", column("a"), eof(), b"\1x", eof())), 2)
+    (seen,) = session.exchanges
+    assert (seen.response["rows"], seen.error_type) == (1, None)
+
+
+def test_a_capture_that_ends_within_the_first_answer():
+    session = Session()
+    session.gap(SERVER, 0, 1)
+    session.receive(CLIENT, memoryview(query("SELECT 1")), 1)
+    session.receive(SERVER, memoryview(packets(b"\1", column("a"), eof(), b"\1x")), 2)
+    assert session.understood
+    session.close(3)
+    (seen,) = session.exchanges
+    assert (seen.response["rows"], seen.error_type) == (1, "pair-not-found")
+
+
 # ---- limits
 
 
@@ -364,3 +385,10 @@ def test_decompression_is_bounded():
     frame = len(bomb).to_bytes(3, "little") + b"\1" + wire.FULL.to_bytes(3, "little") + bomb
     octets, size = decompress(Message(frame, len(frame), 0, False))
     assert (len(octets), size) == (MOST_PLAIN, wire.FULL)
+
+
+def test_the_octets_of_what_waits_are_bounded():
+    session = Session()
+    for _ in range(100):
+        session.receive(CLIENT, memoryview(query("SELECT '" + "x" * 60_000 + "'")), 1)
+    assert session.buffered <= MOST_WAITING_OCTETS + wire.MOST_KEPT

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from services.capture.dissectors.conversation import ProtocolError
 from services.capture.dissectors.postgresql import prepared
 from services.capture.dissectors.postgresql.messages import MOST_KEPT
-from services.capture.dissectors.postgresql.session import MOST_WAITING, Session
+from services.capture.dissectors.postgresql.pairing import MOST_WAITING, MOST_WAITING_OCTETS
+from services.capture.dissectors.postgresql.session import Session
 from services.capture.dissectors.signatures import CLIENT, SERVER
 from tests.unit.capture.dissectors.playbook import (
     CAPTURES,
@@ -279,6 +280,16 @@ def test_other_protocols_are_refused(side, octets):
         play(Session, [(side, octets, 1)] * 4)
 
 
+def test_a_capture_that_begins_with_a_request():
+    session = Session()
+    session.gap(CLIENT, 0, 1)
+    session.receive(CLIENT, memoryview(message("Q", "SELECT 1")), 1)
+    session.gap(SERVER, 0, 2)
+    session.receive(SERVER, memoryview(ROW + message("C", "SELECT 1") + READY), 2)
+    (seen,) = session.exchanges
+    assert (seen.response["rows"], seen.error_type) == (1, None)
+
+
 # ---- limits
 
 
@@ -307,5 +318,13 @@ def test_what_waits_is_bounded():
 def test_names_are_bounded():
     session = Session()
     for number in range(5000):
-        session.receive(CLIENT, memoryview(parse("SELECT" + "x" * 999, f"s{number}")), 1)
+        session.receive(CLIENT, memoryview(parse("SELECT" + "x" * 999, f"s{number}") + SYNC), 1)
+        session.receive(SERVER, memoryview(PARSED + READY), 1)
     assert session.buffered <= prepared.MOST_OCTETS
+
+
+def test_the_octets_of_what_waits_are_bounded():
+    session = Session()
+    for _ in range(100):
+        session.receive(CLIENT, memoryview(message("Q", "SELECT '" + "x" * 60_000 + "'")), 1)
+    assert session.buffered <= MOST_WAITING_OCTETS + MOST_KEPT
