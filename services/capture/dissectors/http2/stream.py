@@ -183,7 +183,7 @@ class Stream:
 
     def _response(self, call: bool) -> Json:
         half = self.answering
-        found = half.shown(call)
+        found = half.shown(call) | {"streamId": self.number}
         status = half.value(":status")
         if status is not None and status.isascii() and status.isdigit() and len(status) == 3:
             found["status"] = int(status)
