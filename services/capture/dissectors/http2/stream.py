@@ -69,7 +69,7 @@ class Half:
         """Return what a request and a response have both. call: whether it is one of gRPC."""
         found: Json = {
             "httpVersion": VERSION,
-            "headers": self.headers or [],
+            "headers": _with_one_cookie(self.headers or []),
             "headersSize": self.headers_size,
             "bodySize": self.body_size,
         }
@@ -94,11 +94,20 @@ class Half:
         return found
 
 
+def _with_one_cookie(fields: list[Pair]) -> list[Pair]:
+    """Join cookies that were sent apart so that the table has them (RFC 9113, 8.2.3)."""
+    crumbs = [value for name, value in fields if name == "cookie"]
+    if len(crumbs) < 2:
+        return fields
+    others = [pair for pair in fields if pair[0] != "cookie"]
+    return [*others, ("cookie", "; ".join(crumbs))]
+
+
 def _joined(fields: list[Pair]) -> Json:
-    found: Json = {}
+    found: dict[str, list[str]] = {}
     for name, value in fields:
-        found[name] = f"{found[name]}, {value}" if name in found else value
-    return found
+        found.setdefault(name, []).append(value)
+    return {name: ", ".join(values) for name, values in found.items()}
 
 
 class Stream:

@@ -88,6 +88,11 @@ def test_interim_answers_are_not_the_answer():
     assert shorts(talk) == [GOOD]
 
 
+def test_cookies_that_are_sent_apart_are_one():
+    exchange = one(Talk().asks(1, [*REQUEST, ("cookie", "a=1"), ("cookie", "b=2")]))
+    assert exchange.request["headers"] == [*REQUEST, ("cookie", "a=1; b=2")]
+
+
 def test_trailers():
     trailers = [("x-sum", "1"), ("x-sum", "2")]
     exchange = one(Talk().asks(1).answers(1, trailers=trailers))
