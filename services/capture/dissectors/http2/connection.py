@@ -141,9 +141,9 @@ class Http2(Conversation):
         half.begin_ns = half.end_ns = frame.time_ns
         half.size = HEAD + frame.length
 
-    def take_body(self, half: Half, octets: memoryview) -> None:
-        """Take octets of a body, and keep them if there is room."""
-        self._bodies += half.take_body(octets, MOST_BODIES - self._bodies)
+    def take_body(self, half: Half, octets: memoryview, frame: int) -> None:
+        """Take octets of a body, and keep them if there is room. frame: as Half.take_body."""
+        self._bodies += half.take_body(octets, frame, MOST_BODIES - self._bodies)
 
     def end_frame(self, side: int, frame: Frame, time_ns: int) -> None:
         """A frame of a stream is over."""
@@ -231,6 +231,7 @@ class _Side:
         self._block = bytearray()  # fields that CONTINUATION frames go on with
         self._first: Frame | None = None  # the frame that began the block
         self._is_block_cut = False
+        self._body_frame: Frame | None = None  # whose octets came last
         self._has_read = False  # a block, so that the table is as large as it should be
 
     @property
@@ -240,7 +241,10 @@ class _Side:
     def data(self, frame: Frame, octets: memoryview) -> None:
         stream = self._connection.stream(frame.stream)
         if stream is not None:
-            self._connection.take_body(self._connection.half(stream, self._side), octets)
+            begun = 0 if frame is self._body_frame else frame.length
+            self._body_frame = frame
+            half = self._connection.half(stream, self._side)
+            self._connection.take_body(half, octets, begun)
 
     def data_lost(self, frame: Frame, octets: int) -> None:
         stream = self._connection.stream(frame.stream)

@@ -50,10 +50,12 @@ class Half:
         """Whether the names of some fields are in a part of the table that was not seen."""
         return any(name == UNKNOWN for name, _ in self.headers or ())
 
-    def take_body(self, octets: memoryview, room: int) -> int:
-        """Take octets of the body; keep at most `room` of them, and return how many."""
+    def take_body(self, octets: memoryview, frame: int, room: int) -> int:
+        """Take octets of the body; keep at most `room` of them, and return how many. frame: how
+        long the frame is that begins here, 0 if none does.
+        """
         self.body_size += len(octets)
-        self.messages.feed(octets)
+        self.messages.feed(octets, frame)
         kept = 0 if self.is_body_cut else min(len(octets), room, BODY_LIMIT - len(self.body))
         self.body += octets[:kept]
         self.is_body_cut |= kept < len(octets)

@@ -99,6 +99,18 @@ def test_a_hole_in_a_message_does_not_hide_the_next_one():
     assert exchange.error_type == "gap"
 
 
+def test_after_lost_frames_messages_count_again():
+    talk = Talk().asks(1, ASK, message(HELLO)).headers(SERVER, 1, SAY)
+    for _ in range(4):
+        talk.server(data(1, message(HELLO)))
+    talk.headers(SERVER, 1, DONE, True)
+    (exchange,) = play_with_hole(Http2, talk.said, 6, 0, 99)
+    assert exchange.response["messageCount"] == 3
+    assert json.loads(exchange.response["body"]) == [{"1": "hello"}]
+    assert exchange.response["bodyTruncated"] is True
+    assert exchange.error_type == "gap"
+
+
 @pytest.mark.parametrize("path", ["nonsense", ""])
 def test_paths_that_name_no_method(path):
     assert grpc.name_call(path) == {}
