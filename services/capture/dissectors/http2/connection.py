@@ -31,7 +31,7 @@ MOST_BODIES = 1 << 20  # octets of bodies that a connection keeps for its open s
 
 NO_ANSWER = "pair-not-found", "the stream ended before an answer"
 NO_END = "pair-not-found", "the stream ended before the answer did"
-GIVEN_UP = "timeout", "no answer was seen, and more streams followed than are kept"
+GIVEN_UP = "timeout", "its end was not seen, and more streams followed than are kept"
 NO_ERROR = 0
 ERRORS = (
     "NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT",
@@ -268,7 +268,7 @@ class _Side:
         elif kind == RST_STREAM and not frame.is_cut:
             code = int.from_bytes(payload, "big")
             self._connection.reset(self._side, frame.stream, code)
-        elif kind == GOAWAY and len(payload) >= 8:
+        elif kind == GOAWAY and len(payload) >= 8 and not frame.is_cut:
             last = int.from_bytes(payload[:4], "big") & 0x7FFFFFFF
             self._connection.go_away(self._side, last, int.from_bytes(payload[4:8], "big"))
         elif kind == SETTINGS:
@@ -287,6 +287,8 @@ class _Side:
         begin += 5 if frame.flags & WITH_PRIORITY and frame.kind == HEADERS else 0
         if begin > end and not frame.is_cut:
             raise ProtocolError("a frame of fields has more padding than octets")
+        if frame.kind == HEADERS:
+            self._connection.stream(frame.stream)  # is there from now on, also if more frames come
         self._first, self._is_block_cut = frame, frame.is_cut
         self._block += payload[begin:end]
         if frame.flags & END_HEADERS:
