@@ -3,6 +3,7 @@
 https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 """
 
+import contextlib
 from typing import Any
 from urllib.parse import unquote
 
@@ -137,8 +138,7 @@ def _shown(message: bytes | None, octets: bytes, is_json: bool) -> Any:
     if message is None:
         return f"{len(octets)} octets, compressed"
     if is_json:
-        try:
-            return orjson.loads(message)
-        except orjson.JSONDecodeError:
-            pass
+        with contextlib.suppress(orjson.JSONDecodeError):
+            orjson.loads(message)
+            return orjson.Fragment(message)  # as it is: it may be deeper than can be written
     return protobuf.message(message)

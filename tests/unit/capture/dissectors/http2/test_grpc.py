@@ -80,6 +80,9 @@ def test_messages_in_json():
     fields = [(name, value.replace("grpc", "grpc+json")) for name, value in ASK]
     body = one(Talk().asks(1, fields, message(b'{"a": 1}'))).request["body"]
     assert json.loads(body) == [{"a": 1}]
+    deep = b"[" * 1000 + b"]" * 1000
+    body = one(Talk().asks(1, fields, message(deep) + message(b"{"))).request["body"]
+    assert body == f'[{deep.decode()},"ew=="]'
 
 
 def test_without_its_fields_a_call_is_known_by_its_messages():
