@@ -2,6 +2,7 @@
 read. The expectations lie beside the captures, and say how these were recorded.
 """
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -38,3 +39,21 @@ def test_what_was_done_is_what_is_read(name):
     assert [each["protocol"]["abbr"] for each in found] == [ABBRS[name]] * len(wanted)
     for number, (each, call) in enumerate(zip(found, wanted, strict=True)):
         assert not lacks(each, call), (number, call, each)
+
+
+@pytest.mark.tshark
+@pytest.mark.parametrize(("name", "dissector"), [("tls-openssl", "tls"), ("quic-aioquic", "quic")])
+def test_hellos_are_what_tshark_says(name, dissector):
+    path = FOLDER / f"{name}.pcap"
+    ports = [
+        f"{'tcp' if dissector == 'tls' else 'udp'}.port=={port}"
+        for port in (4433, 4434, 4443, 4444)
+    ]
+    fields = ["extensions_server_name", "ja3"]
+    run = ["tshark", "-r", path, "-Y", "tls.handshake.type == 1", "-T", "fields"]
+    run += [word for port in ports for word in ("-d", f"{port},{dissector}")]
+    run += [word for each in fields for word in ("-e", f"tls.handshake.{each}")]
+    shown = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    theirs = {tuple(line.split("\t")) for line in shown.splitlines()}
+    hellos = [each["request"] for table in tables(path, None, 0) for each in objects(table)]
+    assert {(each["sni"], each["ja3"]) for each in hellos} == theirs

@@ -29,8 +29,8 @@ RCODES = {"NOERROR": 0, "FORMERR": 1, "SERVFAIL": 2, "NXDOMAIN": 3, "NOTIMP": 4,
 SECTIONS = {"an": "answers", "ns": "authorities", "ar": "additionals"}
 
 
-def entries(path, protocol):
-    tables = dissect.tables(path, kfl.compile(protocol), WHOLE_BODIES)
+def entries(path, chosen):
+    tables = dissect.tables(path, kfl.compile(chosen), WHOLE_BODIES)
     return [each for table in tables for each in entry.objects(table)]
 
 
@@ -67,6 +67,40 @@ def http_of_ours(found):
             yield ("response", each["dst"]["ip"], each["dst"]["port"], response["status"],
                    response["statusText"] or None, header(response["headers"], "content-type"),
                    len(octets), hashlib.sha256(octets).hexdigest())  # fmt: skip
+
+
+def http2_of_tshark(messages):
+    for each in messages:
+        side = "s" if each["kind"] == "request" else "d"
+        client = (each["kind"], each["src" if side == "s" else "dst"], each[f"{side}port"])
+        keys = {
+            "request": ("method", "authority", "path", "content_type", "user_agent"),
+            "response": ("status", "content_type", "grpc_status"),
+            "trailers": ("grpc_status",),
+        }[each["kind"]]
+        yield (*client, each["stream_id"], *(each[key] for key in keys))
+
+
+def grpc_status(headers):
+    status = header(headers, "grpc-status")
+    return None if status is None else int(status)
+
+
+def http2_of_ours(found):
+    for each in found:
+        client = (each["src"]["ip"], each["src"]["port"])
+        if each["request"]:
+            headers = each["request"]["headers"]
+            names = (":method", ":authority", ":path", "content-type", "user-agent")
+            values = (header(headers, name) for name in names)
+            yield ("request", *client, each["request"]["streamId"], *values)
+        if each["response"]:
+            headers, number = each["response"]["headers"], each["response"]["streamId"]
+            answer = (header(headers, "content-type"), grpc_status(headers))
+            yield ("response", *client, number, each["response"].get("status"), *answer)
+            trailers = each["response"].get("trailers")
+            if trailers is not None:
+                yield ("trailers", *client, number, grpc_status(trailers))
 
 
 def dns_name(name):
@@ -111,7 +145,12 @@ def dns_of_ours(found):
             yield ("response", *who, RCODES[response["code"]], tuple(records))
 
 
-READERS = {"http": (http_of_tshark, http_of_ours), "dns": (dns_of_tshark, dns_of_ours)}
+READERS = {
+    "http": ("http and not http2", http_of_tshark, http_of_ours),
+    "http2": ("http2", http2_of_tshark, http2_of_ours),
+    "dns": ("dns", dns_of_tshark, dns_of_ours),
+}
+"""By the name of tshark's list: the filter for the same of ours, and what is compared of both."""
 
 
 def opinions(captures):
@@ -126,14 +165,14 @@ def opinions(captures):
             yield capture, protocol, other if other.exists() else file
 
 
-def test_http_and_dns_are_what_tshark_says(captures):
+def test_entries_are_what_tshark_says(captures):
     rows = yaml.safe_load(DIFFERENCES.read_text())
     known = {(row["capture"], row["protocol"]): row for row in rows}
     compared, unexpected = 0, []
     for capture, protocol, file in opinions(captures):
-        of_tshark, of_ours = READERS[protocol]
+        chosen, of_tshark, of_ours = READERS[protocol]
         theirs = collections.Counter(of_tshark(map(json.loads, file.read_text().splitlines())))
-        ours = collections.Counter(of_ours(entries(captures / capture, protocol)))
+        ours = collections.Counter(of_ours(entries(captures / capture, chosen)))
         only = (theirs - ours, ours - theirs)
         row = known.pop((capture, protocol), {"only_tshark": 0, "only_ours": 0})
         if tuple(side.total() for side in only) != (row["only_tshark"], row["only_ours"]):

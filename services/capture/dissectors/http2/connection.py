@@ -31,7 +31,7 @@ MOST_BODIES = 1 << 20  # octets of bodies that a connection keeps for its open s
 
 NO_ANSWER = "pair-not-found", "the stream ended before an answer"
 NO_END = "pair-not-found", "the stream ended before the answer did"
-GIVEN_UP = "timeout", "no answer was seen, and more streams followed than are kept"
+GIVEN_UP = "timeout", "its end was not seen, and more streams followed than are kept"
 NO_ERROR = 0
 ERRORS = (
     "NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT",
@@ -141,9 +141,9 @@ class Http2(Conversation):
         half.begin_ns = half.end_ns = frame.time_ns
         half.size = HEAD + frame.length
 
-    def take_body(self, half: Half, octets: memoryview) -> None:
-        """Take octets of a body, and keep them if there is room."""
-        self._bodies += half.take_body(octets, MOST_BODIES - self._bodies)
+    def take_body(self, half: Half, octets: memoryview, frame: int) -> None:
+        """Take octets of a body, and keep them if there is room. frame: as Half.take_body."""
+        self._bodies += half.take_body(octets, frame, MOST_BODIES - self._bodies)
 
     def end_frame(self, side: int, frame: Frame, time_ns: int) -> None:
         """A frame of a stream is over."""
@@ -231,6 +231,7 @@ class _Side:
         self._block = bytearray()  # fields that CONTINUATION frames go on with
         self._first: Frame | None = None  # the frame that began the block
         self._is_block_cut = False
+        self._body_frame: Frame | None = None  # whose octets came last
         self._has_read = False  # a block, so that the table is as large as it should be
 
     @property
@@ -240,7 +241,10 @@ class _Side:
     def data(self, frame: Frame, octets: memoryview) -> None:
         stream = self._connection.stream(frame.stream)
         if stream is not None:
-            self._connection.take_body(self._connection.half(stream, self._side), octets)
+            begun = 0 if frame is self._body_frame else frame.length
+            self._body_frame = frame
+            half = self._connection.half(stream, self._side)
+            self._connection.take_body(half, octets, begun)
 
     def data_lost(self, frame: Frame, octets: int) -> None:
         stream = self._connection.stream(frame.stream)
@@ -264,7 +268,7 @@ class _Side:
         elif kind == RST_STREAM and not frame.is_cut:
             code = int.from_bytes(payload, "big")
             self._connection.reset(self._side, frame.stream, code)
-        elif kind == GOAWAY and len(payload) >= 8:
+        elif kind == GOAWAY and len(payload) >= 8 and not frame.is_cut:
             last = int.from_bytes(payload[:4], "big") & 0x7FFFFFFF
             self._connection.go_away(self._side, last, int.from_bytes(payload[4:8], "big"))
         elif kind == SETTINGS:
@@ -283,6 +287,8 @@ class _Side:
         begin += 5 if frame.flags & WITH_PRIORITY and frame.kind == HEADERS else 0
         if begin > end and not frame.is_cut:
             raise ProtocolError("a frame of fields has more padding than octets")
+        if frame.kind == HEADERS:
+            self._connection.stream(frame.stream)  # is there from now on, also if more frames come
         self._first, self._is_block_cut = frame, frame.is_cut
         self._block += payload[begin:end]
         if frame.flags & END_HEADERS:

@@ -3,6 +3,7 @@
 https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 """
 
+import contextlib
 from typing import Any
 from urllib.parse import unquote
 
@@ -25,22 +26,26 @@ Json = dict[str, Any]
 class Messages:
     """Counts the messages of one side of a call, as its DATA comes."""
 
-    __slots__ = ("_head", "_left", "compressed", "count", "is_lost", "sizes")
+    __slots__ = ("_head", "_is_lost", "_left", "_was_lost", "compressed", "count", "sizes")
 
     def __init__(self) -> None:
         self.count = 0
         self.compressed = 0
         """How many of them are compressed."""
         self.sizes: list[int] = []
-        self.is_lost = False
-        """Where the next one begins is not known, or there are none."""
+        self._is_lost = False  # where the next one begins is not known, or there are none
+        self._was_lost = False
         self._head = bytearray()
         self._left = 0  # octets of the message
 
-    def feed(self, octets: memoryview) -> None:
-        """Take the next octets."""
+    def feed(self, octets: memoryview, frame: int) -> None:
+        """Take the next octets; frame: how long the frame is that begins here, 0 if none does."""
+        if self._is_lost and frame and len(octets) >= HEAD:
+            # Most frames of DATA hold one message.
+            fits = int.from_bytes(octets[1:HEAD], "big") + HEAD == frame
+            self._is_lost = octets[0] > 1 or not fits
         at, end = 0, len(octets)
-        while at < end and not self.is_lost:
+        while at < end and not self._is_lost:
             if self._left:
                 taken = min(self._left, end - at)
                 self._left -= taken
@@ -55,7 +60,7 @@ class Messages:
         flag, self._left = self._head[0], int.from_bytes(self._head[1:], "big")
         self._head.clear()
         if flag > 1:
-            self.is_lost = True
+            self._lose()
             return
         self.count += 1
         self.compressed += flag
@@ -64,13 +69,20 @@ class Messages:
 
     def skip(self, octets: int) -> None:
         """So many octets are missing, 0 for not known."""
-        self.is_lost = self.is_lost or not 0 < octets <= self._left
-        self._left -= min(octets, self._left)
+        if 0 < octets <= self._left:
+            self._left -= octets
+        else:
+            self._lose()
+
+    def _lose(self) -> None:
+        self._is_lost = self._was_lost = True
+        self._left = 0
+        self._head.clear()
 
     @property
     def is_whole(self) -> bool:
         """Whether there are messages, and nothing else."""
-        return self.count > 0 and not (self.is_lost or self._left or self._head)
+        return self.count > 0 and not (self._was_lost or self._left or self._head)
 
     def shown(self) -> Json:
         """Return what an entry says of them."""
@@ -126,8 +138,7 @@ def _shown(message: bytes | None, octets: bytes, is_json: bool) -> Any:
     if message is None:
         return f"{len(octets)} octets, compressed"
     if is_json:
-        try:
-            return orjson.loads(message)
-        except orjson.JSONDecodeError:
-            pass
+        with contextlib.suppress(orjson.JSONDecodeError):
+            orjson.loads(message)
+            return orjson.Fragment(message)  # as it is: it may be deeper than can be written
     return protobuf.message(message)

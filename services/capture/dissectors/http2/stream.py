@@ -50,10 +50,12 @@ class Half:
         """Whether the names of some fields are in a part of the table that was not seen."""
         return any(name == UNKNOWN for name, _ in self.headers or ())
 
-    def take_body(self, octets: memoryview, room: int) -> int:
-        """Take octets of the body; keep at most `room` of them, and return how many."""
+    def take_body(self, octets: memoryview, frame: int, room: int) -> int:
+        """Take octets of the body; keep at most `room` of them, and return how many. frame: how
+        long the frame is that begins here, 0 if none does.
+        """
         self.body_size += len(octets)
-        self.messages.feed(octets)
+        self.messages.feed(octets, frame)
         kept = 0 if self.is_body_cut else min(len(octets), room, BODY_LIMIT - len(self.body))
         self.body += octets[:kept]
         self.is_body_cut |= kept < len(octets)
@@ -69,7 +71,7 @@ class Half:
         """Return what a request and a response have both. call: whether it is one of gRPC."""
         found: Json = {
             "httpVersion": VERSION,
-            "headers": self.headers or [],
+            "headers": _with_one_cookie(self.headers or []),
             "headersSize": self.headers_size,
             "bodySize": self.body_size,
         }
@@ -94,11 +96,20 @@ class Half:
         return found
 
 
+def _with_one_cookie(fields: list[Pair]) -> list[Pair]:
+    """Join cookies that were sent apart so that the table has them (RFC 9113, 8.2.3)."""
+    crumbs = [value for name, value in fields if name == "cookie"]
+    if len(crumbs) < 2:
+        return fields
+    others = [pair for pair in fields if pair[0] != "cookie"]
+    return [*others, ("cookie", "; ".join(crumbs))]
+
+
 def _joined(fields: list[Pair]) -> Json:
-    found: Json = {}
+    found: dict[str, list[str]] = {}
     for name, value in fields:
-        found[name] = f"{found[name]}, {value}" if name in found else value
-    return found
+        found.setdefault(name, []).append(value)
+    return {name: ", ".join(values) for name, values in found.items()}
 
 
 class Stream:
@@ -183,7 +194,7 @@ class Stream:
 
     def _response(self, call: bool) -> Json:
         half = self.answering
-        found = half.shown(call)
+        found = half.shown(call) | {"streamId": self.number}
         status = half.value(":status")
         if status is not None and status.isascii() and status.isdigit() and len(status) == 3:
             found["status"] = int(status)

@@ -110,7 +110,8 @@ class Handshake(Conversation):
         mine = self._sides[side]
         if not mine.begin_ns:
             mine.begin_ns = mine.end_ns = time_ns
-            self._old_left = OLD_HEAD if side == CLIENT and octets[0] & 0x80 else 0
+            is_old = side == CLIENT and octets[0] & 0x80 and not mine.has_gap
+            self._old_left = OLD_HEAD if is_old else 0
             if self._old_version == SSL2 and side == SERVER:
                 self._take_old_answer(octets, time_ns)
                 return

@@ -80,6 +80,9 @@ def test_messages_in_json():
     fields = [(name, value.replace("grpc", "grpc+json")) for name, value in ASK]
     body = one(Talk().asks(1, fields, message(b'{"a": 1}'))).request["body"]
     assert json.loads(body) == [{"a": 1}]
+    deep = b"[" * 1000 + b"]" * 1000
+    body = one(Talk().asks(1, fields, message(deep) + message(b"{"))).request["body"]
+    assert body == f'[{deep.decode()},"ew=="]'
 
 
 def test_without_its_fields_a_call_is_known_by_its_messages():
@@ -96,6 +99,18 @@ def test_a_hole_in_a_message_does_not_hide_the_next_one():
     talk = Talk().asks(1, ASK, message(HELLO)).headers(SERVER, 1, SAY).server(octets)
     (exchange,) = play_with_hole(Http2, talk.said, 5, 30, 10)
     assert exchange.response["messageSizes"] == [50, 7]
+    assert exchange.error_type == "gap"
+
+
+def test_after_lost_frames_messages_count_again():
+    talk = Talk().asks(1, ASK, message(HELLO)).headers(SERVER, 1, SAY)
+    for _ in range(4):
+        talk.server(data(1, message(HELLO)))
+    talk.headers(SERVER, 1, DONE, True)
+    (exchange,) = play_with_hole(Http2, talk.said, 6, 0, 99)
+    assert exchange.response["messageCount"] == 3
+    assert json.loads(exchange.response["body"]) == [{"1": "hello"}]
+    assert exchange.response["bodyTruncated"] is True
     assert exchange.error_type == "gap"
 
 

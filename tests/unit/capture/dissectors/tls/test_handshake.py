@@ -251,6 +251,18 @@ def test_a_capture_that_begins_in_the_middle():
     assert exchange.error_type is None
 
 
+def test_a_capture_that_begins_with_the_answer():
+    conversation = Handshake()
+    conversation.gap(CLIENT, 0, 1)
+    conversation.receive(SERVER, memoryview(FULL[1][1]), 1)
+    conversation.receive(CLIENT, memoryview(b"\xa5" * 9), 2)  # the end of a record
+    for side, octets in FULL[2:4]:
+        conversation.receive(side, memoryview(octets), 3)
+    (exchange,) = conversation.exchanges
+    assert exchange.response["version"] == "TLS 1.2"
+    assert exchange.error_type == "pair-not-found"
+
+
 @pytest.mark.parametrize("begin", [b"GET / HTTP/1.1\r\n", b"\x16\x03\x01\xff\xff", b"\x16\x05\x01"])
 def test_other_octets_are_refused(begin):
     with pytest.raises(ProtocolError):
