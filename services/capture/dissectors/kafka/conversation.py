@@ -4,7 +4,13 @@ from dataclasses import dataclass
 
 from services.capture.dissectors.conversation import Conversation, ProtocolError
 from services.capture.dissectors.kafka.errors import name_of
-from services.capture.dissectors.kafka.framing import LONGEST, NOT_FOUND, Framer, Message
+from services.capture.dissectors.kafka.framing import (
+    LONGEST,
+    MOST_KEPT,
+    NOT_FOUND,
+    Framer,
+    Message,
+)
 from services.capture.dissectors.kafka.headers import (
     METADATA,
     NAME_AT,
@@ -49,6 +55,11 @@ class _Waiting:
     error: tuple[str, str] | None
     is_doubtful: bool = False
     """Octets of responses are missing since."""
+
+    @property
+    def held(self) -> int:
+        """Octets of it that are kept."""
+        return min(self.size, MOST_KEPT)
 
 
 class Kafka(Conversation):
@@ -160,10 +171,8 @@ class Kafka(Conversation):
     def _wait(self, waiting: _Waiting, time_ns: int) -> None:
         self._waiting.setdefault(waiting.request["correlationID"], []).append(waiting)
         self._waiting_count += 1
-        self._waiting_octets += waiting.size
-        while self._waiting_count > MOST_WAITING or (
-            self._waiting_octets > MOST_WAITING_OCTETS and self._waiting_count > 1
-        ):
+        self._waiting_octets += waiting.held
+        while self._waiting_count > MOST_WAITING or self._waiting_octets > MOST_WAITING_OCTETS:
             self._give_up(next(iter(self._waiting.values()))[0], time_ns, _TOO_MANY)
 
     def _forget(self, waiting: _Waiting) -> None:
@@ -173,7 +182,7 @@ class Kafka(Conversation):
         if not queue:
             del self._waiting[identity]
         self._waiting_count -= 1
-        self._waiting_octets -= waiting.size
+        self._waiting_octets -= waiting.held
 
     def _give_up(self, waiting: _Waiting, time_ns: int, error: tuple[str, str]) -> None:
         self._forget(waiting)
@@ -270,7 +279,9 @@ class Kafka(Conversation):
         if not self._client:
             return NOT_FOUND, 0
         at = data.find(name, NAME_AT)
-        while at >= 0:
+        tries = 0  # each may read all that is there
+        while at >= 0 and tries < MOST_TRIES:
+            tries += 1
             if begins(data, at - NAME_AT, self._client):
                 return at - NAME_AT, 0
             at = data.find(name, at + 1)
@@ -287,7 +298,7 @@ class Kafka(Conversation):
             if 4 <= size <= LONGEST and self._awaits(data, at + 4):
                 return at, 0
         places = []
-        tries = 0  # each may read all that is there
+        tries = 0
         for identity in list(self._waiting)[:MOST_SOUGHT]:
             at = data.find((identity & 0xFFFFFFFF).to_bytes(4, "big"), 4)
             while at >= 0 and tries < MOST_TRIES:
