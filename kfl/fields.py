@@ -169,7 +169,7 @@ _ENTRY = (
     Field(
         "error.type",
         "text",
-        "pair-not-found, timeout, gap or malformed",
+        "pair-not-found, timeout, gap, malformed or closed",
         ("error.type",),
         "error_type",
     ),

@@ -72,7 +72,7 @@ ENTRIES = pa.schema(
         pa.field("response_status", pa.int32()),
         pa.field("response_status_text", pa.string()),
         *_message("response"),
-        pa.field("error_type", pa.string()),  # pair-not-found, timeout, gap or malformed
+        pa.field("error_type", pa.string()),  # pair-not-found, timeout, gap, malformed or closed
         pa.field("error_msg", pa.string()),
     ]
 )
