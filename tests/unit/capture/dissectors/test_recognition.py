@@ -30,11 +30,7 @@ def entries(calls):
 def said(calls):
     """(protocol, what was asked, what was said) of each entry."""
     return [
-        (
-            e["protocol"]["name"],
-            (e["request"] or {}).get("query"),
-            (e["response"] or {}).get("rows"),
-        )
+        (e["protocol"]["name"], (e["request"] or {}).get("query"), (e["response"] or {}).get("rows"))
         for e in entries(calls)
     ]
 
