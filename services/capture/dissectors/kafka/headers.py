@@ -96,7 +96,7 @@ def begins(data: bytearray, at: int, client: bytes) -> bool:
         return True
     start = at + _BEGINNING.size + len(name)
     _, reader, failed = read_payload(REQUEST, key, version, data, start, end)
-    return failed is None and reader.at == end
+    return failed is None and (reader.at == end or bool(client))
 
 
 def _name(data: bytearray, at: int, length: int) -> bytes:
