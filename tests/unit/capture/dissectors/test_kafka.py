@@ -404,7 +404,8 @@ def test_a_capture_may_begin_in_the_middle():
         message(struct.pack(">hhi", 200, 0, 1) + text("x")),
         message(struct.pack(">hhi", 3, 90, 1) + text("x")),
         message(struct.pack(">hhi", 12, 0, 1) + text("no\0text") + b"1234"),
-        request(12, 0, 1, text("group") + b"\0\0\0\1" + text("member") + b"left"),
+        request(12, 0, 1, text("group") + b"\0\0\0\1" + text("member") + b"left", client=""),
+        request(12, 0, 1, text("group") + b"\0\0\0\1" + b"\0\x70"),
         b"\x7f\xff\xff\xff" + heartbeat(1)[4:],
     ],
 )
