@@ -169,7 +169,7 @@ _ENTRY = (
     Field(
         "error.type",
         "text",
-        "pair-not-found, timeout, gap, malformed, reset or alert",
+        "pair-not-found, timeout, gap, malformed, reset, closed or alert",
         ("error.type",),
         "error_type",
     ),

@@ -203,7 +203,7 @@ _DATABASES = (
         "response.error",
         "any",
         "why it failed: {code, message}, of MongoDB also codeName",
-        *("mysql", "postgresql", "mongodb"),
+        *("mysql", "postgresql", "mongodb", "kafka"),
     ),
     _of("response.rows", "any", "rows returned", "mysql", "postgresql", "mongodb"),
     _of("response.affected", "number", "rows changed", "mysql", "postgresql", "mongodb"),

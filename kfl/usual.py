@@ -27,7 +27,7 @@ VALUES: dict[str, tuple[str | int, ...]] = {
         dict.fromkeys(("HTTP", *(abbr for word in WORDS.values() for abbr in sorted(word.abbrs))))
     ),
     "transport": ("tcp", "udp"),
-    "error.type": ("timeout", "pair-not-found", "gap", "malformed", "reset", "alert"),
+    "error.type": ("timeout", "pair-not-found", "gap", "malformed", "reset", "closed", "alert"),
     "request.method": _METHODS,
     "request.httpVersion": _HTTP_VERSIONS,
     "response.httpVersion": _HTTP_VERSIONS,

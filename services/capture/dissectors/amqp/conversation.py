@@ -43,7 +43,7 @@ _TUNE_OK = 10 << 16 | 31
 _CLOSE, _CHANNEL_CLOSE = 10 << 16 | 50, 20 << 16 | 40
 _CHANNEL_CLOSED = 20 << 16 | 41
 _OF_0_8 = {10 << 16 | 60: _CLOSE, 10 << 16 | 61: 10 << 16 | 51}  # which had a redirect before them
-_CONSUME_OK, _DELIVER = 60 << 16 | 21, 60 << 16 | 60
+_CONSUME_OK, _CANCEL_OK, _DELIVER = 60 << 16 | 21, 60 << 16 | 31, 60 << 16 | 60
 _BASIC = 60
 
 _GAP = "gap", "octets are missing"
@@ -134,6 +134,8 @@ class Amqp(Conversation):
             waiting = self._asked(1 - side, frame.channel, number)
             if number == _CONSUME_OK and waiting is not None:
                 self._remember_queue(frame.channel, message, waiting)
+            elif number == _CANCEL_OK:
+                self._forget_queue(frame.channel, message)
             if method.has_content:
                 content = Content(message, frame.began_ns, frame.size, waiting, True)
                 self._expect_content(side, frame.channel, content)
@@ -164,10 +166,17 @@ class Amqp(Conversation):
                 reader.most_frame = min(reader.most_frame, message["frameMax"])
 
     def _remember_queue(self, channel: int, answer: Json, waiting: Waiting) -> None:
-        if self._consumer_count < MOST_CONSUMERS and "queue" in waiting.message:
-            of_channel = self._queues.setdefault(channel, {})
-            of_channel[answer.get("consumerTag", "")] = waiting.message["queue"]
+        of_channel = self._queues.setdefault(channel, {})
+        tag, queue = answer.get("consumerTag", ""), waiting.message.get("queue", "")
+        if tag in of_channel:
+            of_channel[tag] = queue
+        elif self._consumer_count < MOST_CONSUMERS:
+            of_channel[tag] = queue
             self._consumer_count += 1
+
+    def _forget_queue(self, channel: int, answer: Json) -> None:
+        if self._queues.get(channel, {}).pop(answer.get("consumerTag", ""), None) is not None:
+            self._consumer_count -= 1
 
     # What waits for an answer.
 

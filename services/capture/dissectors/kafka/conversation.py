@@ -4,7 +4,13 @@ from dataclasses import dataclass
 
 from services.capture.dissectors.conversation import Conversation, ProtocolError
 from services.capture.dissectors.kafka.errors import name_of
-from services.capture.dissectors.kafka.framing import LONGEST, NOT_FOUND, Framer, Message
+from services.capture.dissectors.kafka.framing import (
+    LONGEST,
+    MOST_KEPT,
+    NOT_FOUND,
+    Framer,
+    Message,
+)
 from services.capture.dissectors.kafka.headers import (
     METADATA,
     NAME_AT,
@@ -24,7 +30,7 @@ from services.capture.dissectors.kafka.messages import (
 from services.capture.dissectors.kafka.topics import TopicNames
 from services.capture.dissectors.kafka.values import IncompleteError, Reader
 from services.capture.dissectors.objectcalls import Exchange, Json
-from services.capture.dissectors.signatures import CLIENT
+from services.capture.dissectors.signatures import CLIENT, SERVER
 
 MOST_WAITING = 1024  # requests of a connection without a response; clients have 5 at once
 MOST_WAITING_OCTETS = 8 << 20  # of those, as far as they are kept
@@ -50,13 +56,19 @@ class _Waiting:
     is_doubtful: bool = False
     """Octets of responses are missing since."""
 
+    @property
+    def held(self) -> int:
+        """Octets of it that are kept."""
+        return min(self.size, MOST_KEPT)
+
 
 class Kafka(Conversation):
     """One connection; see Conversation."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._framers = (Framer(self._find_request), Framer(self._find_response))
+        self._asker: int | None = None  # the side whose the requests are
+        self._framers = self._new_framers()  # of who asks, and of who answers
         self._waiting: dict[int, list[_Waiting]] = {}  # by correlation id
         self._waiting_count = self._waiting_octets = self._number = 0
         self._client = b""
@@ -64,6 +76,9 @@ class Kafka(Conversation):
         self._lossy = False  # requests were lost
         self._has_doubts = False  # some that wait are doubtful
         self._is_raw = False  # SASL's tokens have no header (SaslHandshake, version 0)
+
+    def _new_framers(self) -> tuple[Framer, Framer]:
+        return Framer(self._find_request), Framer(self._find_response)
 
     @property
     def buffered(self) -> int:
@@ -74,8 +89,11 @@ class Kafka(Conversation):
 
     def receive(self, side: int, octets: memoryview, time_ns: int) -> None:
         """See Conversation."""
-        take = self._take_request if side == CLIENT else self._take_response
-        framer = self._framers[side]
+        if self._asker is None:
+            self._choose_asker(side, octets)
+        is_asker = side == self._asker
+        take = self._take_request if is_asker else self._take_response
+        framer = self._framers[not is_asker]
         for message in framer.feed(octets, time_ns):
             try:
                 take(message, time_ns)
@@ -85,15 +103,24 @@ class Kafka(Conversation):
                 framer.search_again()
             else:
                 framer.is_unsure = False
-        is_new = side == CLIENT and not self.understood and not framer.is_searching
+        is_new = is_asker and not self.understood and not framer.is_searching
         if is_new and not may_begin(framer.data):
             # Do not wait for the rest: another protocol may want these octets.
             raise ProtocolError("no request begins like this")
 
+    def _choose_asker(self, side: int, octets: memoryview) -> None:
+        """In the middle of a stream it is a guess who is the client, and a request says more."""
+        self._asker = CLIENT
+        if side == SERVER and begins(bytearray(octets), 0, b""):
+            self._asker = SERVER
+            self._framers = self._new_framers()
+            self._framers[1].gap(0)
+
     def gap(self, side: int, octets: int, time_ns: int) -> None:
         """See Conversation."""
-        message = self._framers[side].gap(octets)
-        if side == CLIENT:
+        is_asker = side == (self._asker or CLIENT)
+        message = self._framers[not is_asker].gap(octets)
+        if is_asker:
             self._lossy |= octets > 0
         else:
             self._has_doubts = True
@@ -101,7 +128,7 @@ class Kafka(Conversation):
                 for waiting in queue:
                     waiting.is_doubtful = True
         if message is not None:
-            (self._take_request if side == CLIENT else self._take_response)(message, time_ns)
+            (self._take_request if is_asker else self._take_response)(message, time_ns)
 
     def close(self, time_ns: int) -> None:
         """See Conversation."""
@@ -153,17 +180,17 @@ class Kafka(Conversation):
         if message.is_cut:
             request["payloadTruncated"] = True
             return None
-        if not self.understood and (failed is not None or reader.at != message.end):
+        # librdkafka leaves octets behind some requests, and brokers do not mind.
+        is_whole = failed is None and (reader.at == message.end or bool(header.client))
+        if not self.understood and not is_whole:
             raise ProtocolError("the request is not of the length that its fields have")
-        return _wrong(request, reader, failed)  # brokers do not mind what is left behind the end
+        return _wrong(request, reader, failed)
 
     def _wait(self, waiting: _Waiting, time_ns: int) -> None:
         self._waiting.setdefault(waiting.request["correlationID"], []).append(waiting)
         self._waiting_count += 1
-        self._waiting_octets += waiting.size
-        while self._waiting_count > MOST_WAITING or (
-            self._waiting_octets > MOST_WAITING_OCTETS and self._waiting_count > 1
-        ):
+        self._waiting_octets += waiting.held
+        while self._waiting_count > MOST_WAITING or self._waiting_octets > MOST_WAITING_OCTETS:
             self._give_up(next(iter(self._waiting.values()))[0], time_ns, _TOO_MANY)
 
     def _forget(self, waiting: _Waiting) -> None:
@@ -173,7 +200,7 @@ class Kafka(Conversation):
         if not queue:
             del self._waiting[identity]
         self._waiting_count -= 1
-        self._waiting_octets -= waiting.size
+        self._waiting_octets -= waiting.held
 
     def _give_up(self, waiting: _Waiting, time_ns: int, error: tuple[str, str]) -> None:
         self._forget(waiting)
@@ -252,8 +279,8 @@ class Kafka(Conversation):
     ) -> None:  # fmt: skip
         self.exchanges.append(
             Exchange(
-                began_ns, time_ns, request, response, request_size, response_size, CLIENT,
-                *(error or (None, None)),
+                began_ns, time_ns, request, response, request_size, response_size,
+                self._asker or CLIENT, *(error or (None, None)),
             )
         )  # fmt: skip
 
@@ -270,7 +297,9 @@ class Kafka(Conversation):
         if not self._client:
             return NOT_FOUND, 0
         at = data.find(name, NAME_AT)
-        while at >= 0:
+        tries = 0  # each may read all that is there
+        while at >= 0 and tries < MOST_TRIES:
+            tries += 1
             if begins(data, at - NAME_AT, self._client):
                 return at - NAME_AT, 0
             at = data.find(name, at + 1)
@@ -287,7 +316,7 @@ class Kafka(Conversation):
             if 4 <= size <= LONGEST and self._awaits(data, at + 4):
                 return at, 0
         places = []
-        tries = 0  # each may read all that is there
+        tries = 0
         for identity in list(self._waiting)[:MOST_SOUGHT]:
             at = data.find((identity & 0xFFFFFFFF).to_bytes(4, "big"), 4)
             while at >= 0 and tries < MOST_TRIES:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from services.capture.dissectors.kafka.framing import LONGEST, Message
 from services.capture.dissectors.kafka.messages import APIS, REQUEST, is_known, read_payload
 from services.capture.dissectors.kafka.values import IncompleteError, Reader
-from services.capture.dissectors.signatures import ANY, CLIENT, Signature
+from services.capture.dissectors.signatures import ANY, CLIENT, SERVER, Signature
 
 MOST_VERSION = 40  # of a request that is not known: twice of what there is
 MOST_KEY = 256  # of one that is not known
@@ -96,7 +96,7 @@ def begins(data: bytearray, at: int, client: bytes) -> bool:
         return True
     start = at + _BEGINNING.size + len(name)
     _, reader, failed = read_payload(REQUEST, key, version, data, start, end)
-    return failed is None and reader.at == end
+    return failed is None and (reader.at == end or bool(client))
 
 
 def _name(data: bytearray, at: int, length: int) -> bytes:
@@ -111,9 +111,15 @@ _SUFFIX = (
     b"\0\xff", ANY,  # length of the client's name
 )  # fmt: skip
 _KEYS = bytes(sorted(APIS))
-SIGNATURES = (  # a response begins with two numbers, which are nothing to know it by
-    # Not Produce of version 0: it looks as frames of HTTP/2 and sessions of ZooKeeper do.
-    Signature(CLIENT, (*_PREFIX, b"\0", b"\0", _VERSIONS[1:], *_SUFFIX)),
-    Signature(CLIENT, (*_PREFIX, _KEYS[1:], b"\0", _VERSIONS, *_SUFFIX)),
+# Not Produce of version 0: it looks as frames of HTTP/2 and sessions of ZooKeeper do. A response
+# begins with two numbers, which are nothing to know it by.
+_REQUESTS = (
+    (*_PREFIX, b"\0", b"\0", _VERSIONS[1:], *_SUFFIX),
+    (*_PREFIX, _KEYS[1:], b"\0", _VERSIONS, *_SUFFIX),
+)
+SIGNATURES = (
+    *(Signature(CLIENT, each) for each in _REQUESTS),
+    # In the middle of a stream it is a guess who is the client.
+    *(Signature(SERVER, each) for each in _REQUESTS),
     Signature(CLIENT, (*_PREFIX, _KEYS, b"\0", _VERSIONS, ANY, *_SUFFIX[1:]), only_on_port=True),
 )

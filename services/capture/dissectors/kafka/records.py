@@ -10,10 +10,11 @@ from typing import Any
 import cramjam
 import zstandard
 
-from services.capture.dissectors.kafka.values import MOST_OCTETS, IncompleteError, Octets, Reader
+from services.capture.dissectors.kafka.values import MOST_OCTETS, IncompleteError, Reader
 
 MOST_RECORDS = 256  # of a message that are told; of all others, the number
 MOST_UNPACKED = 1 << 20  # octets that a batch is unpacked to: what the broker takes by default
+MOST_UNPACKED_IN_ALL = 4 << 20  # octets, of one message
 MOST_BATCHES = 64  # of a message that are told
 LONGEST_WINDOW = 8 << 20  # octets that zstd may look back: what it takes at its highest levels
 
@@ -80,7 +81,7 @@ def _read_batch(outer: Reader, at: int, end: int) -> dict[str, Any] | None:
         batch |= {"producerId": producer, "producerEpoch": epoch, "baseSequence": sequence}
     found = batch["records"] = []
     try:
-        reader = _unpacked(outer.data, at + _HEAD.size, end, codec)
+        reader = _unpacked(outer, at + _HEAD.size, end, codec)
         for _ in range(count):
             if not _has_room(outer):
                 break
@@ -161,7 +162,7 @@ def _read_message(outer: Reader, at: int, end: int) -> dict[str, Any] | None:
             reader.at += _OLD_HEAD.size + (8 if magic else 0)
             reader.skip(max(0, reader.i32()))
             length = reader.i32()
-            inside = _unpacked(outer.data, reader.at, min(reader.at + length, end), codec)
+            inside = _unpacked(outer, reader.at, min(reader.at + length, end), codec)
             while inside.at < inside.end and _has_room(outer):
                 found.append(_read_old(outer, inside))
     except (_UnpackError, IncompleteError):
@@ -184,14 +185,18 @@ def _read_old(outer: Reader, reader: Reader) -> dict[str, Any]:
     return record
 
 
-def _unpacked(data: Octets, at: int, end: int, codec: int) -> Reader:
+def _unpacked(outer: Reader, at: int, end: int, codec: int) -> Reader:
     if codec == 0:
-        return Reader(data, at, end)
-    packed = bytes(data[at:end])
+        return Reader(outer.data, at, end)
+    if outer.unpacked >= MOST_UNPACKED_IN_ALL:
+        raise _UnpackError
+    packed = bytes(outer.data[at:end])
     try:
         octets = _UNPACK[codec](packed)
     except (IndexError, zlib.error, zstandard.ZstdError, cramjam.DecompressionError) as error:
+        outer.unpacked += MOST_UNPACKED  # as much work as any
         raise _UnpackError from error
+    outer.unpacked += len(octets)
     return Reader(octets, 0, len(octets))
 
 

@@ -142,6 +142,13 @@ def test_a_delivery_tells_the_queue_that_was_consumed():
     assert exchanges[4].request["queue"] == "orders"
 
 
+def test_a_consumer_that_was_cancelled_has_no_queue():
+    cancel, cancelled = method(1, 60, 30, short("tag") + b"\x00"), method(1, 60, 31, short("tag"))
+    steps = [(CLIENT, CONSUME), (SERVER, CONSUME_OK), (CLIENT, cancel), (SERVER, cancelled)]
+    exchanges = captured.played(Amqp(), [*steps, (SERVER, deliver(1, "key", b"late"))])
+    assert "queue" not in exchanges[-1].request
+
+
 def test_times_are_those_of_the_first_and_of_the_last_octet():
     asked, answered = declare(1, "q"), declared(1, "q")
     steps = [
