@@ -19,6 +19,7 @@ Json = dict[str, Any]
 
 SMALLEST, HEAD = 4, 8  # octets: type, code and checksum; and what most types have next
 MOST_WAITING = 1024  # questions between two addresses
+WEIGHT = 1024  # octets: about what one of them takes
 TIMEOUT_NS = 10_000_000_000
 """So long a question waits for its answer, as ping does."""
 SECOND = 1_000_000_000
@@ -47,6 +48,11 @@ class Icmp(Conversation):
         """By side, type, identifier and sequence; those that came first are first."""
         self._answered_by = names.ANSWERED_BY[self.version]
         self._questions = {answer: asked for asked, answer in self._answered_by.items()}
+
+    @property
+    def buffered(self) -> int:
+        """See Conversation."""
+        return WEIGHT * len(self._waiting)
 
     def receive(self, side: int, octets: memoryview, time_ns: int) -> None:
         """See Conversation."""
