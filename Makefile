@@ -97,6 +97,14 @@ test: .venv/.project ## Run all tests
 test/unit: .venv/.project ## Run the tests that need no other process
 	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_FLAGS) tests/unit
 
+# By hand; `make test` takes 60 and 40 rounds.
+ROUNDS ?= 500
+
+.PHONY: test/crash
+test/crash: .venv/.project ## Kill processes, and cut the power of a disk, ROUNDS=500 times each
+	RECORDER_CRASH_ROUNDS=$(ROUNDS) RECORDER_POWER_ROUNDS=$(ROUNDS) \
+	    $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_FLAGS) tests/crash
+
 PACKETS ?= 1000000
 FUZZ_FLAGS = --packets $(PACKETS) $(if $(SEED),--seed $(SEED)) $(if $(EPISODE),--episode $(EPISODE)) \
     $(if $(SECONDS),--seconds $(SECONDS)) $(if $(CASE),--case $(CASE))

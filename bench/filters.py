@@ -192,7 +192,7 @@ class Block:
             )[kind]
         return (
             "",
-            f'{{"id":{number},"rcode":"NOERROR","answers":[{{"name":"{host}","type":"A",'
+            f'{{"id":{number},"code":"NOERROR","answers":[{{"name":"{host}","type":"A",'
             f'"ttl":30,"ip":"10.96.0.{number % 250}"}}]}}',
             f'{{"type":"Bulk String","value":"{number * 7919}"}}',
             f'{{"correlationID":{number}}}',

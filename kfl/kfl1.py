@@ -132,7 +132,7 @@ _HTTP = (
 _RECORDS = "list of {name, type, class, ttl, ip, cname, ns, ptr, txts, soa, srv, mx, opt}"
 
 _DNS = (
-    _of("request.opCode", "text", "kind of question, as Query", "dns"),
+    _of("request.opCode", "text", "kind of question, as QUERY", "dns"),
     _of("request.questions", "list", "list of {name, type, class}", "dns"),
     _of(
         "response.code",

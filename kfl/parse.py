@@ -1,4 +1,4 @@
-"""Text to tree: `parse` for a whole filter, `parse_selector` for a path inside redact().
+"""Text to tree.
 
 lark is imported and the grammar read at the first parse, so that importing the package stays quick.
 """
@@ -85,26 +85,6 @@ def parse(text: str) -> Parsed:
         )
     _check_deep(tree)
     return Parsed(tree, builder.warnings)
-
-
-def parse_selector(text: str, at: ast.Position) -> ast.Node:
-    """The selector in a text such as `request.headers["Cookie"]`; errors point at `at`."""
-    try:
-        tree = parse(text).tree
-    except KflError as error:
-        raise KflError(
-            f"`{text[:80]}` is not a path: {error.message}", at.line, at.column, error.suggestion
-        ) from None
-    if isinstance(tree, ast.Name) or (
-        isinstance(tree, ast.Path) and isinstance(tree.base, ast.Name)
-    ):
-        return tree
-    raise KflError(
-        f"`{text[:80]}` is not a path.",
-        at.line,
-        at.column,
-        'Write one as in redact("request.body").',
-    )
 
 
 def _check_deep(tree: ast.Node) -> None:

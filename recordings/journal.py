@@ -46,7 +46,10 @@ LONGEST_AGENT: Final = 128
 LONGEST_NODE: Final = 253
 """Octets; the longest DNS name (RFC 1035, 2.3.4), which the names of nodes are."""
 
-TABLE_CODES: Final = {"entries": 1, "streams": 2, "packets": 3, "losses": 4}
+SELF: Final = ":scheduler"
+"""The agent in records that the scheduler makes; no agent can have a colon in its name."""
+
+TABLE_CODES: Final = {"entries": 1, "streams": 2, "packets": 3, "losses": 4, "tallies": 5}
 """As in the enum Table of ingest.proto."""
 TABLE_NAMES: Final = {code: name for name, code in TABLE_CODES.items()}
 
@@ -64,7 +67,7 @@ class Part(NamedTuple):
     """Rows of one table."""
 
     table: str
-    """A key of schema.TABLES."""
+    """A key of schema.PARTS."""
     rows: int
     octets: bytes
     """An Arrow IPC stream."""
@@ -210,6 +213,14 @@ class Journal:
             layout.sync(self.path.parent)
             self._is_named = True
         self.synced = self.size
+
+    def take_back(self) -> None:
+        """Remove what was appended since the last sync, as if it had never come."""
+        size = max(self.synced, FILE_HEAD)
+        os.ftruncate(self._file, size)
+        os.lseek(self._file, size, os.SEEK_SET)
+        self.size = size
+        os.fdatasync(self._file)
 
     def close(self) -> None:
         """Close the file; what was not synced may be lost."""

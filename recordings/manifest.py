@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from recordings import layout, names
+from recordings.ledger import Ledger
 from recordings.schema import TABLES
 from recordings.schema import VERSION as SCHEMA_VERSION
 from recordings.segments import Segment
@@ -78,6 +79,8 @@ class Manifest:
     lost_packets: int = 0
     """Sum over the losses in segments."""
     retired: tuple[Retired, ...] = ()
+    ledger: Ledger = field(default_factory=Ledger)
+    """Sums over what is in segments. Not to be changed."""
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":
@@ -112,6 +115,7 @@ class Manifest:
                 retired=tuple(
                     _retired(item) for item in _list({"retired": [], **found}, "retired")
                 ),
+                ledger=_ledger(found),
             )
         except RecursionError:
             raise ManifestError(f"{path} cannot be used: it is nested too deeply.") from None
@@ -154,6 +158,7 @@ class Manifest:
                 {"file": gone.file, "bytes": gone.bytes, "since_ns": gone.since_ns}
                 for gone in self.retired
             ],
+            "ledger": self.ledger.encode(),
             "sha256": _OPEN,
         }
         octets = json.dumps(found, indent=1).encode()
@@ -222,6 +227,13 @@ def _retired(found: Any) -> Retired:
     file = _text(found, "file")
     _require(layout.is_segment(file), f"{file[:80]!a} cannot be the file of a segment")
     return Retired(file, _count(found, "bytes"), _integer(found, "since_ns"))
+
+
+def _ledger(found: dict[str, Any]) -> Ledger:
+    """Return the sums; a manifest of an older release, and with rows, has none."""
+    if "ledger" not in found and not any(found["counts"].values()):
+        return Ledger()
+    return Ledger.decode(found.get("ledger"))
 
 
 def _agent(found: Any) -> AgentMark:

@@ -144,15 +144,35 @@ LOSS_KINDS = {
     "agent_restart": "a capture agent stopped or started while the run was on",
     "agent_gone": "a capture agent died or was cut off, and did not deliver all that it had",
     "dropped_oldest": "the oldest data made room for newer, as the job wanted it",
+    "clock_step": "a node's clock was set while the run was on",
     "sampled": "streams that are not in the sample were not looked at",
     "redacted": "what packets carried was not stored, since values were to be hidden",
     "storage_limit": "the storage limit was reached",
+    "disk_full": "the scheduler's disk took nothing for a while; agents kept what they could",
     "storage_damage": "octets of the recording were damaged on the scheduler's disk",
 }
 """Every kind of loss, and what it means."""
 
+TALLIES = pa.schema(
+    [
+        pa.field("agent_id", pa.string(), nullable=False),  # "": who sent it
+        pa.field("node_name", pa.string(), nullable=False),
+        pa.field("begin_time", TIMESTAMP, nullable=False),  # when it began to count
+        pa.field("end_time", TIMESTAMP, nullable=False),  # up to when it has counted
+        pa.field("seen_packets", pa.int64(), nullable=False),  # that the kernel let through
+        pa.field("seen_bytes", pa.int64(), nullable=False),  # of them, on the wire
+        pa.field("matched_packets", pa.int64(), nullable=False),  # of streams that matched
+        pa.field("matched_bytes", pa.int64(), nullable=False),
+    ]
+)
+"""What an agent has counted for a run since it began; each row replaces the one before. It is in
+journals only: manifests have the sums."""
+
 TABLES = {"entries": ENTRIES, "streams": STREAMS, "packets": PACKETS, "losses": LOSSES}
 """Every table of a recording, by the name that its files begin with."""
+
+PARTS = {**TABLES, "tallies": TALLIES}
+"""Everything that a batch and a journal can have."""
 
 
 Rows = TypeVar("Rows", pa.RecordBatch, pa.Table)
@@ -162,7 +182,7 @@ def is_known(table: str, schema: pa.Schema) -> bool:
     """Whether rows of a table have today's columns, or the first of them: later ones were added,
     and may be null.
     """
-    today = TABLES[table]
+    today = PARTS[table]
     if len(schema) > len(today) or not schema.equals(pa.schema(list(today)[: len(schema)])):
         return False
     return all(field.nullable for field in list(today)[len(schema) :])
@@ -170,7 +190,7 @@ def is_known(table: str, schema: pa.Schema) -> bool:
 
 def with_all_columns(table: str, rows: Rows) -> Rows:
     """Return rows that is_known() accepts with today's columns."""
-    today = TABLES[table]
+    today = PARTS[table]
     later: list[pa.Field] = [today.field(name) for name in today.names[rows.num_columns :]]
     columns = [*rows.columns, *(pa.nulls(rows.num_rows, field.type) for field in later)]
     return type(rows).from_arrays(columns, schema=today) if later else rows

@@ -25,6 +25,11 @@ ROW_GROUP_ROWS: Final = 65_536
 ROW_GROUP_BYTES: Final = 64 << 20
 """Rows with large bodies are flushed earlier, so that the writer's memory stays bounded."""
 
+FRAME_PAGE_BYTES: Final = 4 << 20
+"""Of packets. Each page is compressed on its own, and what frames have in common lies far apart."""
+PAGE_BYTES: Final = 1 << 20
+"""Of the other tables, from which single rows are read."""
+
 TIME_COLUMNS: Final = {
     "entries": "start_time",
     "streams": "first_time",
@@ -137,15 +142,17 @@ def _write_rows(
     """Write row groups; return rows, and the lowest and highest time."""
     schema = schema_of(table, is_merged=is_merged)
     time = TIME_COLUMNS[table]
+    # Neighbours differ by little.
+    deltas = [time, ARRIVAL] if is_merged else [time]
     rows, low, high = 0, 2**63 - 1, -(2**63)
     writer = pq.ParquetWriter(
         sink,
         schema,
         compression=COMPRESSION,
         compression_level=COMPRESSION_LEVEL,
-        use_dictionary=[path for path in _leaves(schema) if path not in {*_BULKY, ARRIVAL}],
-        # Neighbours are mostly a row apart.
-        column_encoding={ARRIVAL: "DELTA_BINARY_PACKED"} if is_merged else None,
+        use_dictionary=[path for path in _leaves(schema) if path not in {*_BULKY, *deltas}],
+        column_encoding=dict.fromkeys(deltas, "DELTA_BINARY_PACKED"),
+        data_page_size=FRAME_PAGE_BYTES if table == "packets" else PAGE_BYTES,
         sorting_columns=[pq.SortingColumn(schema.names.index(time))] if is_merged else None,
         # A header's name or value has no useful least and greatest.
         write_statistics=[
@@ -247,6 +254,6 @@ class _Sink:
         """Close the file; called by the writer never, since it did not open it."""
         self.closed = True
         if self._is_broken:
-            self._file.detach().close()  # what is buffered need not reach a full disk
+            self._file.raw.close()  # what is buffered need not reach a full disk
         else:
             self._file.close()

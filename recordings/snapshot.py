@@ -11,8 +11,8 @@ that it names were read; when it was not, or one has vanished, everything is rea
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,8 @@ import pyarrow.compute as pc
 
 from recordings import journal, layout, segments
 from recordings import manifest as manifests
+from recordings.journal import SELF
+from recordings.ledger import Ledger
 from recordings.manifest import Manifest
 from recordings.schema import TABLES
 
@@ -43,7 +45,7 @@ class NotFoundError(SnapshotError, LookupError):
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """One run: segments, then the tail, is the order in which rows arrived."""
+    """One run in one folder: segments, then the tail, is the order in which rows arrived."""
 
     run: int
     folder: Path
@@ -53,6 +55,7 @@ class RunView:
     damage: tuple[str, ...]
     """Sentences about journals that could not be read to their end."""
     journal_bytes: int
+    ledger: Ledger = field(default_factory=Ledger)
 
     def files(self, table: str) -> list[Path]:
         """Return the Parquet files of a table."""
@@ -124,14 +127,21 @@ class Snapshot:
             return None
         return min(low for low, _ in found), max(high for _, high in found)
 
-    def cursor(self, table: str) -> dict[int, int]:
-        """Return how many rows each run has; for rows_after() of a later snapshot."""
-        return {run.run: run.rows(table) for run in self.runs}
+    def cursor(self, table: str) -> dict[Path, int]:
+        """Return how many rows each run's folder has; for rows_after() of a later snapshot."""
+        return {run.folder: run.rows(table) for run in self.runs}
 
-    def rows_after(self, table: str, cursor: Mapping[int, int]) -> pa.Table:
+    def rows_after(self, table: str, cursor: Mapping[Path, int]) -> pa.Table:
         """Return the rows that a snapshot with that cursor did not have, in order of arrival."""
-        new = [run.rows_after(table, cursor.get(run.run, 0)) for run in self.runs]
+        new = [run.rows_after(table, cursor.get(run.folder, 0)) for run in self.runs]
         return pa.concat_tables([TABLES[table].empty_table(), *new])
+
+
+def together(parts: Sequence[Snapshot]) -> Snapshot:
+    """Return one recording of its parts in several folders, at least one; runs by number."""
+    runs = sorted((run for part in parts for run in part.runs), key=lambda run: run.run)
+    damage = tuple(sentence for part in parts for sentence in part.damage)
+    return Snapshot(parts[0].name, tuple(runs), damage)
 
 
 def open(data: Path, name: str) -> Snapshot:  # noqa: A001 - snapshot.open() reads well
@@ -250,7 +260,10 @@ class _Run:
                 tables[table] = pa.concat_tables(parts)
         damage = tuple(tail.damage for tail in tails if tail.damage)
         size = sum(tail.size for tail in tails)
-        return RunView(self._number, self._folder, found, tables, damage, size)
+        ledger = found.ledger.copy()
+        for tail in tails:
+            ledger.merge(tail.ledger)
+        return RunView(self._number, self._folder, found, tables, damage, size, ledger)
 
 
 class _Tail:
@@ -261,23 +274,30 @@ class _Tail:
         self.size = 0
         self.damage = ""
         self.tables: dict[str, list[pa.Table]] = {}
+        self.ledger = Ledger()
 
     def advance(self) -> None:
         """Read what was appended since."""
         if self._path.stat().st_size < self.size:
-            self.size, self.tables = 0, {}
+            self.size, self.tables, self.ledger = 0, {}, Ledger()
         reading = journal.read(self._path, self.size)
         self.damage = ""
         if reading.damage and not reading.damage.is_torn:
             self.damage = reading.damage.reason
         new: dict[str, list[pa.RecordBatch]] = {}
+        counted = Ledger()
         try:
             for record in reading.records:
+                agent = "" if record.agent == SELF else record.agent
                 for part in record.parts:
-                    new.setdefault(part.table, []).extend(part.batches())
+                    rows = part.batches()
+                    counted.add(part.table, rows, record.node, agent)
+                    if part.table in TABLES:
+                        new.setdefault(part.table, []).extend(rows)
         except pa.ArrowException as error:
             self.damage = f"{self._path.name}: a record behind octet {self.size} {error}."
             return
+        self.ledger.merge(counted)
         for table, batches in new.items():
             self._add(table, pa.Table.from_batches(batches, TABLES[table]))
         self.size = reading.next_offset

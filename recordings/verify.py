@@ -175,6 +175,10 @@ class _Run:
             words = f"{{}} rows of {table} in segments"
             self._require(layout.MANIFEST, words, count, manifest.counts.get(table, 0))
         self._require(layout.MANIFEST, "{} lost packets in segments", lost, manifest.lost_packets)
+        if manifest.ledger.stored:
+            stored = sum(amount.packets for amount in manifest.ledger.stored.values())
+            words = "a ledger of {} packets in segments"
+            self._require(layout.MANIFEST, words, rows["packets"], stored)
         journals, size = self._look_at_journals(manifest, rows)
         size += len(octets) + sum(segment.bytes for segment in manifest.segments)
         return Checked(self._number, rows, len(manifest.segments), journals, size)
@@ -283,7 +287,8 @@ class _Run:
                     expected = f"rows of {part.table}"
                     raise self._differs(path.name, expected, _words(error)) from None
                 self._require(path.name, f"{{}} rows of {part.table}", part.rows, count)
-                rows[part.table] += count
+                if part.table in rows:
+                    rows[part.table] += count
         return size
 
     def _require(self, file: str, words: str, expected: object, found: object) -> None:

@@ -12,11 +12,15 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from tests.postgresql import PostgreSql
 
 ROOT = Path(__file__).parents[1]
 
@@ -52,6 +56,10 @@ def _tshark() -> str:
     return "" if shutil.which("tshark") else "needs tshark"
 
 
+def _strace() -> str:
+    return "" if shutil.which("strace") else "needs strace"
+
+
 def _captures() -> str:
     return "" if CAPTURES.is_dir() else f"needs real captures in {CAPTURES} or RECORDER_CAPTURES"
 
@@ -67,13 +75,21 @@ def _debian() -> str:
     return f"needs {' and '.join(missing)}" if missing else ""
 
 
+def _postgresql() -> str:
+    if any(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+        return ""
+    return "needs PostgreSQL, as in Debian's package postgresql"
+
+
 NEEDS: dict[str, Callable[[], str]] = {
     "root": functools.cache(_root),
     "docker": functools.cache(_docker),
     "tshark": functools.cache(_tshark),
+    "strace": functools.cache(_strace),
     "captures": functools.cache(_captures),
     "helm": functools.cache(_helm),
     "debian": functools.cache(_debian),
+    "postgresql": functools.cache(_postgresql),
 }
 """For each marker a function that says what is missing; "" when nothing is."""
 
@@ -90,3 +106,23 @@ def captures() -> Path:
     if reason := NEEDS["captures"]():
         pytest.skip(reason)
     return CAPTURES
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSql]:
+    """A PostgreSQL of the tests' own; for tests with the marker of that name."""
+    if reason := NEEDS["postgresql"]():
+        pytest.skip(reason)
+    from tests.postgresql import PostgreSql
+
+    server = PostgreSql()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """URL of an empty database for jobs, of each kind that there is; "" is SQLite."""
+    if request.param == "sqlite":
+        return ""
+    return str(request.getfixturevalue("postgresql").database())

@@ -25,11 +25,16 @@ from services.capture.probe import Probe
 from services.capture.runbuffer import RunBuffer
 from services.capture.sampling import ALL_STREAMS, described
 from services.capture.uplink import Uplink
+from services.capture.uplinks import Uplinks
 from services.runtime.clock import Clock, SystemClock
 from services.runtime.logging import logger
 
 LOOK_SECONDS = 0.05
 """How often the agent looks whether a run begins or ends; a new list is noticed at once."""
+
+CLOCK_STEP_NS = 200_000_000
+"""A wall clock that moves so much against the monotonic one was set: slewing moves it by half a
+millisecond in a second, and less than this is no trouble."""
 
 AHEAD_NS = 1_500_000_000
 """How long before a run begins the engine is made, and the kernel keeps what it needs, so that none
@@ -142,7 +147,7 @@ class Agent:
         self,
         source: FrameSource,
         new_engine: NewEngine,
-        uplink: Uplink,
+        uplink: Uplink | Uplinks,
         node: str,
         clock: Clock | None = None,
         *,
@@ -172,6 +177,7 @@ class Agent:
         self._next_look = 0.0
         self._last_frame_ns = 0
         self._begin_ns = _time_ns(self._clock)
+        self._offset_ns: int | None = None  # of the wall clock against the monotonic one
         self.progress = Progress()
         self._lap_began = 0.0
         self._drained_at = 0.0  # monotonic; when the end was asked for, else 0
@@ -216,11 +222,14 @@ class Agent:
             self._last_frame_ns = int(batch.frames["timestamp"][-1])
             self.progress.frames += len(batch.frames)
             self.progress.octets += int(batch.frames["captured_length"].sum())
+            octets = int(batch.frames["original_length"].sum(dtype=np.int64))
+            for buffer in self._buffers.values():
+                buffer.see(_span(batch.frames), len(batch.frames), octets, now)
         self._record(self._engine, batch, now)
         self._tell_losses(self._engine, now)
         for buffer in self._buffers.values():
             if buffer.is_due(now):
-                buffer.flush()
+                buffer.flush(now)
         self._measure(self._engine)
 
     def _lap(self, stage: str) -> None:
@@ -243,7 +252,7 @@ class Agent:
             self._keep(self._engine, self._engine.pipeline.end(), now)
             self._tell_losses(self._engine, now)
         for run in self._assignments.end():
-            self._buffers.pop(run.key).flush(final=True)
+            self._buffers.pop(run.key).flush(now, final=True)
         self._engine = self._matcher = None
 
     def _wait_for_work(self, stop: threading.Event) -> None:
@@ -261,10 +270,11 @@ class Agent:
             # A file is read once, so nothing of it is there to be tried.
             self._assignments.update([a for a in listed if not (a.probe and self._replay)])
         now_ns = _time_ns(self._clock)
+        self._watch_clock(now_ns)
         changes = self._assignments.advance(now_ns)
         self._prepare(now_ns)
         for run in changes.ended:
-            self._buffers.pop(run.key).flush(final=True)
+            self._buffers.pop(run.key).flush(self._clock.monotonic(), final=True)
             _log.info("run ended", job=run.key[0], run=run.key[1])
         if not self._assignments.active:
             # The next run is not to see calls that were under way now.
@@ -291,6 +301,23 @@ class Agent:
             for buffer in self._buffers.values():
                 detail = described(self._engine.pipeline.sample_percent)
                 buffer.tell_sample(detail, self._clock.monotonic())
+
+    def _watch_clock(self, now_ns: int) -> None:
+        """Put a clock that was set into every run's ledger."""
+        now = self._clock.monotonic()
+        offset_ns = now_ns - int(now * 1e9)
+        before, self._offset_ns = self._offset_ns, offset_ns
+        step_ns = 0 if before is None else offset_ns - before
+        if self._replay or abs(step_ns) < CLOCK_STEP_NS:
+            return
+        way = "forward" if step_ns > 0 else "back"
+        detail = f"the clock of this node was set {way} by {abs(step_ns) / 1e9:.3f} s"
+        first, last = sorted((now_ns - step_ns, now_ns))
+        loss = Loss("clock_step", first, last, detail=detail)
+        _log.warning("the clock was set", step_seconds=step_ns / 1e9)
+        self.progress.losses[loss.kind] += 1
+        for buffer in self._buffers.values():
+            buffer.lose([loss], now)
 
     def _prepare(self, now_ns: int) -> None:
         """Get ready for what the runs need that are on, or soon will be."""
@@ -394,10 +421,13 @@ class Agent:
     def _add_packets(self, engine: Engine, run: ActiveRun, packets: Packets, now: float) -> None:
         for begin, end in _pieces(packets.rows["captured_length"]):
             buffer = self._buffers[run.key]
+            wanted = packets.rows[begin:end]
+            octets = int(wanted["original_length"].sum(dtype=np.int64))
+            buffer.match(_span(wanted), len(wanted), octets, now)
             piece = buffer.redacted(Packets(packets.octets, packets.rows[begin:end]))
             buffer.add("packets", packets_table(piece, engine.pipeline.stream_ids, self._node), now)
             if buffer.is_due(now):
-                buffer.flush()
+                buffer.flush(now)
         self.progress.packets += len(packets.rows)
 
     def _tell_losses(self, engine: Engine, now: float) -> None:
@@ -427,6 +457,11 @@ def _pieces(lengths: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
         end = min(max(end, begin + 1), begin + PACKET_ROWS)
         yield begin, end
         begin = end
+
+
+def _span(rows: npt.NDArray[np.void]) -> tuple[int, int]:
+    """Return the first and the last time of frames, or packets; there is one at least."""
+    return int(rows["timestamp"].min()), int(rows["timestamp"].max())
 
 
 def _time_ns(clock: Clock) -> int:

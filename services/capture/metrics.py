@@ -6,6 +6,7 @@ from services.capture.agent import Agent
 from services.capture.frames import FrameSource
 from services.capture.outbox import Counters
 from services.capture.uplink import Uplink
+from services.capture.uplinks import Uplinks
 from services.runtime.metrics import Figures, Histogram, Kind, Snapshot
 
 KINDS = (
@@ -40,7 +41,7 @@ BATCH_STATES = ("queued", "acknowledged", "refused", "dropped", "unspooled")
 PROCESS_LABEL = "worker"
 
 
-def snapshot(agent: Agent, source: FrameSource, uplink: Uplink) -> Snapshot:
+def snapshot(agent: Agent, source: FrameSource, uplink: Uplink | Uplinks) -> Snapshot:
     """Return all figures now. May be called on any thread."""
     done, sent = agent.progress, uplink.counters
     counts: Any = getattr(source, "counts", None)  # a file has none

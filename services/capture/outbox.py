@@ -24,13 +24,16 @@ from services.runtime.metrics import Histogram
 _log = logger(__name__)
 
 Parts = Sequence[tuple[str, pa.Table]]
-"""Tables by their name in recordings.schema.TABLES."""
+"""Tables by their name in recordings.schema.PARTS."""
 
 MAX_BATCH_BYTES = 3 << 20
 """Largest batch until the scheduler says what it takes: below gRPC's own default of 4 MiB."""
 
 ENVELOPE_BYTES = 512
 """What a batch's message needs beside its Arrow data: names (of 63 octets), numbers, lengths."""
+
+MOST_TOLD = 256
+"""Runs whose latest counts are kept; the list of assignments has 64 at most."""
 
 DELAY_BOUNDS = (0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 60.0, 600.0)
 """Seconds: batches are sent after 0.2, and the scheduler answers after a sync of its disk."""
@@ -40,6 +43,7 @@ TABLE_NUMBERS = {
     "streams": ingest_pb2.TABLE_STREAMS,
     "packets": ingest_pb2.TABLE_PACKETS,
     "losses": ingest_pb2.TABLE_LOSSES,
+    "tallies": ingest_pb2.TABLE_TALLIES,
 }
 TABLE_NAMES = {number: name for name, number in TABLE_NUMBERS.items()}
 
@@ -142,9 +146,9 @@ def decode(arrow_ipc: bytes) -> pa.Table:
 
 
 def content(name: str, table: pa.Table) -> Content:
-    """Return what `table`, one of recordings.schema.TABLES, holds."""
+    """Return what `table`, one of recordings.schema.PARTS, holds."""
     rows = table.num_rows
-    if not rows:
+    if not rows or name == "tallies":  # a later one has what one that is dropped had
         return Content()
     first, last = {
         "entries": ("start_time", "start_time"),
@@ -229,6 +233,8 @@ class Outbox:
     _sequence: int = 0  # of the last batch that got a number
     _acknowledged: int = 0  # number of the last batch that is on disk
     _missing: dict[tuple[str, int], Content] = field(default_factory=dict)
+    _told: dict[tuple[str, int], Part] = field(default_factory=dict)
+    """What each run has counted last, for when the batch that says so is dropped."""
     _newest: deque[tuple[int, int]] = field(default_factory=deque)
     """Number of each batch in flight, and the time of its newest row."""
     _is_restored: bool = False
@@ -251,6 +257,12 @@ class Outbox:
 
     def put(self, batch: Waiting) -> None:
         """Take a batch; above a limit the oldest that was never sent is dropped."""
+        for part in batch.parts:
+            if part.table == "tallies":
+                self._told.pop((batch.job, batch.run), None)
+                self._told[batch.job, batch.run] = part  # the dict's order is that of age
+                if len(self._told) > MOST_TOLD:
+                    del self._told[next(iter(self._told))]
         batch = self._kept(batch)
         self._waiting.append(batch)
         self.used_bytes += batch.size_bytes
@@ -261,6 +273,20 @@ class Outbox:
         """Note that rows of a run will not arrive; a loss row will say so."""
         if missing != Content():
             self._missing[job, run] = self._missing.get((job, run), Content()) + missing
+
+    def take_back(self) -> Iterator[Waiting]:
+        """Yield what was never sent, with its octets; it is not here any more."""
+        while self._waiting:
+            batch = self._waiting.popleft()
+            loaded = self._loaded(batch)
+            if loaded is not None:
+                self._forget(batch)
+                yield replace(loaded, place=None, is_in_memory=True)
+
+    def take_missing(self) -> dict[tuple[str, int], Content]:
+        """Return what is missing from runs and was not told; another outbox tells it."""
+        missing, self._missing = self._missing, {}
+        return missing
 
     def next(self) -> ingest_pb2.ConnectRequest | None:
         """Return the next message to send, if the window has room for one."""
@@ -475,6 +501,9 @@ class Outbox:
                 del self._missing[job, run]
                 table = _loss(self.node, missing)
                 made, _ = batches(job, run, [("losses", table)], False, self.max_batch_bytes)
+                told = self._told.get((job, run))
+                if told is not None:
+                    made[0] = replace(made[0], parts=(*made[0].parts, told))
                 for batch in map(self._kept, made):
                     self._waiting.appendleft(batch)
                     self.used_bytes += batch.size_bytes

@@ -6,12 +6,13 @@ import pyarrow as pa
 
 from services.capture.outbox import Parts
 from services.capture.uplink import Uplink
+from services.capture.uplinks import Uplinks
 
 
 class Probe:
     """Takes the tables of one probe as an uplink would; the last ones end it, and tell."""
 
-    def __init__(self, uplink: Uplink) -> None:
+    def __init__(self, uplink: Uplink | Uplinks) -> None:
         self._uplink = uplink
         self._rows: Counter[str] = Counter()
         self._bytes = 0
@@ -20,6 +21,8 @@ class Probe:
         """Count tables; names and rows as Uplink.send takes them."""
         del job
         for name, table in parts:
+            if name == "tallies":
+                continue
             self._rows[name] += table.num_rows
             self._bytes += _stored_size(table)
         if final:

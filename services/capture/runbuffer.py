@@ -22,8 +22,11 @@ FLUSH_BYTES = 1 << 20
 """Rows leave earlier when there are so many octets of them: large batches cost less each row, and
 a batch must fit into a message."""
 
-ORDER = ("streams", "packets", "entries", "losses")
+ORDER = ("streams", "packets", "entries", "losses", "tallies")
 """A stream's row comes before what belongs to it."""
+
+TALLY_SECONDS = 5.0
+"""How often a run's counts are told. An agent that dies takes so much of them with it."""
 
 MOST_TOLD_LOSSES = 1000
 """Most losses that get a row of their own in one flush; what is above it is told as a sum."""
@@ -59,6 +62,26 @@ class RunBuffer:
         self._lasting: dict[str, Loss] = {}  # since these were last told, by kind
         self._told_kinds: set[str] = set()
         self._sample_until_ns = 0
+        self._counts = [0, 0, 0, 0]  # packets and octets seen, then matched
+        self._counted: tuple[int, int] | None = None  # from when until when
+        self._told: float | None = None  # when, by the monotonic clock
+
+    def see(self, times: tuple[int, int], packets: int, octets: int, now: float) -> None:
+        """Count packets that were looked at for this run; first and last time in ns since 1970."""
+        self._count(0, times, packets, octets, now)
+
+    def match(self, times: tuple[int, int], packets: int, octets: int, now: float) -> None:
+        """Count packets of streams that match; octets are those on the wire."""
+        self._count(2, times, packets, octets, now)
+
+    def _count(
+        self, place: int, times: tuple[int, int], packets: int, octets: int, now: float
+    ) -> None:
+        self._counts[place] += packets
+        self._counts[place + 1] += octets
+        first, last = self._counted or times
+        self._counted = (first, max(last, times[1]))
+        self._told = now if self._told is None else self._told
 
     def add(self, name: str, table: pa.Table, now: float) -> None:
         """Take rows of a table of recordings.schema.TABLES; `now` is in seconds, monotonic."""
@@ -126,11 +149,16 @@ class RunBuffer:
 
     def is_due(self, now: float) -> bool:
         """Say whether it is time to send."""
-        return self._bytes >= FLUSH_BYTES or (
-            self._since is not None and now - self._since >= FLUSH_SECONDS
+        return (
+            self._bytes >= FLUSH_BYTES
+            or (self._since is not None and now - self._since >= FLUSH_SECONDS)
+            or self._is_to_be_told(now)
         )
 
-    def flush(self, final: bool = False) -> None:
+    def _is_to_be_told(self, now: float) -> bool:
+        return self._told is not None and now - self._told >= TALLY_SECONDS
+
+    def flush(self, now: float, final: bool = False) -> None:
         """Hand all rows to the uplink; `final` says that the run has nothing more."""
         told = [*self._losses, *(loss for loss, _ in self._sums.values() if loss)]
         for kind in [kind for kind in self._lasting if final or kind not in self._told_kinds]:
@@ -138,6 +166,9 @@ class RunBuffer:
             self._told_kinds.add(kind)
         if told:
             self._tables["losses"].append(losses_table(self._node, told))
+        if self._counted and (final or self._is_to_be_told(now)):
+            self._tables["tallies"].append(self._tally(self._counted))
+            self._told = None
         parts = [(name, _joined(name, tables)) for name, tables in self._tables.items() if tables]
         if parts or final:
             self._uplink.send(*self.run.key, parts, final)
@@ -147,6 +178,17 @@ class RunBuffer:
         self._sums.clear()
         self._bytes = 0
         self._since = None
+
+    def _tally(self, counted: tuple[int, int]) -> pa.Table:
+        """Return a row of schema.TALLIES: what was counted since this run began here."""
+        row = ["", self._node, *counted, *self._counts]
+        columns = [
+            pa.array([value], pa.int64()).cast(field.type)
+            if isinstance(value, int)
+            else pa.array([value], field.type)
+            for value, field in zip(row, schema.TALLIES, strict=True)
+        ]
+        return pa.Table.from_arrays(columns, schema=schema.TALLIES)
 
 
 def _joined(name: str, tables: list[pa.Table]) -> pa.Table:

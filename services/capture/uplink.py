@@ -69,10 +69,12 @@ class Uplink:
         import_job: str = "",
         blocking: bool = False,
         spool: Spool | None = None,
+        lock: threading.Condition | None = None,
+        counters: outbox.Counters | None = None,
     ) -> None:
         """`memory_limit` is in octets; above it batches are in the spool alone, when there is one.
 
-        Without, send() drops the oldest batch, or waits.
+        Without, send() drops the oldest batch, or waits. lock, counters: shared by several.
         """
         self._address = address
         self._node = node
@@ -81,8 +83,9 @@ class Uplink:
         self._blocking = blocking
         self._agent_id = agent_id or (spool.agent_id if spool else "") or _new_agent_id(node)
         self._spool = spool
-        self._changed = threading.Condition()
-        self._outbox = Outbox(node, memory_limit, spool=spool)
+        self._changed = lock or threading.Condition()
+        counters = outbox.Counters() if counters is None else counters
+        self._outbox = Outbox(node, memory_limit, spool=spool, counters=counters)
         if spool is not None and spool.agent_id != self._agent_id:
             spool.name(self._agent_id)
         self._assignments: tuple[Assignment, ...] = ()
@@ -92,6 +95,8 @@ class Uplink:
         self._elsewhere: Mapping[tuple[str, int], int] = {}
         self._probed: list[ingest_pb2.Probed] = []
         self._reconnects = 0
+        self._is_connected = False
+        self._is_told = False
         self._stopping = False
         self._failure = ""
         self._refusal = ""
@@ -153,6 +158,33 @@ class Uplink:
         """Everything that was sent is acknowledged."""
         with self._changed:
             return self._outbox.is_empty
+
+    @property
+    def is_connected(self) -> bool:
+        """There is a session now."""
+        return self._is_connected
+
+    @property
+    def is_told(self) -> bool:
+        """The session has told what to record."""
+        return self._is_told
+
+    def hand_over(self, other: "Uplink") -> list[tuple[str, int]]:
+        """Give what was never sent to another one that has the same lock.
+
+        Returns the runs whose last batch was among it.
+        """
+        ended = []
+        with self._changed:
+            for batch in self._outbox.take_back():
+                other._outbox.put(batch)
+                self._outbox.counters.queued -= 1  # it was counted here
+                if batch.final:
+                    ended.append((batch.job, batch.run))
+            for (job, run), missing in self._outbox.take_missing().items():
+                other._outbox.miss(job, run, missing)
+            self._changed.notify_all()
+        return ended
 
     def start(self) -> None:
         """Begin to connect."""
@@ -284,6 +316,7 @@ class Uplink:
         finally:
             with self._changed:
                 session.over = True
+                self._is_connected = self._is_told = False
                 self._call = None
                 self._changed.notify_all()
             channel.close()
@@ -336,6 +369,7 @@ class Uplink:
                     *(replace(_assignment(a), probe=True) for a in lists.probes),
                 )
                 self._revision += 1
+                self._is_told = True
                 listed = {assignment.key for assignment in self._assignments}
                 for key in self._matched.keys() - listed:
                     del self._matched[key]
@@ -365,7 +399,7 @@ class Uplink:
             self._outbox.begin_again(self._agent_id)
             session.fruitful = True  # nothing is wrong with the scheduler: no need to wait
             raise _NumbersLostError
-        session.welcomed = True
+        session.welcomed = self._is_connected = True
         self._probed.clear()
         self._untold = set(self._matched)  # the scheduler may be another one
         self._failure = ""

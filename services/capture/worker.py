@@ -2,15 +2,18 @@
 it.
 """
 
+import re
 import threading
 
 from services.capture.agent import Agent, new_engine_factory
 from services.capture.frames import CaptureError, FrameSource, open_capture
 from services.capture.frames.interfaces import is_one_interface, open_interfaces
 from services.capture.metrics import snapshot
+from services.capture.outbox import Counters
 from services.capture.pcapfilter import Filtered, compile_filter
 from services.capture.spool import Spool
 from services.capture.uplink import Uplink
+from services.capture.uplinks import Uplinks
 from services.capture.warmup import warm_up
 from services.runtime.logging import logger
 from services.runtime.metrics import Snapshot
@@ -51,15 +54,7 @@ class Worker:
         if not is_replay:
             self.source = open_source(settings, fanout_group)
         self._name = str(settings.replay or ", ".join(settings.interface))
-        self._uplink = Uplink(
-            settings.scheduler,
-            settings.node,
-            settings.node_ip,
-            memory_limit=settings.uplink_memory,
-            # A file can wait; frames on a wire do not.
-            blocking=is_replay,
-            spool=_spool(settings),
-        )
+        self._uplink = _uplink(settings)
         self._agent = Agent(self.source, new_engine, self._uplink, settings.node, replay=is_replay)
         self._stop = threading.Event()
         self.ended = threading.Event()
@@ -110,7 +105,35 @@ def open_source(settings: CaptureSettings, fanout_group: int | None = None) -> F
     return source if program is None else Filtered(source, program)
 
 
-def _spool(settings: CaptureSettings) -> Spool | None:
+def _uplink(settings: CaptureSettings) -> Uplink | Uplinks:
+    """Return the uplink to the scheduler, or to several. Raises OSError for a spool."""
+    addresses = list(dict.fromkeys(settings.scheduler))
+
+    def make(
+        address: str, lock: threading.Condition | None = None, counters: Counters | None = None
+    ) -> Uplink:
+        return Uplink(
+            address,
+            settings.node,
+            settings.node_ip,
+            memory_limit=settings.uplink_memory,
+            # A file can wait; frames on a wire do not.
+            blocking=settings.replay is not None,
+            spool=_spool(settings, address if len(addresses) > 1 else ""),
+            lock=lock,
+            counters=counters,
+        )
+
+    if len(addresses) == 1:
+        return make(addresses[0])
+    return Uplinks(addresses, settings.node, make)
+
+
+def _spool(settings: CaptureSettings, address: str) -> Spool | None:
+    """Return the spool of what is for a scheduler; "" is the only one."""
     if settings.spool is None or settings.replay is not None:
         return None  # a file can be read again
-    return Spool(settings.spool, settings.spool_limit)
+    folder = settings.spool
+    if address:
+        folder = folder / f"to-{re.sub('[^a-zA-Z0-9.-]', '_', address)}"
+    return Spool(folder, settings.spool_limit)

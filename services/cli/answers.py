@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from recorder.v1 import query_pb2
 
 from services.cli import summary
-from services.cli.ask import loss_line
+from services.cli.ask import loss_line, say_counts
 from services.cli.terminal import Output, counted, printable, say
 from services.runtime.errors import UserError
 
@@ -109,6 +109,7 @@ def tell(account: query_pb2.Account) -> None:
     """Say on stderr how a question was answered and what is missing."""
     for loss in account.losses:
         say(loss_line(loss))
+    say_counts(account.counts)
     status = account.status
     for warning in status.warnings:
         say(f"warning: {printable(warning)}")

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
-from recorder.v1 import query_pb2
+from recorder.v1 import ledger_pb2, query_pb2
 
 from services.cli import summary
 from services.cli.clients import QUERY, QueryAddress, check_address, query
@@ -105,13 +105,17 @@ def _answer(
 
 def _entries(answers: Iterable[query_pb2.QueryResponse]) -> Iterator[str]:
     """Yield entries as JSON text; say what else comes, on stderr."""
+    counts: list[ledger_pb2.NodeCounts] = []
     for answer in answers:
         part = answer.WhichOneof("part")
         if part == "json":
             yield answer.json
         elif part == "loss":
             say(loss_line(answer.loss))
+        elif part == "counts":
+            counts.append(answer.counts)
         elif part == "status":
+            say_counts(counts)
             _say_status(answer.status)
 
 
@@ -124,6 +128,22 @@ def loss_line(loss: query_pb2.Loss) -> str:
     where = f"on {loss.node} " if loss.node else ""
     line = f"Missing in {loss.recording}: {amount} {where}({kind}). {loss.detail}"
     return printable(line.rstrip())
+
+
+def say_counts(counts: Iterable[ledger_pb2.NodeCounts]) -> None:
+    """Say what the nodes of each recording have seen, in a line each."""
+    by_name: dict[str, list[ledger_pb2.NodeCounts]] = {}
+    for each in counts:
+        by_name.setdefault(each.recording, []).append(each)
+    for name, found in by_name.items():
+        seen, matched, stored = (
+            sum(getattr(each, f"{word}_packets") for each in found)
+            for word in ("seen", "matched", "stored")
+        )
+        nodes = len({each.node for each in found if each.node})
+        where = f" on {counted(nodes, 'node')}" if nodes else ""
+        amounts = f"{counted(seen, 'packet')} seen, {matched} matched, {stored} stored"
+        say(printable(f"{name}{where}: {amounts}."))
 
 
 def _say_status(status: query_pb2.QueryStatus) -> None:

@@ -16,6 +16,7 @@ from services.cli.jobviews import (
     as_json,
     change_as_json,
     change_rows,
+    count_rows,
     facts,
     line,
     run_rows,
@@ -227,6 +228,9 @@ def get(
     agents = agent_rows(job.runs)
     if agents[1]:
         print_table(*agents)
+    counts = count_rows(job.runs)
+    if counts[1]:
+        print_table(*counts)
     if history:
         print_table(*change_rows(answer.changes))
 

@@ -129,6 +129,27 @@ def agent_rows(
     return headers, rows
 
 
+def count_rows(runs: Iterable[jobs_pb2.Run]) -> Table:
+    """Return headers and rows of a table of what nodes have seen of runs, and lost."""
+
+    def amount(packets: int, octets: int) -> str:
+        return f"{packets} ({in_binary(octets)})"
+
+    rows: list[tuple[object, ...]] = [
+        (
+            run.number,
+            node.node,
+            amount(node.seen_packets, node.seen_bytes),
+            amount(node.matched_packets, node.matched_bytes),
+            amount(node.stored_packets, node.stored_bytes),
+            ", ".join(f"{lost.times} {lost.kind.replace('_', ' ')}" for lost in node.lost),
+        )
+        for run in runs
+        for node in run.counts
+    ]
+    return ("RUN", "NODE", "SEEN", "MATCHED", "STORED", "LOSSES"), rows
+
+
 def change_rows(
     changes: Iterable[jobs_pb2.JobChange],
 ) -> Table:

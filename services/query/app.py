@@ -25,9 +25,9 @@ class App:
     def start(self) -> None:
         """Serve. Raises OSError with a sentence when the address cannot be had."""
         settings = self._settings
-        catalog = Catalog(settings.data)
+        catalog = Catalog(*settings.data)
         self._engine = Engine(
-            catalog.data, memory_limit_bytes=settings.memory_limit, threads=settings.threads
+            *catalog.folders, memory_limit_bytes=settings.memory_limit, threads=settings.threads
         )
         self._service = QueryService(
             catalog, self._engine, settings.deadline_seconds, settings.macros
@@ -38,7 +38,9 @@ class App:
             self.stop()
             raise
         logger(__name__).info(
-            "query service is ready", address=self.server.address, data=str(catalog.data)
+            "query service is ready",
+            address=self.server.address,
+            data=", ".join(map(str, catalog.folders)),
         )
 
     def stop(self) -> None:

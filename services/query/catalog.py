@@ -4,6 +4,7 @@ A name is checked before a path is made of it, and a snapshot is taken afresh fo
 """
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,15 +82,19 @@ class Opened:
 
 
 class Catalog:
-    """The recordings below `<data>/recordings`."""
+    """The recordings below `<data>/recordings` of one or several folders.
 
-    def __init__(self, data: Path) -> None:
-        self.data = data.resolve()
-        self._reader = snapshot.Reader(self.data)
+    Where several schedulers take data, each has a part of a recording in a folder of its own.
+    """
+
+    def __init__(self, *folders: Path) -> None:
+        self.folders = tuple(dict.fromkeys(folder.resolve() for folder in folders))
+        memory = snapshot.DEFAULT_MEMORY // len(self.folders)
+        self._readers = [snapshot.Reader(folder, memory) for folder in self.folders]
 
     def names(self) -> list[str]:
         """Return the names of all recordings, sorted."""
-        return layout.recordings(self.data)
+        return sorted({name for reader in self._readers for name in reader.names()})
 
     def check(self, name: str) -> None:
         """Raise UnknownRecordingError unless there is a recording of that name now."""
@@ -97,9 +102,7 @@ class Catalog:
             names.check(name)
         except ValueError as error:
             raise UnknownRecordingError(f"{error} {self.suggest(name)}", is_name=False) from None
-        folder = layout.recording(self.data, name)
-        # A link could lead out of the data.
-        if folder.is_symlink() or not folder.is_dir():
+        if not any(_is_there(folder, name) for folder in self.folders):
             sentence = f'There is no recording "{name}". {self.suggest(name)}'
             if not self._near(name):
                 sentence += " A job has one when its first run has begun."
@@ -108,11 +111,15 @@ class Catalog:
     def open(self, name: str) -> Opened:
         """Return the recording as it is now. Raises UnknownRecordingError."""
         self.check(name)
-        try:
-            return Opened(self._reader.snapshot(name))
-        except snapshot.NotFoundError:
+        parts = []
+        for folder, reader in zip(self.folders, self._readers, strict=True):
+            if _is_there(folder, name):
+                with suppress(snapshot.NotFoundError):
+                    parts.append(reader.snapshot(name))
+        if not parts:
             sentence = f'The recording "{name}" was deleted just now. {self.suggest(name)}'
-            raise UnknownRecordingError(sentence, is_name=True) from None
+            raise UnknownRecordingError(sentence, is_name=True)
+        return Opened(snapshot.together(parts))
 
     def suggest(self, name: str) -> str:
         """Return a sentence with the recordings nearest to `name`, or with those that there are."""
@@ -150,12 +157,18 @@ class Catalog:
         return found
 
 
+def _is_there(data: Path, name: str) -> bool:
+    folder = layout.recording(data, name)
+    # A link could lead out of the data.
+    return not folder.is_symlink() and folder.is_dir()
+
+
 def _summary(opened: Opened) -> Summary:
     taken = opened.taken
     first, last = taken.time_range("entries") or (None, None)
     return Summary(
         name=opened.name,
-        runs=len(taken.runs),
+        runs=len({run.run for run in taken.runs}),
         entries=taken.rows("entries"),
         streams=taken.rows("streams"),
         packets=taken.rows("packets"),

@@ -5,6 +5,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
@@ -168,8 +169,8 @@ def seconds(taken: Iterable[Snapshot], window: Window) -> float:
         return max((window.end_ns - window.start_ns) / 1e9, LEAST_SECONDS)
     total = 0
     for recording in taken:
-        for run in recording.runs:
-            times = Snapshot(recording.name, (run,)).time_range("entries")
+        for _, parts in groupby(recording.runs, key=lambda run: run.run):
+            times = Snapshot(recording.name, tuple(parts)).time_range("entries")
             if times is not None:
                 first = times[0] if window.start_ns is None else max(times[0], window.start_ns)
                 last = times[1] if window.end_ns is None else min(times[1], window.end_ns)

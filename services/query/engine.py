@@ -68,11 +68,11 @@ class Question:
 class Engine:
     """One DuckDB for the process: all questions share its memory limit and its threads."""
 
-    def __init__(self, data: Path, *, memory_limit_bytes: int, threads: int) -> None:
-        """Start DuckDB with leave to read below `data`/recordings and nothing else."""
+    def __init__(self, *folders: Path, memory_limit_bytes: int, threads: int) -> None:
+        """Start DuckDB with leave to read below `recordings` of these folders and nothing else."""
         self._spill = tempfile.TemporaryDirectory(prefix="recorder-query-")
         self._database = duckdb.connect(":memory:")
-        recordings = str((data / "recordings").resolve()) + "/"
+        recordings = [f"{(folder / 'recordings').resolve()}/" for folder in folders]
         # The order matters: allowed_directories can only be set while there is external access, and
         # nothing at all can be set after the last line.
         for setting, value in (
@@ -89,7 +89,7 @@ class Engine:
             ("autoinstall_known_extensions", False),
             ("autoload_known_extensions", False),
             ("allow_community_extensions", False),
-            ("allowed_directories", [recordings]),
+            ("allowed_directories", recordings),
             ("enable_external_access", False),
             ("lock_configuration", True),
         ):

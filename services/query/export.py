@@ -13,7 +13,7 @@ import pyarrow as pa
 from kfl import Filter
 from services.query import answer, pcapng, plan
 from services.query.engine import EngineError, Session
-from services.query.ledger import Loss
+from services.query.ledger import Counts, Loss
 from services.query.plan import FILE, Source
 
 CHUNK_BYTES = 256 << 10
@@ -42,13 +42,14 @@ def export(
     entry_sources: Sequence[Source],
     packet_sources: Sequence[Source],
     losses: Sequence[Loss],
+    counts: Sequence[Counts] = (),
 ) -> Iterator[bytes]:
     """Yield the file in pieces of about CHUNK_BYTES. Raises EngineError."""
     streams = matching_streams(session, filter, entry_sources)
     notes = {
         key: f"{_listed('recording', records)}, stream {key[1]}" for key, records in streams.items()
     }
-    head = pcapng.section(APPLICATION, _section_comments(filter, entry_sources, losses))
+    head = pcapng.section(APPLICATION, _section_comments(filter, entry_sources, losses, counts))
     waiting, size = [head], len(head)
     for block in _packet_blocks(session, plan.packets(packet_sources, _wanted(streams)), notes):
         waiting.append(block)
@@ -166,7 +167,7 @@ def _without_copies(group: list[_Packet]) -> Iterator[_Packet]:
 
 
 def _section_comments(
-    filter: Filter, sources: Sequence[Source], losses: Sequence[Loss]
+    filter: Filter, sources: Sequence[Source], losses: Sequence[Loss], counts: Sequence[Counts]
 ) -> list[str]:
     lines = [_listed("recording", {source.record for source in sources}), filter.text]
     if losses:
@@ -174,6 +175,8 @@ def _section_comments(
         lines.append("\n".join(["Known to be missing:", *missing]))
     else:
         lines.append("Nothing is known to be missing.")
+    if counts:
+        lines.append("\n".join(["Seen by nodes:", *(each.sentence() for each in counts)]))
     return lines
 
 

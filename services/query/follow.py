@@ -1,6 +1,7 @@
 """What a recording got since one looked last. Called by query_rpc to follow a question."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from services.query.catalog import Catalog, Opened, UnknownRecordingError
 from services.query.engine import FilesGoneError
@@ -27,7 +28,7 @@ class Follower:
         self._catalog = catalog
         self._name = name
         self._window = window
-        self._given: dict[str, dict[int, int]] | None = None  # rows of each run, by table
+        self._given: dict[str, dict[Path, int]] | None = None  # rows of each run, by table
 
     def news(self) -> News:
         """Return everything the first time, then what is new since the last call.
@@ -51,7 +52,7 @@ class Follower:
         self._given = now
         return news
 
-    def _after(self, opened: Opened, table: str, now: dict[str, dict[int, int]]) -> Source:
+    def _after(self, opened: Opened, table: str, now: dict[str, dict[Path, int]]) -> Source:
         assert self._given is not None
         given = self._given[table]
         if any(now[table].get(run, rows) < rows for run, rows in given.items()):

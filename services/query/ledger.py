@@ -1,14 +1,20 @@
-"""What is known to be missing in the recordings that were asked. Called by query_rpc and export."""
+"""What is known to be missing in the recordings that were asked, and what nodes have seen.
 
-from collections.abc import Iterable, Sequence
+Called by query_rpc, question and export.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import groupby
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from recordings import schema
+from recordings.ledger import Amount, Ledger, NodeCounts
+from services.query.catalog import Opened
 from services.query.engine import FilesGoneError
 from services.query.plan import ALWAYS, EPOCH, Source, Window
 
@@ -43,6 +49,71 @@ class Loss:
             f"{self.kind} in {self.recording} on {self.node}, {_utc(self.start_ns)} to "
             f"{_utc(self.end_ns)}: {meaning} ({much}). {self.detail}".strip()
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a node has seen of a run; run 0, or no node, is a sum of many."""
+
+    recording: str
+    run: int
+    found: NodeCounts
+
+    def sentence(self) -> str:
+        """Return the counts as one line for people."""
+        found = self.found
+        amounts = (("seen", found.seen), ("matched", found.matched), ("stored", found.stored))
+        parts = [f"{a.packets} packets ({a.bytes} octets) {word}" for word, a in amounts]
+        parts += [f"{lost.times} times {kind}" for kind, lost in found.lost.items()]
+        where = f" on {found.node}" if found.node else ""
+        run = f" run {self.run}" if self.run else ""
+        return f"{self.recording}{run}{where}: {', '.join(parts)}."
+
+
+def counts(opened: Iterable[Opened], window: Window = ALWAYS) -> list[Counts]:
+    """Return what nodes have seen of the runs in the window; above MAX_ROWS, added up by node.
+
+    Counts are of whole runs. Runs that an older release has recorded have none.
+    """
+    found = [
+        Counts(recording.name, run.run, node)
+        for recording in opened
+        for run in recording.taken.runs
+        for node in run.ledger.nodes()
+        if not node.end_ns or window.touches(node.begin_ns, node.end_ns)
+    ]
+    for key in (_by_node, _by_recording):
+        if len(found) > MAX_ROWS:
+            found = [_sum(list(rows), key) for _, rows in groupby(sorted(found, key=key), key)]
+    return found
+
+
+def _by_node(counts: Counts) -> tuple[str, str]:
+    return (counts.recording, counts.found.node)
+
+
+def _by_recording(counts: Counts) -> tuple[str, str]:
+    return (counts.recording, "")
+
+
+def _sum(rows: Sequence[Counts], key: Callable[[Counts], tuple[str, str]]) -> Counts:
+    recording, node = key(rows[0])
+    ledger = Ledger()
+    for row in rows:
+        one = row.found
+        lost = {(node, kind): lost for kind, lost in one.lost.items()}
+        ledger.merge(Ledger({}, {node: one.stored}, lost))
+    (summed,) = ledger.nodes()
+    seen, matched = Amount(), Amount()
+    for row in rows:
+        seen, matched = seen.plus(*row.found.seen), matched.plus(*row.found.matched)
+    begin_ns = min((r.found.begin_ns for r in rows if r.found.begin_ns), default=0)
+    end_ns = max(row.found.end_ns for row in rows)
+    return Counts(
+        recording,
+        0,
+        replace(summed, seen=seen, matched=matched, begin_ns=begin_ns, end_ns=end_ns),
+    )
 
 
 def losses(sources: Sequence[Source], window: Window = ALWAYS) -> list[Loss]:

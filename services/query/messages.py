@@ -4,12 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from recorder.v1 import query_pb2
+from recorder.v1 import ledger_pb2, query_pb2
 
 import kfl
 from services.query.catalog import Summary
 from services.query.figures import Figures
-from services.query.ledger import Loss
+from services.query.ledger import Counts, Loss
 from services.query.lookup import Packets
 from services.query.peers import Connection, Peer
 
@@ -29,6 +29,41 @@ def losses(found: Iterable[Loss]) -> Iterator[query_pb2.QueryResponse]:
                 detail=loss.detail,
             )
         )
+
+
+def counts(found: Iterable[Counts]) -> Iterator[query_pb2.QueryResponse]:
+    """Yield a part of an answer for each node of each run."""
+    for counts in found:
+        node = counts.found
+        yield query_pb2.QueryResponse(
+            counts=ledger_pb2.NodeCounts(
+                recording=counts.recording,
+                run=counts.run,
+                node=node.node,
+                start_time=_timestamp(node.begin_ns or None),
+                end_time=_timestamp(node.end_ns or None),
+                seen_packets=_most(node.seen.packets),
+                seen_bytes=_most(node.seen.bytes),
+                matched_packets=_most(node.matched.packets),
+                matched_bytes=_most(node.matched.bytes),
+                stored_packets=_most(node.stored.packets),
+                stored_bytes=_most(node.stored.bytes),
+                lost=[
+                    ledger_pb2.KindCounts(
+                        kind=kind,
+                        times=lost.times,
+                        packets=_most(lost.packets),
+                        bytes=_most(lost.bytes),
+                    )
+                    for kind, lost in node.lost.items()
+                ],
+            )
+        )
+
+
+def _most(number: int) -> int:
+    """Return what a message can hold: agents may claim anything."""
+    return min(number, 2**64 - 1)
 
 
 def recording(summary: Summary) -> query_pb2.Recording:

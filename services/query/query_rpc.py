@@ -89,6 +89,7 @@ class QueryService(LanguageRpc, LookupRpc, FiguresRpc):
                     [found.source("entries") for found in opened],
                     [found.source("packets") for found in opened],
                     ledger.losses([found.source("losses") for found in opened]),
+                    ledger.counts(opened),
                 ):
                     yield query_pb2.ExportResponse(chunk=chunk)
 
@@ -112,6 +113,7 @@ class QueryService(LanguageRpc, LookupRpc, FiguresRpc):
             losses = [found.source("losses") for found in opened]
             yield from self._entries(asked, entries, count, caller)
             yield from messages.losses(ledger.losses(losses, asked.window))
+            yield from messages.counts(ledger.counts(opened, asked.window))
         yield count.status()
 
     def _follow(

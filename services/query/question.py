@@ -53,7 +53,8 @@ class Work:
 
     def account(self, entries: int, *, truncated: bool = False) -> query_pb2.Account:
         """Return how the question was answered, and the losses of its recordings."""
-        losses = ledger.losses(self.sources("losses"), self.asked.window)
+        window = self.asked.window
+        losses = ledger.losses(self.sources("losses"), window)
         damage = [sentence for found in self.opened for sentence in found.damage]
         return query_pb2.Account(
             status=query_pb2.QueryStatus(
@@ -65,6 +66,7 @@ class Work:
                 warnings=dict.fromkeys([*self.asked.warnings, *damage, *self.notes]),
             ),
             losses=[part.loss for part in messages.losses(losses)],
+            counts=[p.counts for p in messages.counts(ledger.counts(self.opened, window))],
         )
 
 
@@ -111,7 +113,8 @@ def work(
 def _of_run(opened: Opened, number: int, context: grpc.ServicerContext) -> Opened:
     runs = tuple(run for run in opened.taken.runs if run.run == number)
     if not runs:
-        known = ", ".join(str(run.run) for run in opened.taken.runs) or "none"
+        numbers = sorted({run.run for run in opened.taken.runs})
+        known = ", ".join(map(str, numbers)) or "none"
         refuse(context, "run", f"{opened.name} has no run {number}; its runs are {known}.")
     return Opened(replace(opened.taken, runs=runs))
 

@@ -103,6 +103,17 @@ class SchedulerSettings(ServiceSettings):
     storage_limit: Octets = Field(
         500 << 20, description="Most octets that all recordings together may take, as in 500Mi."
     )
+    database_url: str = Field(
+        "",
+        repr=False,
+        description="PostgreSQL that keeps the jobs, as in postgresql://user:password@host/name, "
+        "so that several schedulers can share them; a file in the data folder if not given.",
+    )
+    advertise: Address | None = Field(
+        None,
+        description="Address at which other schedulers of that database reach this one; the one "
+        "that it listens on if not given, with the name of the host where that is any address.",
+    )
     macros: Macros = Field({}, description=words.HELP)
 
 
@@ -114,7 +125,12 @@ class QuerySettings(ServiceSettings):
     listen: Address = Field(
         "127.0.0.1:8898", description="Address to serve gRPC on; port 0 is free."
     )
-    data: Path = Field(Path(".data"), description="Folder of recordings; only read.")
+    data: Annotated[list[Path], NoDecode, BeforeValidator(values.split_names)] = Field(
+        [Path(".data")],
+        min_length=1,
+        description="Folder of recordings, only read; may be repeated, or several with commas, "
+        "where several schedulers share the jobs and each has a folder.",
+    )
     memory_limit: Octets = Field(
         512 * 10**6, ge=32 << 20, description="Most memory of the query engine, as in 512MB."
     )
@@ -130,8 +146,12 @@ class CaptureSettings(ServiceSettings):
 
     section: ClassVar[str] = "capture"
 
-    scheduler: Address = Field(
-        "127.0.0.1:8897", description="Address of the scheduler that hands out jobs and takes data."
+    scheduler: Annotated[list[Address], NoDecode, BeforeValidator(values.split_names)] = Field(
+        ["127.0.0.1:8897"],
+        min_length=1,
+        description="Address of the scheduler that hands out jobs and takes data; may be repeated, "
+        "or several with commas, of schedulers that share their jobs: one that is away is replaced "
+        "by the next.",
     )
     node: str = Field(
         default_factory=socket.gethostname,
@@ -286,7 +306,7 @@ def _help(name: str, field: FieldInfo) -> str:
     notes = f"env: {PREFIX}{name.upper()}"
     if default not in (None, "", {}) and not field.default_factory:
         if isinstance(default, list):
-            default = ",".join(default)
+            default = ",".join(map(str, default))
         elif _is_octets(field):
             default = values.written(default)
         notes += f"; default: {default}"
@@ -304,9 +324,17 @@ def _kind(field: FieldInfo) -> str:
     if get_origin(field.annotation) is Literal:
         return "|".join(get_args(field.annotation))
     kinds = {int: "NUMBER", float: "NUMBER", Path: "FOLDER"}
+    if get_origin(field.annotation) is list and _is_address(field):
+        return "HOST:PORT"
+    if get_origin(field.annotation) is list and Path in get_args(field.annotation):
+        return "FOLDER"
     if field.annotation in kinds:
         return kinds[field.annotation]
     return "FILE" if Path in get_args(field.annotation) else "TEXT"
+
+
+def _is_address(field: FieldInfo) -> bool:
+    return any(_ADDRESS in getattr(each, "__metadata__", ()) for each in get_args(field.annotation))
 
 
 def _is_octets(field: FieldInfo) -> bool:

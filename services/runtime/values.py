@@ -4,6 +4,7 @@ Without pydantic, which takes a tenth of a second to import.
 """
 
 import re
+from pathlib import Path
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
@@ -71,7 +72,7 @@ def interface(value: str) -> str:
 
 def split_names(value: object) -> object:
     """Return the names in "eth0,lo", or in a list of such texts."""
-    texts = [value] if isinstance(value, str) else value
+    texts = [value] if isinstance(value, str | Path) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        return value
+        return texts
     return [name.strip() for text in texts for name in text.split(",")]

@@ -5,8 +5,10 @@ A data folder belongs to one scheduler at a time; a lock keeps a second one from
 
 import fcntl
 import os
+import socket
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import grpc
 from recorder.v1 import ingest_pb2, ingest_pb2_grpc, jobs_pb2, jobs_pb2_grpc
@@ -17,12 +19,14 @@ from services.runtime.logging import logger
 from services.runtime.process import run_until_signal
 from services.runtime.server import serve
 from services.runtime.settings import SchedulerSettings
+from services.scheduler.cluster import Cluster
 from services.scheduler.compactor import Compactor
 from services.scheduler.ingest_rpc import IngestService
 from services.scheduler.jobs_rpc import JobsService
 from services.scheduler.jobstore import JobStore
 from services.scheduler.lifecycle import Lifecycle
 from services.scheduler.quota import Quota
+from services.scheduler.sharedjobs_rpc import SharedJobsService
 from services.scheduler.writer import Writer
 
 LOCK_NAME = "scheduler.lock"
@@ -50,27 +54,22 @@ class Scheduler:
 
     def _start(self, settings: SchedulerSettings, clock: Clock, stack: ExitStack) -> None:
         stack.callback(os.close, _lock(settings.data))
-        store = JobStore(settings.data)
-        stack.callback(store.close)
         quota = Quota(settings.storage_limit)
         writer = Writer(settings.data, quota, clock)
-        lifecycle = Lifecycle(settings.data, store, writer, clock)
-        writer.on_full = lifecycle.run_full
-        writer.on_dropped = lifecycle.run_dropped
+        jobs = (_Shared if settings.database_url else _Own)(settings, writer, clock)
+        stack.callback(jobs.close)
         stack.callback(writer.stop)
         writer.start()
-        stack.callback(lifecycle.stop)
-        lifecycle.start()
+        stack.callback(jobs.stop)
+        jobs.open()
         compactor = Compactor(writer, quota, clock)
         writer.merger = compactor
         stack.callback(compactor.stop)
         compactor.start()  # behind the lifecycle, which says which runs are open
-        ingest = IngestService(writer, lifecycle)
-
-        jobs = JobsService(lifecycle, settings.macros)
+        ingest = IngestService(writer, jobs.sessions)
 
         def add_services(server: grpc.Server) -> list[str]:
-            jobs_pb2_grpc.add_JobsServiceServicer_to_server(jobs, server)
+            jobs_pb2_grpc.add_JobsServiceServicer_to_server(jobs.service, server)
             ingest_pb2_grpc.add_IngestServiceServicer_to_server(ingest, server)
             return [
                 jobs_pb2.DESCRIPTOR.services_by_name["JobsService"].full_name,
@@ -83,7 +82,37 @@ class Scheduler:
         # Before the server: agents' sessions end when what came is answered, watchers are let go,
         # and no job moves from then on.
         stack.callback(ingest.close)
-        stack.callback(lifecycle.stop)
+        stack.callback(jobs.stop)
+        jobs.start(_advertised(settings, server.address))
+
+
+class _Own:
+    """Jobs in a file of the data folder."""
+
+    def __init__(self, settings: SchedulerSettings, writer: Writer, clock: Clock) -> None:
+        self._store = JobStore(settings.data)
+        self._lifecycle = Lifecycle(settings.data, self._store, writer, clock)
+        writer.on_full = self._lifecycle.run_full
+        writer.on_held = self._lifecycle.run_held
+        writer.on_dropped = self._lifecycle.run_dropped
+        self.sessions = self._lifecycle.sessions
+        self.service = JobsService(self._lifecycle, settings.macros)
+        self.open, self.stop = self._lifecycle.start, self._lifecycle.stop
+        self.close = self._store.close
+
+    def start(self, address: str) -> None:
+        """Nobody else has to know the address."""
+
+
+class _Shared:
+    """Jobs in a database that several schedulers share."""
+
+    def __init__(self, settings: SchedulerSettings, writer: Writer, clock: Clock) -> None:
+        cluster = Cluster(settings.data, settings.database_url, writer, clock)
+        self.sessions = cluster.sessions
+        self.service: Any = SharedJobsService(cluster, settings.macros)
+        self.open, self.start = cluster.open, cluster.start
+        self.stop, self.close = cluster.stop, cluster.close
 
 
 def run(settings: SchedulerSettings) -> int:
@@ -101,6 +130,13 @@ def run(settings: SchedulerSettings) -> int:
             scheduler.stop()
 
     return run_until_signal(start, drain, grace_seconds=settings.grace_seconds)
+
+
+def _advertised(settings: SchedulerSettings, address: str) -> str:
+    """Return where other schedulers reach this one."""
+    host, _, port = address.rpartition(":")
+    is_any = host in ("0.0.0.0", "[::]")  # noqa: S104
+    return settings.advertise or (f"{socket.gethostname()}:{port}" if is_any else address)
 
 
 def _lock(data: Path) -> int:

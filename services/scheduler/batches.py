@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 
 from recordings import journal, layout, names
 from recordings.journal import Part
-from recordings.schema import TABLES, is_known
+from recordings.ledger import Ledger
+from recordings.schema import PARTS, is_known
 
 MAX_BATCH_BYTES: Final = 8 << 20
 """Octets of a batch's message; an entry with two bodies of a few MiB fits, and gRPC takes it."""
@@ -65,6 +66,8 @@ class Checked:
     rows: Rows
     packet_bytes: int
     record: journal.Encoded
+    ledger: Ledger
+    """What it adds to its run's."""
     segment_bytes: int
     """Octets that its rows take in segments at most."""
 
@@ -84,12 +87,13 @@ def check(batch: Batch, agent: str, node: str) -> Checked:
     size = sum(len(part.octets) for part in batch.parts)
     if size > MAX_BATCH_BYTES:
         raise RefusedError(f"A batch has {size} octets; at most {MAX_BATCH_BYTES} are taken.")
-    rows = Rows()
+    rows, ledger = Rows(), Ledger()
     decoded = packet_bytes = 0
     for part in batch.parts:
         batches = decode(part, MAX_DECODED_BYTES - decoded)
         decoded += sum(found.nbytes for found in batches)
         rows = rows.plus(count(part.table, batches))
+        ledger.add(part.table, batches, node, agent)
         if part.table == "packets":
             packet_bytes += sum(pc.sum(b.column("original_length")).as_py() or 0 for b in batches)
     try:
@@ -99,7 +103,7 @@ def check(batch: Batch, agent: str, node: str) -> Checked:
     # Parquet's plain encoding has four octets a text where Arrow has four, too; zstd grows what it
     # cannot shrink by less than a part in 255. An eighth is far above both.
     bound = max(decoded, size)
-    return Checked(batch.sequence, rows, packet_bytes, record, bound + bound // 8)
+    return Checked(batch.sequence, rows, packet_bytes, record, ledger, bound + bound // 8)
 
 
 def decode(part: Part, most: int) -> list[pa.RecordBatch]:
@@ -120,7 +124,7 @@ def decode(part: Part, most: int) -> list[pa.RecordBatch]:
             f"The part of table {part.table} claims {part.rows} rows, and has {found}."
         )
     for batch in batches:
-        for field, column in zip(TABLES[part.table], batch.columns, strict=True):
+        for field, column in zip(PARTS[part.table], batch.columns, strict=True):
             if not field.nullable and column.null_count:
                 raise RefusedError(f"Column {field.name} of table {part.table} must not be null.")
     if sum(batch.nbytes for batch in batches) > most:
@@ -130,6 +134,8 @@ def decode(part: Part, most: int) -> list[pa.RecordBatch]:
 
 def count(table: str, batches: list[pa.RecordBatch]) -> Rows:
     """Return how much the rows of one table are."""
+    if table == "tallies":
+        return NO_ROWS
     rows = sum(batch.num_rows for batch in batches)
     if table != "losses":
         return Rows(**{table: rows})

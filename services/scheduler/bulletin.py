@@ -87,8 +87,13 @@ class Bulletin:
             self._changes = changes
             if revision is not None:
                 self._lists = lists
-                self._revision = revision
+                self._revision = max(revision, self._revision + 1)
             self._change.notify_all()
+
+    def open(self) -> None:
+        """Let people wait for jobs; after close()."""
+        with self._change:
+            self._is_closed = False
 
     def close(self) -> None:
         """Wake those who wait for jobs, because nothing will change any more."""

@@ -141,9 +141,12 @@ class Deliveries:
         """Let all agents that are connected take part in a run; `known` did before a restart."""
         with self._lock:
             import_job = job.name if job.spec.imported else ""
-            part = _Part(import_job, run.start_time, run.end_time)
-            self._parts[job.name, run.number] = part
+            fresh = _Part(import_job, run.start_time, run.end_time)
+            # It is there already where a scheduler begins or ceases to lead.
+            part = self._parts.setdefault((job.name, run.number), fresh)
             for agent in known:
+                if agent.agent_id in part.agents:
+                    continue
                 is_done = agent.state is AgentState.FINISHED
                 part.agents[agent.agent_id] = (
                     agent if is_done else replace(agent, state=AgentState.AWAY)

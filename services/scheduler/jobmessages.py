@@ -6,6 +6,7 @@ from datetime import datetime
 from google.protobuf.timestamp_pb2 import Timestamp
 from recorder.v1 import jobs_pb2
 
+from recordings.ledger import NodeCounts
 from services.scheduler import timetable
 from services.scheduler.jobs import Job, Run, RunAgent, Spec
 from services.scheduler.jobstore import Event
@@ -44,6 +45,37 @@ def add_agents(message: jobs_pb2.Run, agents: Sequence[RunAgent]) -> None:
             added.data_time.CopyFrom(timestamp(agent.data_time))
         if agent.finish_time is not None:
             added.finish_time.CopyFrom(timestamp(agent.finish_time))
+
+
+def add_counts(message: jobs_pb2.Run, name: str, counts: Sequence[NodeCounts]) -> None:
+    """Put what nodes have seen into a run."""
+    for node in counts:
+        added = message.counts.add(
+            recording=name,
+            run=message.number,
+            node=node.node,
+            seen_packets=_most(node.seen.packets),
+            seen_bytes=_most(node.seen.bytes),
+            matched_packets=_most(node.matched.packets),
+            matched_bytes=_most(node.matched.bytes),
+            stored_packets=_most(node.stored.packets),
+            stored_bytes=_most(node.stored.bytes),
+        )
+        if node.end_ns:
+            added.start_time.FromNanoseconds(node.begin_ns)
+            added.end_time.FromNanoseconds(node.end_ns)
+        for kind, lost in node.lost.items():
+            added.lost.add(
+                kind=kind,
+                times=lost.times,
+                packets=_most(lost.packets),
+                bytes=_most(lost.bytes),
+            )
+
+
+def _most(number: int) -> int:
+    """Return what a message can hold: agents may claim anything."""
+    return min(number, 2**64 - 1)
 
 
 def change_message(event: Event) -> jobs_pb2.JobChange:

@@ -16,7 +16,7 @@ from services.runtime import errors
 from services.runtime.errors import Violation
 from services.scheduler import amendments, jobspecs
 from services.scheduler.amendments import Amendment, RefusedError
-from services.scheduler.jobmessages import add_agents, change_message, job_message
+from services.scheduler.jobmessages import add_agents, add_counts, change_message, job_message
 from services.scheduler.jobs import Job, JobState, Spec
 from services.scheduler.jobspecs import NO_MACROS, read_spec
 from services.scheduler.jobstore import NameTakenError
@@ -65,6 +65,7 @@ class JobsService(jobs_pb2_grpc.JobsServiceServicer):
         message = self._message(job)
         for run in message.runs:
             add_agents(run, self._lifecycle.agents(job.name, run.number))
+            add_counts(run, job.name, self._lifecycle.counts(job.name, run.number))
         changes = [change_message(event) for event in self._lifecycle.history(job.name)]
         return jobs_pb2.GetJobResponse(job=message, changes=changes)
 

@@ -1,176 +1,42 @@
-"""Jobs in SQLite: what lifecycle.py keeps through restarts, and the history of every change.
+"""Jobs in a database: what lifecycle.py keeps through restarts, and the history of every change.
 
 A change of state can only be saved together with its row in `events`: save() compares with what is
-stored, asks the tables of jobs.py whether the move is allowed, and writes time and reason. The
-schema is made and brought up to date by the migrations beside this file, whenever the file is
-opened.
+stored, asks the tables of jobs.py whether the move is allowed, and writes time and reason.
 """
 
-import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from enum import IntEnum
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.util import CommandError
 from sqlalchemy import exc
 
-from services.runtime.errors import UserError
+from services.scheduler.database import CHANGES, Database, StoreError, count, upsert
 from services.scheduler.jobs import (
-    AgentState,
     Job,
     JobState,
-    OnFull,
     Run,
     RunAgent,
-    RunMissed,
     Spec,
     check_job_move,
     check_run_move,
 )
+from services.scheduler.tables import (
+    AGENTS,
+    EVENTS,
+    JOBS,
+    REMOVALS,
+    REVISIONS,
+    RUNS,
+    SCHEDULERS,
+)
 
-FILE_NAME = "jobs.sqlite"
-
-BUSY_MS = 5000
-"""How long to wait for someone who looks into the file with another program."""
+__all__ = ["WHOLE_JOB", "Event", "JobStore", "NameTakenError", "Removal", "StoreError"]
 
 WHOLE_JOB = 0
 """In a removal: not one run, but everything of the job."""
-
-
-class _Time(sa.TypeDecorator[datetime]):
-    """An aware time, stored as UTC without a zone: SQLite has none."""
-
-    impl = sa.DateTime
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        del dialect
-        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
-
-    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        del dialect
-        return None if value is None else value.replace(tzinfo=UTC)
-
-
-class _Word(sa.TypeDecorator[IntEnum]):
-    """A member of an enum, stored as its word, so that others can read the file too."""
-
-    impl = sa.String
-    cache_ok = True
-
-    def __init__(self, kind: type[IntEnum]) -> None:
-        super().__init__()
-        self.kind = kind
-
-    def process_bind_param(self, value: IntEnum | None, dialect: sa.Dialect) -> str | None:
-        del dialect
-        return None if value is None else value.name.lower()
-
-    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> IntEnum | None:
-        del dialect
-        return None if value is None else self.kind[value.upper()]
-
-
-METADATA = sa.MetaData()
-
-JOBS = sa.Table(
-    "jobs",
-    METADATA,
-    sa.Column("name", sa.String, primary_key=True),
-    sa.Column("kfl", sa.String, nullable=False),
-    sa.Column("start_time", sa.String, nullable=False),
-    sa.Column("daily_iterations", sa.Integer, nullable=False),
-    sa.Column("duration_minutes", sa.Integer, nullable=False),
-    sa.Column("expiration_minutes", sa.Integer, nullable=False),
-    sa.Column("body_limit", sa.Integer, nullable=False),
-    sa.Column("imported", sa.Boolean, nullable=False),
-    sa.Column("state", _Word(JobState), nullable=False),
-    sa.Column("reason", sa.String, nullable=False),
-    sa.Column("create_time", _Time, nullable=False),
-    sa.Column("change_time", _Time, nullable=False),
-    sa.Column("first_start", _Time, nullable=False),
-    sa.Column("planned", sa.Integer, nullable=False),
-    sa.Column("expanded_kfl", sa.String, nullable=False),
-    sa.Column("run_missed", _Word(RunMissed), nullable=False),
-    sa.Column("pinned", sa.Boolean, nullable=False),
-    sa.Column("labels", sa.JSON, nullable=False),
-    sa.Column("description", sa.String, nullable=False),
-    sa.Column("size_limit", sa.BigInteger, nullable=False),
-    sa.Column("on_full", _Word(OnFull), nullable=False),
-)
-
-RUNS = sa.Table(
-    "runs",
-    METADATA,
-    sa.Column("job", sa.String, sa.ForeignKey("jobs.name", ondelete="CASCADE"), primary_key=True),
-    sa.Column("number", sa.Integer, primary_key=True),
-    sa.Column("state", _Word(JobState), nullable=False),
-    sa.Column("reason", sa.String, nullable=False),
-    sa.Column("start_time", _Time, nullable=False),
-    sa.Column("end_time", _Time, nullable=False),
-    sa.Column("entries", sa.BigInteger, nullable=False),
-    sa.Column("streams", sa.BigInteger, nullable=False),
-    sa.Column("packets", sa.BigInteger, nullable=False),
-    sa.Column("bytes", sa.BigInteger, nullable=False),
-    sa.Column("lost_packets", sa.BigInteger, nullable=False),
-    sa.Column("nodes", sa.JSON, nullable=False),
-    sa.Column("pinned", sa.Boolean, nullable=False),
-    sa.Column("completeness", sa.String, nullable=False),
-)
-
-AGENTS = sa.Table(
-    "agents",
-    METADATA,
-    sa.Column("job", sa.String, primary_key=True),
-    sa.Column("run", sa.Integer, primary_key=True),
-    sa.Column("agent_id", sa.String, primary_key=True),
-    sa.Column("node", sa.String, nullable=False),
-    sa.Column("state", _Word(AgentState), nullable=False),
-    sa.Column("join_time", _Time, nullable=False),
-    sa.Column("heard_time", _Time, nullable=False),
-    sa.Column("data_time", _Time),
-    sa.Column("finish_time", _Time),
-    sa.Column("batches", sa.BigInteger, nullable=False),
-    sa.Column("bytes", sa.BigInteger, nullable=False),
-    sa.Column("sequence", sa.BigInteger, nullable=False),
-    sa.ForeignKeyConstraint(
-        ["job", "run"], ["runs.job", "runs.number"], ondelete="CASCADE", name="agents_run"
-    ),
-)
-
-EVENTS = sa.Table(
-    "events",
-    METADATA,
-    sa.Column("id", sa.Integer, primary_key=True),
-    sa.Column("time", _Time, nullable=False, index=True),
-    # Not a foreign key: the history outlives the job.
-    sa.Column("job", sa.String, nullable=False, index=True),
-    sa.Column("run", sa.Integer),
-    sa.Column("from_state", _Word(JobState)),  # null: it did not exist
-    sa.Column("to_state", _Word(JobState)),  # null: it was deleted
-    sa.Column("reason", sa.String, nullable=False),
-)
-
-REMOVALS = sa.Table(
-    "removals",
-    METADATA,
-    sa.Column("job", sa.String, primary_key=True),
-    sa.Column("run", sa.Integer, primary_key=True),
-)
-
-REVISIONS = sa.Table(
-    "revisions",
-    METADATA,
-    sa.Column("list", sa.String, primary_key=True),
-    sa.Column("revision", sa.BigInteger, nullable=False),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,47 +61,28 @@ class Removal:
     run: int
 
 
-class StoreError(OSError):
-    """A change could not be stored; its text is a sentence. Everything is as it was before."""
-
-
 class NameTakenError(Exception):
     """There is a job of this name."""
 
 
 class JobStore:
-    """The jobs of one data folder. All methods may be called from any thread."""
+    """The jobs of one data folder or of several schedulers. Any thread may call every method."""
 
-    def __init__(self, data: Path) -> None:
-        """Open `data`/jobs.sqlite, make it if need be. Raises UserError with a sentence."""
-        self.path = data / FILE_NAME
-        url = sa.URL.create("sqlite", database=str(self.path))
-        self._engine = sa.create_engine(url)
-        sa.event.listen(self._engine, "connect", _prepare)
-        sa.event.listen(self._engine, "begin", _begin)
-        try:
-            data.mkdir(parents=True, exist_ok=True)
-            self._migrate()
-        except CommandError as error:
-            self.close()
-            raise UserError(
-                f"{self.path} was written by a later version of this program; "
-                "use that version, or another data folder."
-            ) from error
-        except OSError as error:
-            self.close()
-            raise UserError(f"Cannot use the data folder {data}: {error.strerror}.") from error
-        except exc.DBAPIError as error:
-            self.close()
-            raise UserError(f"Cannot use {self.path}: {error.orig}.") from error
+    def __init__(self, data: Path, url: str = "", name: str = "") -> None:
+        """Open `data`/jobs.sqlite, make it if need be. Raises UserError with a sentence.
+
+        url: of a PostgreSQL that several schedulers share; `name` is this one's.
+        """
+        self.database = Database(data, url)
+        self.name = name
 
     def close(self) -> None:
         """Close all connections; what was saved is safe already."""
-        self._engine.dispose()
+        self.database.close()
 
     def jobs(self) -> list[Job]:
         """Return all jobs with their runs, oldest first."""
-        with self._engine.connect() as connection:
+        with self.database.reading() as connection:
             runs: dict[str, list[Run]] = {}
             for row in connection.execute(sa.select(RUNS).order_by(RUNS.c.number)).mappings():
                 runs.setdefault(row["job"], []).append(_run(row))
@@ -247,7 +94,7 @@ class JobStore:
         """Store a new job, with the event of its creation. Raises NameTakenError."""
         check_job_move(job.name, None, job.state)
         try:
-            with self._change() as connection:
+            with self.database.changing() as connection:
                 connection.execute(sa.insert(JOBS).values(**_job_values(job)))
                 _note(
                     connection, Event(job.change_time, job.name, None, None, job.state, "Created.")
@@ -266,7 +113,7 @@ class JobStore:
         a run. Raises ForbiddenMoveError, and LookupError when there is no such job; nothing is
         stored then.
         """
-        with self._change() as connection:
+        with self.database.changing() as connection:
             old = _load(connection, job.name)
             if job.state is not old.state:
                 check_job_move(job.name, old.state, job.state)
@@ -280,56 +127,69 @@ class JobStore:
                 state = job.state if noted is None else noted.state
                 _note(connection, Event(at, job.name, run or None, state, state, note))
             for number in removals:
-                _add_removal(connection, Removal(job.name, number))
+                self._add_removal(connection, Removal(job.name, number))
 
     def remove(self, name: str, at: datetime, reason: str, with_data: bool) -> None:
         """Remove a job and its runs; its history stays. with_data: note its data for removal."""
-        with self._change() as connection:
+        with self.database.changing() as connection:
             old = _load(connection, name)
             connection.execute(sa.delete(JOBS).where(JOBS.c.name == name))
             _note(connection, Event(at, name, None, old.state, None, reason))
             if with_data:
-                _add_removal(connection, Removal(name, WHOLE_JOB))
+                self._add_removal(connection, Removal(name, WHOLE_JOB))
 
     def removals(self) -> list[Removal]:
-        """Return the data that is still to be removed, so that a crash leaves none behind."""
-        with self._engine.connect() as connection:
-            rows = connection.execute(sa.select(REMOVALS).order_by(REMOVALS.c.job, REMOVALS.c.run))
+        """Return the data that is still to be removed here, so that a crash leaves none behind."""
+        query = sa.select(REMOVALS).where(REMOVALS.c.scheduler == self.name)
+        with self.database.reading() as connection:
+            rows = connection.execute(query.order_by(REMOVALS.c.job, REMOVALS.c.run))
             return [Removal(row.job, row.run) for row in rows]
 
     def removed(self, removal: Removal) -> None:
-        """Note that data was removed."""
+        """Note that data was removed here."""
         where = (REMOVALS.c.job == removal.job) & (REMOVALS.c.run == removal.run)
-        with self._change() as connection:
+        where &= REMOVALS.c.scheduler == self.name
+        with self.database.changing(as_leader=False) as connection:
             connection.execute(sa.delete(REMOVALS).where(where))
 
     def save_agents(self, job: str, run: int, agents: Sequence[RunAgent]) -> None:
         """Store how these agents stand in a run; nothing when there is no such run any more."""
         if not agents:
             return
-        rows = [_agent_values(job, run, agent) for agent in agents]
-        with self._change() as connection:
+        rows = [_agent_values(job, run, agent) | {"scheduler": self.name} for agent in agents]
+        with self.database.changing(as_leader=False) as connection:
+            # Shared, so that the run does not go meanwhile.
             key = (RUNS.c.job == job) & (RUNS.c.number == run)
-            if connection.execute(sa.select(RUNS.c.number).where(key)).one_or_none() is not None:
-                connection.execute(sa.insert(AGENTS).prefix_with("OR REPLACE"), rows)
+            found = sa.select(RUNS.c.number).where(key).with_for_update(read=True, key_share=True)
+            if connection.execute(found).one_or_none() is not None:
+                insert = upsert(connection, AGENTS)
+                new = {column: insert.excluded[column] for column in rows[0]}
+                connection.execute(
+                    insert.on_conflict_do_update(index_elements=AGENTS.primary_key, set_=new), rows
+                )
 
-    def agents(self, job: str, run: int) -> list[RunAgent]:
-        """Return the agents that took part in a run, as they were stored last."""
+    def agents(self, job: str, run: int, only_own: bool = False) -> list[RunAgent]:
+        """Return the agents that took part in a run, as they were stored last.
+
+        only_own: only those that deliver to this scheduler.
+        """
         query = sa.select(AGENTS).where((AGENTS.c.job == job) & (AGENTS.c.run == run))
-        with self._engine.connect() as connection:
+        if only_own:
+            query = query.where(AGENTS.c.scheduler == self.name)
+        with self.database.reading() as connection:
             rows = connection.execute(query.order_by(AGENTS.c.node, AGENTS.c.agent_id)).mappings()
             return [RunAgent(**{name: row[name] for name in _AGENT}) for row in rows]
 
     def events(self, name: str, most: int | None = None) -> list[Event]:
         """Return the history of all jobs that had this name, oldest first; the `most` latest."""
         query = sa.select(EVENTS).where(EVENTS.c.job == name).order_by(EVENTS.c.id.desc())
-        with self._engine.connect() as connection:
+        with self.database.reading() as connection:
             rows = connection.execute(query.limit(most)).mappings().all()
         return [_event(row) for row in reversed(rows)]
 
     def revision(self) -> int:
         """Return the revision of the last change."""
-        with self._engine.connect() as connection:
+        with self.database.reading() as connection:
             return connection.execute(sa.select(sa.func.max(EVENTS.c.id))).scalar_one() or 0
 
     def changed_since(self, revision: int, until: int) -> set[str] | None:
@@ -337,7 +197,7 @@ class JobStore:
 
         None when that cannot be told: it is from another file, or its history is forgotten.
         """
-        with self._engine.connect() as connection:
+        with self.database.reading() as connection:
             ends = sa.select(sa.func.min(EVENTS.c.id), sa.func.max(EVENTS.c.id))
             first, last = connection.execute(ends).one()
             if last is None or not first - 1 <= revision <= last:
@@ -351,64 +211,27 @@ class JobStore:
         Those of jobs that are there stay, and so does the last one: revisions count on from it.
         """
         last = sa.select(sa.func.max(EVENTS.c.id)).scalar_subquery()
-        with self._change() as connection:
+        with self.database.changing() as connection:
             old = (EVENTS.c.time < before) & (EVENTS.c.id < last)
             old &= EVENTS.c.job.not_in(sa.select(JOBS.c.name))
             return int(connection.execute(sa.delete(EVENTS).where(old)).rowcount)
 
     def next_revision(self) -> int:
         """Count one more list of assignments; goes on through restarts."""
-        name = "assignments"
-        with self._change() as connection:
-            query = sa.select(REVISIONS.c.revision).where(REVISIONS.c.list == name)
-            last = connection.execute(query).scalar_one_or_none()
-            revision = (last or 0) + 1
-            if last is None:
-                connection.execute(sa.insert(REVISIONS).values(list=name, revision=revision))
-            else:
-                where = REVISIONS.c.list == name
-                connection.execute(sa.update(REVISIONS).where(where).values(revision=revision))
-            return revision
+        with self.database.changing(as_leader=False) as connection:
+            return count(connection, "assignments")
 
-    @contextmanager
-    def _change(self) -> Iterator[sa.Connection]:
-        """Yield a connection in a transaction. Raises StoreError."""
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except exc.IntegrityError:
-            raise
-        except exc.DBAPIError as error:
-            raise StoreError(f"Cannot write {self.path}: {error.orig}.") from error
+    def _add_removal(self, connection: sa.Connection, removal: Removal) -> None:
+        """Let each scheduler remove what it has; one that is away does when it comes back."""
+        names = {self.name, *connection.execute(sa.select(SCHEDULERS.c.name)).scalars()}
+        rows = [{"scheduler": n, "job": removal.job, "run": removal.run} for n in sorted(names)]
+        connection.execute(upsert(connection, REMOVALS).on_conflict_do_nothing(), rows)
 
-    def _migrate(self) -> None:
-        config = Config()
-        # A percent sign in the path would begin an interpolation.
-        folder = str(Path(__file__).parent / "migrations").replace("%", "%%")
-        config.set_main_option("script_location", folder)
-        # One transaction: all migrations or none.
-        with self._engine.begin() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-
-
-def _prepare(connection: sqlite3.Connection, record: object) -> None:
-    """Set up each new connection."""
-    del record
-    # sqlite3 would begin transactions by itself, though not before CREATE TABLE; _begin does.
-    connection.isolation_level = None
-    for pragma in (
-        f"busy_timeout={BUSY_MS}",
-        "journal_mode=WAL",  # readers go on while a change is written
-        "synchronous=FULL",  # a change that was answered survives a power cut
-        "foreign_keys=ON",
-    ):
-        connection.execute(f"PRAGMA {pragma}").close()
-
-
-def _begin(connection: sa.Connection) -> None:
-    """Take the lock at once: one that is only wanted later may be refused in the middle."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    def changes(self) -> int:
+        """Return a number that is another one whenever a leader has changed something."""
+        query = sa.select(REVISIONS.c.revision).where(REVISIONS.c.list == CHANGES)
+        with self.database.reading() as connection:
+            return connection.execute(query).scalar_one_or_none() or 0
 
 
 def _load(connection: sa.Connection, name: str) -> Job:
@@ -452,13 +275,6 @@ def _note(connection: sa.Connection, event: Event) -> None:
             reason=event.reason,
         )
     )
-
-
-def _add_removal(connection: sa.Connection, removal: Removal) -> None:
-    values = {"job": removal.job, "run": removal.run}
-    where = (REMOVALS.c.job == removal.job) & (REMOVALS.c.run == removal.run)
-    if connection.execute(sa.select(REMOVALS).where(where)).one_or_none() is None:
-        connection.execute(sa.insert(REMOVALS).values(**values))
 
 
 _SPEC = tuple(Spec.__dataclass_fields__)

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from recordings import journal, segments
 from recordings.journal import JournalRecord
+from recordings.ledger import Ledger
 from recordings.schema import LOSSES, TABLES
 
 
@@ -15,8 +16,16 @@ def by_table(records: Iterable[JournalRecord]) -> dict[str, list[pa.RecordBatch]
     found: dict[str, list[pa.RecordBatch]] = {table: [] for table in TABLES}
     for record in records:
         for part in record.parts:
-            found[part.table] += part.batches()
+            if part.table in TABLES:
+                found[part.table] += part.batches()
     return found
+
+
+def count(record: JournalRecord, ledger: Ledger) -> None:
+    """Add what a record holds to a ledger."""
+    agent = "" if record.agent == journal.SELF else record.agent
+    for part in record.parts:
+        ledger.add(part.table, part.batches(), record.node, agent)
 
 
 def damage(

@@ -17,13 +17,13 @@ from functools import partial
 from pathlib import Path
 
 from recordings import layout
+from recordings.ledger import NodeCounts
 from services.runtime.clock import Clock
 from services.runtime.logging import logger
 from services.scheduler import allowances, timetable
 from services.scheduler.amendments import Amendment, RefusedError
-from services.scheduler.bulletin import ANNOUNCE_LEAD, Assignment, Bulletin
+from services.scheduler.bulletin import ANNOUNCE_LEAD
 from services.scheduler.completeness import at_end
-from services.scheduler.deliveries import Deliveries
 from services.scheduler.forecast import Forecast, past_rate
 from services.scheduler.ingest import Probed
 from services.scheduler.jobs import (
@@ -39,9 +39,9 @@ from services.scheduler.jobs import (
     with_run,
 )
 from services.scheduler.jobstore import WHOLE_JOB, Event, JobStore, NameTakenError
-from services.scheduler.matches import Matches
-from services.scheduler.probes import ANSWER_SECONDS, Probes
-from services.scheduler.runs import KEPT_AFTER_EXPIRY, PREPARE_LEAD, Runs, spoken
+from services.scheduler.probes import ANSWER_SECONDS
+from services.scheduler.runs import KEPT_AFTER_EXPIRY, PREPARE_LEAD, Runs, sentence, spoken
+from services.scheduler.sessions import Sessions
 from services.scheduler.writer import Writer
 
 EVENTS_KEPT = timedelta(days=400)
@@ -69,7 +69,16 @@ the stop itself does not depend on it."""
 class Lifecycle:
     """The jobs of one data folder, and the thread that moves them. Methods are thread-safe."""
 
-    def __init__(self, data: Path, store: JobStore, writer: Writer, clock: Clock) -> None:
+    def __init__(
+        self,
+        data: Path,
+        store: JobStore,
+        writer: Writer,
+        clock: Clock,
+        sessions: Sessions | None = None,
+        runs: Runs | None = None,
+    ) -> None:
+        """`sessions` and `runs` are of a follower that leads now; None makes new ones."""
         self._data = data
         self._store = store
         self._writer = writer
@@ -78,29 +87,31 @@ class Lifecycle:
         self._jobs: dict[str, Job] = {}
         self._removals_pending = False
         self._failing = False
-        self._deliveries = Deliveries()
-        self._matches = Matches()
-        self._probes = Probes()
-        self._runs = Runs(writer, self._deliveries, self._matches)
-        self._full: queue.SimpleQueue[tuple[str, int, str]] = queue.SimpleQueue()
+        self.sessions = sessions or Sessions(clock)
+        self._deliveries = self.sessions.deliveries
+        self._probes = self.sessions.probes
+        self._bulletin = self.sessions.bulletin
+        self._wake = self.sessions.wake
+        self._runs = runs or Runs(writer, self._deliveries, self.sessions.matches)
+        self._others = self._runs.others
+        # Notes of the writer's thread, which stay until they are stored.
+        self._full: dict[str, tuple[int, str]] = {}
+        self._held: dict[tuple[str, int], str] = {}
         self._dropped: queue.SimpleQueue[tuple[str, int, str]] = queue.SimpleQueue()
-        self._bulletin = Bulletin()
-        self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._loop, name="lifecycle", daemon=True)
         self._log = logger(__name__)
 
     def start(self) -> None:
         """Take up the jobs where they were left, and begin to move them. The writer has started."""
+        self.sessions.open()
         self.recover()
         self._thread.start()
 
     def stop(self) -> None:
         """Stop moving jobs. What is recording goes on after the next start."""
         self._stopping = True
-        self._wake.set()
-        self._bulletin.close()
-        self._probes.close()
+        self.sessions.close()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -174,6 +185,7 @@ class Lifecycle:
                 for run in job.runs:
                     if run.is_recording:
                         is_heard = self._deliveries.any_recording(name, run.number)
+                        is_heard = is_heard or not self._others.are_none
                         end = min(run.end_time, now + STOP_LEAD if is_heard else now)
                         job = with_run(job, replace(run, end_time=max(run.start_time, end)))
                 job = move_job(job, JobState.STOPPED, now, "Stopped by request.")
@@ -243,7 +255,15 @@ class Lifecycle:
     def agents(self, name: str, run: int) -> list[RunAgent]:
         """Return the agents that take or took part in a run, by node."""
         now = self._deliveries.agents(name, run)
-        return self._store.agents(name, run) if now is None else now
+        if now is not None and self._others.are_none:
+            return now
+        known = {agent.agent_id: agent for agent in self._store.agents(name, run)}
+        known |= {agent.agent_id: agent for agent in now or ()}
+        return sorted(known.values(), key=lambda agent: (agent.node, agent.agent_id))
+
+    def counts(self, name: str, run: int) -> list[NodeCounts]:
+        """Return what each node has seen of a run and lost; nothing when its data is gone."""
+        return self._writer.counts(name, run)
 
     def forecast(self, kfl: str, minutes: int, seconds: int, body_limit: int) -> Forecast:
         """Let all agents try a statement for some seconds, and return what it comes to.
@@ -279,67 +299,14 @@ class Lifecycle:
         """Wait until some job has changed since `version`, at most `timeout` seconds."""
         return self._bulletin.wait_for_jobs(version, timeout)
 
-    # ---- what agents' sessions ask and report
-
-    def assignments(self, import_job: str = "") -> tuple[int, list[Assignment]]:
-        """Return the list's revision and the runs to record now and soon.
-
-        An imported job is only in the list of the importer that names it, and nothing else is.
-        """
-        return self._bulletin.assignments(import_job)
-
-    def wait_for_change(self, revision: int, timeout: float) -> int:
-        """Wait until the list is another than `revision`, at most `timeout` seconds; return its."""
-        return self._bulletin.wait_for_list(revision, timeout)
-
-    def agent_connected(self, agent_id: str, node: str, import_job: str = "") -> None:
-        """Note that an agent's session has begun: runs wait for it at their end."""
-        self._deliveries.connected(agent_id, node, import_job, self._clock.now())
-        self._wake.set()
-        self._log.info("agent connected", agent=agent_id, node=node)
-
-    def agent_disconnected(self, agent_id: str) -> None:
-        """Note that an agent's session has ended."""
-        self._deliveries.disconnected(agent_id, self._clock.now())
-        self._wake.set()
-        self._log.info("agent disconnected", agent=agent_id)
-
-    def agent_finished(self, agent_id: str, job: str, run: int) -> None:
-        """Note that an agent's last batch for a run is on disk."""
-        known = self._bulletin.get(job)
-        found = None if known is None else known.run(run)
-        if found is not None and found.is_recording:
-            self._deliveries.finished(agent_id, job, run, self._clock.now())
-            self._wake.set()
-
-    def agent_delivered(
-        self, agent_id: str, job: str, run: int, sequence: int, octets: int
-    ) -> None:
-        """Note that a batch of an agent is on disk."""
-        now = self._clock.now()
-        if self._deliveries.delivered(agent_id, job, run, sequence, octets, now):
-            self._wake.set()
-
-    def agent_matched(self, agent_id: str, job: str, run: int, calls: int) -> None:
-        """Note how many calls have matched on an agent, of a run with a limit()."""
-        if self._bulletin.is_assigned(job, run):
-            self._matches.told(agent_id, job, run, calls)
-
-    def agent_probed(self, agent_id: str, probed: Probed) -> None:
-        """Note what an agent has counted during a probe."""
-        self._probes.told(agent_id, probed)
-
-    def matched_elsewhere(self, agent_id: str) -> dict[tuple[str, int], int]:
-        """Return how many calls have matched on all other agents, by job and run."""
-        return self._matches.elsewhere(agent_id)
-
-    def wait_for_matches(self, version: int, timeout: float) -> int:
-        """Wait until agents have told other counts than at `version`, at most `timeout` seconds."""
-        return self._matches.wait(version, timeout)
-
     def run_full(self, job: str, run: int, reason: str) -> None:
         """End a run and its job, because nothing more may be stored; reason is a sentence."""
-        self._full.put((job, run, reason))
+        self._full[job] = (run, reason)
+        self._wake.set()
+
+    def run_held(self, job: str, run: int, reason: str) -> None:
+        """Show that a run waits for the disk; reason is a sentence, and empty when it goes on."""
+        self._held[job, run] = reason
         self._wake.set()
 
     def run_dropped(self, job: str, run: int, reason: str) -> None:
@@ -354,12 +321,17 @@ class Lifecycle:
         with self._lock:
             now = self._clock.now()
             self._failing = False
-            for name, reason in self._full_jobs().items():
-                self._guard(name, partial(self._end_full, name, reason, now))
+            for name, number, reason in self._others.full():
+                self._full.setdefault(name, (number, reason))
+            for name in list(self._full):
+                self._guard(name, partial(self._end_full, name, now))
+            self._show_all_held(now)
             self._guard("all", partial(self._drop_runs, now))
+            self._guard("all", partial(self._count_others, now))
             for name in list(self._jobs):
                 for step in (self._end_runs, self._begin_runs, self._expire):
                     self._guard(name, partial(step, name, now))
+            self._show_all_held(now)  # also of runs that have only now begun
             self._guard("all", partial(self._save_agents, now))
             self._guard("all", self._remove_data)
             self._guard("all", partial(self._publish, now))
@@ -376,8 +348,26 @@ class Lifecycle:
             if run is not None and run.is_recording:  # it is being closed
                 self._dropped.put((name, number, reason))
             elif job is not None and run is not None and run.has_data:
-                job = with_run(job, replace(run, bytes=0))
-                self._save(move_run(job, number, JobState.EXPIRED, reason), now)
+                self._recount(job, run, reason, now)
+
+    def _count_others(self, now: datetime) -> None:
+        """Count what other schedulers have of runs that have ended."""
+        for name, number in self._others.uncounted():
+            job = self._jobs.get(name)
+            run = None if job is None else job.run(number)
+            if job is not None and run is not None and run.has_data:
+                self._recount(job, run, "All of its data made room for newer data.", now)
+
+    def _recount(self, job: Job, run: Run, reason: str, now: datetime) -> None:
+        """Count again what is there of a run that has ended; one without data has expired."""
+        counted = self._runs.recounted(job.name, run, self.agents(job.name, run.number))
+        if run.bytes and not counted.bytes:
+            job = with_run(job, replace(run, bytes=0))
+            job = move_run(job, run.number, JobState.EXPIRED, reason)
+        else:
+            job = with_run(job, counted)
+        self._save(job, now)
+        self._others.counted(job.name, run.number)
 
     def _publish(self, now: datetime) -> None:
         changes, probes = self._store.revision(), self._probes.assignments()
@@ -411,18 +401,23 @@ class Lifecycle:
             self._failing = True
             self._log.error("jobs not moved", job=name, error=str(error), exc_info=True)
 
-    def _full_jobs(self) -> dict[str, str]:
-        """Return the jobs that have reached the storage limit, and why."""
-        full: dict[str, str] = {}
-        while True:
-            try:
-                name, number, reason = self._full.get_nowait()
-            except queue.Empty:
-                return full
-            job = self._jobs.get(name)
-            run = None if job is None else job.run(number)
-            if run is not None and run.is_recording:
-                full[name] = reason
+    def _show_all_held(self, now: datetime) -> None:
+        for key in list(self._held):
+            self._guard(key[0], partial(self._show_held, *key, now))
+
+    def _show_held(self, name: str, number: int, now: datetime) -> None:
+        """Let people see why a run takes nothing now, or that it goes on."""
+        reason = self._held[name, number]
+        job = self._jobs.get(name)
+        run = None if job is None else job.run(number)
+        if job is not None and number > job.planned and not job.is_over:
+            return  # it was only prepared when its first data came, and begins in a moment
+        if job is not None and run is not None and run.is_recording:
+            shown, note = self._runs.hold(job, run, reason, now)
+            self._jobs[name] = shown  # also when the disk has no room to store it
+            self._store.save(shown, now, note=note, run=number)
+        if self._held[name, number] == reason:
+            del self._held[name, number]
 
     def _resume(self, name: str, now: datetime) -> None:
         job = self._jobs[name]
@@ -431,22 +426,30 @@ class Lifecycle:
         except OSError:  # what cannot be looked at may be there
             on_disk = [run.number for run in job.runs]
         for run in job.runs:
-            if run.has_data and run.bytes and run.number not in on_disk:
+            is_here = run.number in on_disk or not self._others.are_none
+            if run.has_data and run.bytes and not is_here:
                 # Dropped in the moment in which the scheduler was killed, or removed by hand.
                 job = with_run(job, replace(run, bytes=0))
                 reason = "Its data is not on disk any more."
                 job = move_run(job, run.number, JobState.EXPIRED, reason)
             if run.is_recording:
-                job = self._runs.resume(job, run, self._store.agents(name, run.number), now)
+                known = self._store.agents(name, run.number, only_own=True)
+                job = self._runs.resume(job, run, known, now)
         self._save(settle(job, timetable.has_more(job), now), now)
 
-    def _end_full(self, name: str, reason: str, now: datetime) -> None:
-        job = self._jobs[name]
-        removals = self._runs.prepared(job)
-        for run in job.runs:
-            if run.is_recording:
-                job = self._close(job, run, JobState.STORAGE_LIMITED, reason, now)
-        self._save(settle(job, timetable.has_more(job), now), now, removals)
+    def _end_full(self, name: str, now: datetime) -> None:
+        full = self._full[name]
+        number, reason = full
+        job = self._jobs.get(name)
+        run = None if job is None else job.run(number)
+        if job is not None and run is not None and run.is_recording:
+            removals = self._runs.prepared(job)
+            for run in job.runs:
+                if run.is_recording:
+                    job = self._close(job, run, JobState.STORAGE_LIMITED, reason, now)
+            self._save(settle(job, timetable.has_more(job), now), now, removals)
+        if self._full[name] is full:
+            del self._full[name]
 
     def _end_runs(self, name: str, now: datetime) -> None:
         job = self._jobs[name]
@@ -460,9 +463,12 @@ class Lifecycle:
                 job = self._jobs[name]
 
     def _close(self, job: Job, run: Run, to: JobState, reason: str | None, now: datetime) -> Job:
+        own = self._deliveries.agents(job.name, run.number) or []
+        if not own and self._others.are_none:
+            own = self._store.agents(job.name, run.number)
         agents = self.agents(job.name, run.number)
-        self._store.save_agents(job.name, run.number, at_end(agents))
-        return self._runs.close(job, run, agents, to, reason, now)
+        self._store.save_agents(job.name, run.number, at_end(own))
+        return self._runs.close(job, run, agents, to, reason, now, own)
 
     def _begin_runs(self, name: str, now: datetime) -> None:
         job = self._jobs[name]
@@ -474,7 +480,12 @@ class Lifecycle:
             self._save(settle(job, timetable.has_more(job), now), now, removals)
             job = self._jobs[name]
         if due.begin is not None:
-            job = self._runs.begin(job, due.begin, now)
+            try:
+                job = self._runs.begin(job, due.begin, now)
+            except OSError as error:  # the disk may take it later, while its window lasts
+                reason = f"Run {due.begin.number} waits for the disk: {sentence(error)}"
+                self._jobs[name] = replace(job, reason=reason)
+                raise
             self._save(settle(job, timetable.has_more(job), now), now)
         elif due.upcoming is not None:
             self._runs.prepare(job, due.upcoming, now)

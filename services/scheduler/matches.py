@@ -7,6 +7,7 @@ anything else.
 """
 
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 MOST_CALLS = 2**31 - 1
@@ -49,6 +50,7 @@ class Matches:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._runs: dict[Key, _Run] = {}
+        self._of_others: dict[Key, int] = {}
         self._version = 0
 
     def told(self, agent_id: str, job: str, run: int, calls: int) -> None:
@@ -79,7 +81,24 @@ class Matches:
     def elsewhere(self, agent_id: str) -> dict[Key, int]:
         """Return, for each run, how many calls have matched on other agents than this one."""
         with self._changed:
-            return {key: run.elsewhere(agent_id) for key, run in self._runs.items()}
+            found = {key: run.elsewhere(agent_id) for key, run in self._runs.items()}
+            for key, calls in self._of_others.items():
+                found[key] = found.get(key, 0) + calls
+            return found
+
+    def total(self, job: str, run: int) -> int:
+        """Return how many calls of a run have matched on all agents of this scheduler."""
+        with self._changed:
+            found = self._runs.get((job, run))
+            return found.elsewhere("") if found else 0
+
+    def of_others(self, counts: Mapping[Key, int]) -> None:
+        """Note how many calls have matched on agents of other schedulers, by job and run."""
+        with self._changed:
+            if counts != self._of_others:
+                self._of_others = dict(counts)
+                self._version += 1
+                self._changed.notify_all()
 
     def wait(self, version: int, timeout: float) -> int:
         """Wait until some count is another than at `version`, at most `timeout` seconds."""

@@ -1,7 +1,10 @@
 """What the writer answers: what became of a batch, and what a run has stored."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
+from recordings.ledger import Amount, Ledger
+from services.scheduler.batches import Checked
 from services.scheduler.runfiles import RunFiles
 
 
@@ -38,31 +41,38 @@ class RunTotals:
     nodes: tuple[str, ...] = ()
 
 
+MOST_NODES: Final = 64
+"""Nodes that have a row of their own for what was turned away; more would not fit into what is kept
+free for the ledger. The others share one."""
+
+
 @dataclass(slots=True)
 class Turned:
     """What a full run has turned away, and its ledger does not say yet."""
 
-    packets: int = 0
-    bytes: int = 0
+    by_node: dict[str, Amount] = field(default_factory=dict)
     start_ns: int = 0
     end_ns: int = 0
+    ledger: Ledger = field(default_factory=Ledger)
+    """What agents have counted, told in what was turned away."""
 
-    def add(self, packets: int, octets: int, time_ns: int) -> None:
+    def add(self, node: str, batch: Checked, time_ns: int) -> None:
         """Count one batch that was turned away at a time in ns since 1970."""
-        self.packets += packets
-        self.bytes += octets
+        name = node if node in self.by_node or len(self.by_node) < MOST_NODES else ""
+        before = self.by_node.get(name, Amount())
+        self.by_node[name] = before.plus(batch.rows.packets, batch.packet_bytes)
         self.start_ns = self.start_ns or time_ns
         self.end_ns = time_ns
+        for tally in batch.ledger.tallies.values():
+            self.ledger.tell(tally)
 
-    def loss(self, reason: str) -> dict[str, object]:
+    def losses(self, reason: str) -> list[dict[str, object]]:
         """Return it as columns of LOSSES."""
-        return {
-            "start_time": self.start_ns,
-            "end_time": self.end_ns,
-            "packets": self.packets,
-            "bytes": self.bytes,
-            "detail": reason,
-        }
+        span = {"start_time": self.start_ns, "end_time": self.end_ns, "detail": reason}
+        return [
+            {"node_name": node, **span, "packets": amount.packets, "bytes": amount.bytes}
+            for node, amount in self.by_node.items()
+        ]
 
 
 def totals_of(run: RunFiles) -> RunTotals:

@@ -77,6 +77,11 @@ class Probes:
         with self._changed:
             return list(self._probes.pop(number).answers.values())
 
+    def open(self) -> None:
+        """Let people wait; after close()."""
+        with self._changed:
+            self._is_closed = False
+
     def close(self) -> None:
         """Let those who wait go."""
         with self._changed:

@@ -6,11 +6,12 @@ from typing import Final
 import pyarrow as pa
 
 from recordings import layout
+from recordings.journal import SELF
 from services.runtime.logging import logger
 from services.scheduler.agentmarks import AgentMarks
 from services.scheduler.deletion import remove
 from services.scheduler.quota import Quota
-from services.scheduler.runfiles import SELF, RunFiles
+from services.scheduler.runfiles import RunFiles
 
 _log: Final = logger(__name__)
 

@@ -5,27 +5,29 @@ journals into segments and publishes them, and what the compactor has merged. Wh
 changed under `lock`.
 """
 
+import contextlib
+import errno
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from recordings import journal, layout, segments
-from recordings.journal import Encoded, Journal, JournalRecord
+from recordings.journal import SELF, Encoded, Journal, JournalRecord
+from recordings.ledger import Ledger
+from recordings.ledger import rows as tally_rows
 from recordings.manifest import AgentMark, Manifest, Retired
-from recordings.schema import LOSSES, TABLES
+from recordings.schema import LOSSES, TABLES, TALLIES
 from recordings.segments import Segment
 from services.runtime.logging import logger
 from services.scheduler import journalrows
 from services.scheduler.batches import NO_ROWS, Checked, Rows, count
 from services.scheduler.quota import Budget, Quota, StorageFullError, on_disk
-
-SELF: Final = ":scheduler"
-"""The agent in records that the scheduler makes; no agent can have a colon in its name."""
 
 HEADROOM_BYTES: Final = 48 << 10
 """Reserved for each run from its beginning, so that the loss that the storage limit causes can be
@@ -47,6 +49,7 @@ class Tail:
     number: int
     size: int = 0
     rows: Rows = NO_ROWS
+    ledger: Ledger = field(default_factory=Ledger)
     segment_bytes: int = 0
     """Octets that its segments take at most."""
     since: float = 0.0
@@ -70,8 +73,12 @@ class RunFiles:
         """Number of each agent's last batch in this run."""
         self.full = ""
         """Why nothing more is taken, as a sentence."""
-        self.owed: list[pa.RecordBatch] = []
-        """Losses that could not be written when they happened."""
+        self.held = ""
+        """Why what comes has to wait, as a sentence."""
+        self.held_ns = 0
+        """Since when, in ns since 1970."""
+        self.owed: list[dict[str, pa.RecordBatch]] = []
+        """Losses that could not be written when they happened, and counts; by table."""
         self.is_deleted = False
         self.is_open = False
         """Set by the writer. A run that is not open is shelved when it is all segments."""
@@ -81,6 +88,9 @@ class RunFiles:
         self._quota = quota
         self._measure(manifest, len(manifest.encode()))
         self._is_shelved = False
+        self._is_torn = False  # a sync has failed: nobody knows what of the journal is on disk
+        self._safe: Tail | None = None  # the journal at its last sync, when more was appended since
+        self._last_safe: dict[str, int] = {}  # of agents that have appended since
         self._next = manifest.journal
         self._held = 0
 
@@ -96,6 +106,8 @@ class RunFiles:
                 layout.sync(parent)
         except OSError:
             quota.release(run._held)
+            with contextlib.suppress(OSError):  # else it would look like a run that was damaged
+                folder.rmdir()
             raise
         return run
 
@@ -128,41 +140,102 @@ class RunFiles:
         if agent not in self.last:
             extra += NEW_AGENT_BYTES
         self._reserve(batch.record.size, extra, is_new=self.journal is None)
-        self._append(batch.record, settled, batch.rows, extra, now)
+        self._append(batch.record, settled, batch.rows, batch.ledger, extra, now)
+        self._last_safe.setdefault(agent, self.last.get(agent, 0))
         self.last[agent] = batch.sequence
         self.nodes.add(node)
 
-    def append_losses(self, kind: str, losses: Sequence[dict[str, object]], now: float) -> None:
-        """Append rows of LOSSES out of the headroom, synced; kept for later when that fails."""
+    def append_losses(
+        self,
+        kind: str,
+        losses: Sequence[dict[str, object]],
+        now: float,
+        counted: Ledger | None = None,
+    ) -> None:
+        """Append rows of LOSSES out of the headroom, synced; kept for later when that fails.
+
+        With them what agents have counted, when they told it in what was not stored.
+        """
         blank = {"kind": kind, "node_name": "", "packets": 0, "bytes": 0, "stream": None}
         rows = pa.RecordBatch.from_pylist([{**blank, **loss} for loss in losses], schema=LOSSES)
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, LOSSES) as stream:
-            stream.write_batch(rows)
-        part = journal.Part("losses", rows.num_rows, sink.getvalue().to_pybytes())
+        told = tally_rows(counted.tallies.values()) if counted else []
+        tallies = pa.RecordBatch.from_pylist(told, schema=TALLIES)
+        self._append_owed({"losses": rows, "tallies": tallies}, now)
+
+    def pay_owed(self, now: float) -> None:
+        """Append the losses that could not be written before."""
+        owed, self.owed = self.owed, []
+        for batches in owed:
+            self._append_owed(batches, now)
+
+    def _append_owed(self, batches: dict[str, pa.RecordBatch], now: float) -> None:
+        parts, ledger = [], Ledger()
+        for table, rows in batches.items():
+            if rows.num_rows:
+                sink = pa.BufferOutputStream()
+                with pa.ipc.new_stream(sink, rows.schema) as stream:
+                    stream.write_batch(rows)
+                parts.append(journal.Part(table, rows.num_rows, sink.getvalue().to_pybytes()))
+                ledger.add(table, [rows], "")
         sequence = self.last.get(SELF, 0) + 1
-        counted = Rows(losses=rows.num_rows, lost_packets=journalrows.lost(rows))
+        counted = count("losses", [batches["losses"]])
         try:
-            record = journal.encode(SELF, "", sequence, [part])
-            self._append(record, 0, counted, 0, now)
+            record = journal.encode(SELF, "", sequence, parts)
+            self._append(record, 0, counted, ledger, 0, now)
+            self._last_safe.setdefault(SELF, sequence - 1)
             self.last[SELF] = sequence
             self.sync()
         except OSError as error:
             _log.error("loss not written", job=self.job, run=self.run, error=str(error))
-            self.owed.append(rows)
+            if self._is_torn:
+                self.take_back()
+            self.owed.append(batches)
 
     def sync(self) -> None:
-        """Make what was appended safe; raises OSError."""
+        """Make what was appended safe; raises OSError, and then take_back() has to follow."""
         if self.journal and self.journal.synced < self.journal.size:
+            self._is_torn = True
             self.journal.sync()
+            self._is_torn = False
+        self._safe = None
+        self._last_safe.clear()
+
+    def take_back(self) -> bool:
+        """Remove what was appended since the last sync, so that it can be appended again.
+
+        False when the disk refuses that, too: the journal gets no more until it does not.
+        """
+        if self.journal is None or self._safe is None:
+            return True
+        self.last.update(self._last_safe)  # in any case: what comes again has to be appended
+        try:
+            self.journal.take_back()
+        except OSError as error:
+            _log.error("journal not cut back", job=self.job, run=self.run, error=str(error))
+            return False
+        with self.lock:
+            self.tails[-1] = self._safe
+            self._settle(0)
+        self._last_safe.clear()
+        self._safe, self._is_torn = None, False
+        return True
 
     def rotate(self) -> None:
-        """Close the journal, so that it can become segments; the next batch begins another."""
-        if self.journal:
+        """Close the journal, so that it can become segments; the next batch begins another.
+
+        One that could not be cut back stays as it is, and is tried again.
+        """
+        if self.journal and (not self._is_torn or self.take_back()):
             self.journal.close()
             self.journal = None
+            self._safe = None
+            self._last_safe.clear()
 
-    def _append(self, record: Encoded, settled: int, rows: Rows, bound: int, now: float) -> None:
+    def _append(
+        self, record: Encoded, settled: int, rows: Rows, ledger: Ledger, bound: int, now: float
+    ) -> None:
+        if self._is_torn and not self.take_back():
+            raise OSError(errno.EROFS, "The journal could not be cut back", str(self.folder))
         if self.journal is None:
             self.journal = Journal(self.folder, self._next)
             with self.lock:
@@ -171,8 +244,11 @@ class RunFiles:
         size = self.journal.append_encoded(record, settled)
         with self.lock:
             tail = self.tails[-1]
+            if self._safe is None:
+                self._safe = replace(tail, ledger=tail.ledger.copy())
             tail.size += size
             tail.rows = tail.rows.plus(rows)
+            tail.ledger.merge(ledger)
             tail.segment_bytes += bound
 
     # ---- the roller's thread
@@ -191,7 +267,14 @@ class RunFiles:
         path = layout.journal(self.folder, tail.number)
         scan = journal.scan(path)
         batches = journalrows.by_table(scan.records)
-        batches["losses"] += [*self.owed, *journalrows.damage(path, scan, batches, time_ns)]
+        ledger = self.manifest.ledger.copy()
+        for record in scan.records:
+            journalrows.count(record, ledger)
+        made = [owed["losses"] for owed in self.owed]
+        made += journalrows.damage(path, scan, batches, time_ns)
+        ledger.add("losses", made, "")
+        ledger.add("tallies", [owed["tallies"] for owed in self.owed], "")
+        batches["losses"] += made
         owed = len(self.owed)
         budget = Budget(self._quota, tail.segment_bytes + JOURNAL_OVERHEAD_BYTES)
         written: list[Segment] = []
@@ -202,6 +285,7 @@ class RunFiles:
                         segments.write(self.folder, table, rows, tail.number, budget.allow)
                     )
             fresh = self._after(tail, scan.records, written, batches["losses"], settled)
+            fresh = replace(fresh, ledger=ledger)
             size = fresh.save(self.folder)
         except BaseException:
             for segment in written:
@@ -261,7 +345,8 @@ class RunFiles:
         files = {segment.file for segment in gone}
         current = self.whole()
         kept = tuple(s for s in current.segments if s.file not in files)
-        fresh = replace(current, segments=kept, counts=dict(counts))
+        ledger = self._ledger_without(gone)
+        fresh = replace(current, segments=kept, counts=dict(counts), ledger=ledger)
         size = fresh.save(self.folder)
         with self.lock:
             self.manifest = replace(fresh, segments=()) if self._is_shelved else fresh
@@ -270,6 +355,20 @@ class RunFiles:
         with self.lock:
             self._measure(fresh, size)
             self._settle(0)
+
+    def _ledger_without(self, gone: Sequence[Segment]) -> Ledger:
+        """Return the sums without the packets of segments. Raises OSError, pa.ArrowException."""
+        ledger = self.manifest.ledger.copy()
+        for segment in gone:
+            if segment.table == "packets" and ledger.is_whole:
+                columns = ["node_name", "original_length"]
+                rows = pq.read_table(self.folder / segment.file, columns=columns, partitioning=None)
+                sums = rows.group_by("node_name").aggregate(
+                    [([], "count_all"), (columns[1], "sum")]
+                )
+                for row in sums.to_pylist():
+                    ledger.store(row["node_name"], -row["count_all"], -row["original_length_sum"])
+        return ledger
 
     def _publish(self, fresh: Manifest, reserved: int) -> None:
         size = fresh.save(self.folder)
@@ -359,6 +458,14 @@ class RunFiles:
             for tail in self.tails:
                 rows = rows.plus(tail.rows)
             return rows
+
+    def ledger(self) -> Ledger:
+        """Return what is known of each node, journals included."""
+        with self.lock:
+            ledger = self.manifest.ledger.copy()
+            for tail in self.tails:
+                ledger.merge(tail.ledger)
+            return ledger
 
     def bytes(self) -> int:
         """Return the octets of all files."""
@@ -460,6 +567,7 @@ class RunFiles:
             self.found[record.agent] = (max(settled, record.settled), sequences)
             if record.node:
                 self.nodes.add(record.node)
+            journalrows.count(record, tail.ledger)
             for part in record.parts:
                 batches = part.batches()
                 tail.rows = tail.rows.plus(count(part.table, batches))

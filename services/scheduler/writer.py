@@ -7,6 +7,10 @@ knows which runs are open, so nothing there needs a lock.
 At the storage limit journals become segments first, since those are smaller, and what was offered
 waits for it. When that gives no room either, the run ends: nothing that is stored is ever removed
 to make room, except by a job that wants its own oldest data dropped.
+
+A disk that is full, or read-only, may have room again at any time: what comes is held meanwhile,
+unanswered, and agents keep it. A run that ends before that loses what is held, and its ledger has
+it.
 """
 
 import errno
@@ -22,6 +26,8 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from recordings import layout
+from recordings.journal import SELF
+from recordings.ledger import NodeCounts
 from recordings.manifest import Manifest
 from services.runtime.logging import logger
 from services.scheduler import allowances, batches, recovery
@@ -39,7 +45,7 @@ from services.scheduler.outcomes import (
 )
 from services.scheduler.quota import Quota, StorageFullError, on_disk
 from services.scheduler.roller import Roller
-from services.scheduler.runfiles import SELF, RunFiles
+from services.scheduler.runfiles import RunFiles
 
 __all__ = ["Accepted", "Clock", "Outcome", "Refused", "RunTotals", "Writer"]
 
@@ -54,9 +60,19 @@ TICK_SECONDS: Final = 0.25
 GROUP_BYTES: Final = 16 << 20
 GROUP_BATCHES: Final = 512
 """What one sync makes safe at most: the first batch should not wait for a long queue."""
+HELD_SECONDS: Final = 2.0
+"""Pause before a disk that was full, or read-only, is tried again."""
+MAY_PASS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""What the disk may say and take back: someone makes room. Any other error ends the run."""
+ROOM_BYTES: Final = 64 << 20
+"""Octets, or a sixteenth of the disk, that have to be free before it is tried again: room for a
+batch would be full in a moment."""
 WORTH_BYTES: Final = 4 << 20
 """Octets of journals, or a sixteenth of the limit, from which on it is worth to make segments of
 them when the limit is reached. Below, the segments would be many and small."""
+
+DISK_FULL: Final = "disk_full"
+"""The kind of loss that says when the disk took nothing; what it cost is told by the agents."""
 
 Key = tuple[str, int]
 OnFull = Callable[[str, int, str], None]
@@ -114,6 +130,8 @@ class Writer:
         self.on_full = on_full
         """Called on the writer's thread when a run is ended for want of room: job, run, sentence.
         It must not wait for the writer."""
+        self.on_held: OnFull | None = None
+        """The same when the disk takes no more of a run for now, and with "" when it goes on."""
         self.on_dropped: OnFull | None = None
         """The same when a whole run was dropped to make room for newer ones of its job."""
         self.merger: Merger | None = None
@@ -129,8 +147,12 @@ class Writer:
         self._group: list[_Offer] = []
         self._parked: deque[_Offer | _Call] = deque()
         self._parked_keys: set[Key] = set()
+        self._held: dict[Key, float] = {}  # runs that the disk refuses; when it is tried again
+        self._relieved: set[Key] = set()  # of these, what it has taken something of since
         self._turned: dict[Key, Turned] = {}
         self._newly_full: list[tuple[str, int, str]] = []
+        self._owed_due = 0.0  # when losses that could not be written are tried again
+        self._newly_held: list[tuple[str, int, str]] = []
         self._allowances: dict[str, Allowance] = {}
         self._dropped: dict[str, list[dict[str, object]]] = {}  # losses of jobs without an open run
         self._roller = Roller(self._marks.settled, clock, self._now_ns)
@@ -229,6 +251,11 @@ class Writer:
     def totals(self, job: str, run: int) -> RunTotals:
         """Return what a run has stored so far; KeyError for one that is not on disk."""
         return totals_of(self._runs[job, run])
+
+    def counts(self, job: str, run: int) -> list[NodeCounts]:
+        """Return what is known of each node's part in a run; nothing for one not on disk."""
+        known = self._runs.get((job, run))
+        return [] if known is None else known.ledger().nodes()
 
     def delete(self, job: str) -> None:
         """Remove all that a job has stored; nothing when it has stored nothing. Raises OSError."""
@@ -332,7 +359,7 @@ class Writer:
                 else:
                     self._do(item)
             if self._parked and not self._roller.is_busy:
-                self._unpark()
+                self._unpark(self._still_held())
             self._commit()
             self._roll_due()
         self._end()
@@ -357,7 +384,8 @@ class Writer:
         self._queue.put(_Call(None, lambda answer: answer.set_result(None), Future()))
 
     def _do(self, item: _Offer | _Call) -> None:
-        if item.key in self._parked_keys:
+        is_asked = isinstance(item, _Call) and item.key in self._held  # nobody waits for a disk
+        if item.key in self._parked_keys and not is_asked:
             self._parked.append(item)  # behind what came before it
         elif isinstance(item, _Call):
             self._commit()
@@ -406,8 +434,13 @@ class Writer:
                 return None
             self._fill(run, str(error))
         except OSError as error:
+            if error.errno in MAY_PASS:
+                self._hold(run, _disk_sentence(error))
+                return None
             self._fill(run, _disk_sentence(error))
         else:
+            if run.held:
+                self._relieved.add(offer.key)
             return Accepted(offer.sequence)
         self._turn_away(offer)
         return Refused(offer.sequence, run.full)
@@ -505,12 +538,61 @@ class Writer:
         shrinking = [self._rotate(run) for run in self._runs.values() if _can_shrink(run)]
         return self._let_go() + shrinking
 
-    def _unpark(self) -> None:
+    def _unpark(self, still_held: set[Key]) -> None:
         """Try again what waited for room."""
+        if self._parked_keys <= still_held:
+            return
         waiting, self._parked = self._parked, deque()
-        self._parked_keys.clear()
+        self._parked_keys = still_held
         for item in waiting:
             self._do(item)
+
+    def _still_held(self) -> set[Key]:
+        """Return the runs for which it is too early to try the disk again."""
+        now = self._clock.monotonic()
+        if any(due <= now for due in self._held.values()) and not self._has_disk():
+            self._held = dict.fromkeys(self._held, now + HELD_SECONDS)
+        return {key for key, due in self._held.items() if due > now}
+
+    def _has_disk(self) -> bool:
+        try:
+            disk = shutil.disk_usage(self._root)
+        except OSError:
+            return False
+        return disk.free >= min(ROOM_BYTES, disk.total // 16)
+
+    def _hold(self, run: RunFiles, reason: str) -> None:
+        """Let what comes for a run wait until the disk takes it."""
+        key = (run.job, run.run)
+        self._held[key] = self._clock.monotonic() + HELD_SECONDS
+        self._relieved.discard(key)
+        if not run.held:
+            run.held, run.held_ns = reason, self._now_ns()
+            self._newly_held.append((*key, reason))
+            self._log.warning("run waits for the disk", job=run.job, run=run.run, reason=reason)
+
+    def _let_in(self, run: RunFiles) -> None:
+        """Note that the disk takes a run's data again, or that nobody waits for it any more."""
+        span = {"start_time": run.held_ns, "end_time": self._now_ns()}
+        run.append_losses(DISK_FULL, [{**span, "detail": run.held}], self._clock.monotonic())
+        run.held = ""
+        self._held.pop((run.job, run.run), None)
+        self._relieved.discard((run.job, run.run))
+        self._newly_held.append((run.job, run.run, ""))
+        self._log.info("run goes on", job=run.job, run=run.run)
+
+    def _give_up(self, run: RunFiles) -> None:
+        """Refuse what waits for the disk, because the run ends."""
+        key = (run.job, run.run)
+        run.full = run.held
+        self._let_in(run)
+        waiting, self._parked = self._parked, deque()
+        self._parked_keys.discard(key)
+        for item in waiting:
+            if item.key == key:
+                self._do(item)
+            else:
+                self._parked.append(item)
 
     def _fill(self, run: RunFiles, reason: str) -> None:
         """End a run for want of room. What is stored stays; what was offered is a loss."""
@@ -522,23 +604,25 @@ class Writer:
         """Count what a full run refuses."""
         assert offer.batch is not None
         turned = self._turned.setdefault(offer.key, Turned())
-        turned.add(offer.batch.rows.packets, offer.batch.packet_bytes, self._now_ns())
+        turned.add(offer.node, offer.batch, self._now_ns())
 
     def _tell_turned(self, key: Key) -> None:
         """Write what was turned away into the ledger of its run."""
         turned = self._turned.pop(key, None)
         run = self._runs.get(key)
         if turned is not None and run is not None:
-            loss = turned.loss(run.full)
-            run.append_losses("storage_limit", [loss], self._clock.monotonic())
+            run.append_losses(
+                "storage_limit", turned.losses(run.full), self._clock.monotonic(), turned.ledger
+            )
 
     def _commit(self) -> None:
         """Make all that was appended safe, then answer: one sync a journal, for all that wait."""
-        group, self._group = self._group, []
-        for key in {offer.key for offer in group}:
+        offered, self._group = self._group, []
+        group: list[_Offer] = []
+        for key in dict.fromkeys(offer.key for offer in offered):
             run = self._runs.get(key)
-            if run is not None:
-                self._sync(run, [offer for offer in group if offer.key == key])
+            offers = [offer for offer in offered if offer.key == key]
+            group += offers if run is None else self._sync(run, offers)
         full, self._newly_full = self._newly_full, []
         for job, number, _ in full:
             self._tell_turned((job, number))
@@ -551,18 +635,35 @@ class Writer:
         for job, number, reason in full:
             if self.on_full:
                 self.on_full(job, number, reason)
+        held, self._newly_held = self._newly_held, []
+        for job, number, reason in held:
+            if self.on_held:
+                self.on_held(job, number, reason)
 
-    def _sync(self, run: RunFiles, offers: list[_Offer]) -> None:
+    def _sync(self, run: RunFiles, offers: list[_Offer]) -> list[_Offer]:
+        """Make a run's journal safe; return the offers that can be answered."""
         try:
             run.sync()
         except OSError as error:
-            # After a failed sync nobody knows what is on disk: this journal gets no more.
+            unsafe = [offer for offer in offers if isinstance(offer.outcome, Accepted)]
+            if error.errno in MAY_PASS:
+                run.take_back()
+                self._hold(run, _disk_sentence(error))
+                for offer in unsafe:
+                    offer.outcome = None
+                self._parked.extendleft(reversed(unsafe))  # in front of those that came later
+                self._parked_keys.add((run.job, run.run))
+                return [offer for offer in offers if offer.outcome is not None]
+            # Nobody knows what is on disk: this journal gets no more.
             self._fill(run, _disk_sentence(error))
             run.rotate()
-            for offer in offers:
-                if isinstance(offer.outcome, Accepted):
-                    offer.outcome = Refused(offer.sequence, run.full)
-                    self._turn_away(offer)
+            for offer in unsafe:
+                offer.outcome = Refused(offer.sequence, run.full)
+                self._turn_away(offer)
+        else:
+            if (run.job, run.run) in self._relieved:
+                self._let_in(run)
+        return offers
 
     def _keep_marks(self, agents: set[str]) -> None:
         """Remember numbers that are in no journal; without it an agent begins its numbers anew."""
@@ -576,6 +677,10 @@ class Writer:
         now = self._clock.monotonic()
         for run in self._runs.values():
             if not run.tails:
+                if run.owed and now >= self._owed_due:
+                    self._owed_due = now + RETRY_SECONDS
+                    run.pay_owed(now)
+                    self._rotate(run)
                 continue
             last = run.tails[-1]
             if run.journal and (last.size >= ROLL_BYTES or now - last.since >= ROLL_SECONDS):
@@ -616,9 +721,12 @@ class Writer:
             self._runs[key].append_losses(kind, losses, self._clock.monotonic())
 
     def _end_run(self, key: Key) -> None:
+        run = self._runs.get(key)
+        if run is not None and run.held:
+            self._give_up(run)
+            self._commit()
         self._open.discard(key)
         self._tell_turned(key)
-        run = self._runs.get(key)
         if run is not None:
             run.is_open = False
             run.rotate()
@@ -630,6 +738,8 @@ class Writer:
         self._open -= gone.keys()
         for key, run in gone.items():
             self._turned.pop(key, None)
+            self._held.pop(key, None)
+            self._relieved.discard(key)
             run.is_deleted = True
             run.rotate()
         agents = {agent for run in gone.values() for agent in run.last if agent != SELF}
@@ -645,4 +755,6 @@ def _can_shrink(run: RunFiles) -> bool:
 def _disk_sentence(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "The disk of the scheduler is full."
+    if error.errno == errno.EROFS:
+        return "The disk of the scheduler is read-only."
     return f"The scheduler cannot write to its disk: {error.strerror or error}."

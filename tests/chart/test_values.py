@@ -12,8 +12,8 @@ from services.runtime.settings import (
     QuerySettings,
     SchedulerSettings,
     load,
-    octets,
 )
+from services.runtime.values import octets
 from tests.chart.rendered import CHART, Object, environment, pod, render, tap, volume
 from tests.chart.rendered import octets as quantity
 

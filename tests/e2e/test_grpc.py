@@ -167,14 +167,17 @@ def test_a_recording_is_asked_checked_and_exported(serving: Recorder, tmp_path: 
     assert (shop["name"], shop["runs"], shop["entries"]) == ("shop", 1, "2")
 
     question = {"kfl": 'record("shop") and response.status == 500'}
-    entry, status = call(at, "QueryService/Query", question)
+    entry, counts, status = call(at, "QueryService/Query", question)
     assert entry["entry"]["request"]["path"] == "/b"
     assert entry["entry"]["response"]["status"] == 500
     assert status["status"]["entries"] == "1"
     assert status["status"]["entriesScanned"] == "2"
-    text, _ = call(at, "QueryService/Query", {**question, "format": "ENTRY_FORMAT_JSON"})
+    told = counts["counts"]
+    assert told["recording"] == "shop"
+    assert int(told["storedPackets"]) == int(told["matchedPackets"]) > 0, told
+    text, *_ = call(at, "QueryService/Query", {**question, "format": "ENTRY_FORMAT_JSON"})
     assert json.loads(text["json"]) == entry["entry"]
-    arrow, _ = call(at, "QueryService/Query", {**question, "format": "ENTRY_FORMAT_ARROW"})
+    arrow, *_ = call(at, "QueryService/Query", {**question, "format": "ENTRY_FORMAT_ARROW"})
     assert base64.b64decode(arrow["arrowIpc"])
 
     chunks = call(at, "QueryService/Export", {"kfl": 'record("shop")'})

@@ -95,7 +95,7 @@ class Receiver:
 
     def send(self, job: str, run: int, parts: Sequence[tuple[str, pa.Table]], final: bool) -> None:
         for name, table in parts:
-            assert table.schema.equals(schema.TABLES[name]), f"{name} is not of its schema"
+            assert table.schema.equals(schema.PARTS[name]), f"{name} is not of its schema"
             table.validate(full=True)
             self.tables.append(table)
             self.rows[job, name] += table.num_rows
@@ -114,7 +114,7 @@ class Receiver:
                 table["kind"].to_pylist(), table["packets"].to_pylist(), strict=True
             ):
                 self.lost[kind] += packets
-        else:
+        elif name != "tallies":
             self.used.update(table["stream"].unique().to_pylist())
             if name == "entries":
                 self.entries.append(table)

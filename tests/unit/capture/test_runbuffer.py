@@ -44,13 +44,13 @@ def test_that_it_is_a_sample_is_known_of_all_the_time_of_a_run(buffer, sent):
     for _ in range(3):
         buffer.tell_sample("a tenth", 0.0)
     assert buffer.is_due(1.0)
-    buffer.flush()
+    buffer.flush(1.0)
     assert sent.rows() == [("sampled", 100, 200, 0)]
     buffer.run.assignment = replace(buffer.run.assignment, stop_ns=300)
     buffer.tell_sample("a tenth", 1.0)
-    buffer.flush()
+    buffer.flush(1.0)
     assert sent.rows() == [("sampled", 100, 300, 0)]
-    buffer.flush(final=True)
+    buffer.flush(2.0, final=True)
     assert sent.rows() == []
 
 
@@ -58,16 +58,16 @@ def test_how_much_a_sample_left_out_is_told_as_one_sum_at_the_end(buffer, sent):
     buffer.tell_sample("a tenth", 0.0)
     for time in (150, 110, 180):
         buffer.sum_up(Loss("sampled", time, time, 2, 60))
-        buffer.flush()
+        buffer.flush(1.0)
     assert sent.rows() == [("sampled", 100, 200, 0)]
-    buffer.flush(final=True)
+    buffer.flush(2.0, final=True)
     assert sent.rows() == [("sampled", 110, 180, 6)]
 
 
 def test_what_goes_on_all_the_time_is_told_when_it_begins_and_when_the_run_ends(buffer, sent):
     for time in (150, 160, 170):
         buffer.sum_up(Loss("redacted", time, time, 2))
-        buffer.flush()
+        buffer.flush(1.0)
     assert sent.rows() == [("redacted", 150, 150, 2)]
-    buffer.flush(final=True)
+    buffer.flush(2.0, final=True)
     assert sent.rows() == [("redacted", 160, 170, 4)]

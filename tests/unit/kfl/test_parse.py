@@ -1,7 +1,7 @@
 import pytest
 
 from kfl import KflError, ast
-from kfl.parse import MAX_DEPTH, MAX_LENGTH, parse, parse_selector
+from kfl.parse import MAX_DEPTH, MAX_LENGTH, parse
 from kfl.show import show
 
 
@@ -104,11 +104,3 @@ def test_warns_of_what_reads_two_ways(text, count):
     warnings = parse(text).warnings
     assert len(warnings) == count
     assert not any(warning.is_error for warning in warnings)
-
-
-def test_a_selector_in_a_text_is_a_path_and_nothing_else():
-    assert show(parse_selector("request.headers['x']", ast.START)) == "request.headers.x"
-    with pytest.raises(KflError, match="is not a path"):
-        parse_selector("a == b", ast.START)
-    with pytest.raises(KflError, match="is not a path"):
-        parse_selector("a b", ast.START)

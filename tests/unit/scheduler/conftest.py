@@ -1,9 +1,12 @@
 """A scheduler without a network: real store, real writer, a clock that is moved."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,8 +15,13 @@ from services.runtime.clock import MovedClock
 from services.scheduler.jobs import Job, JobState, Spec
 from services.scheduler.jobstore import JobStore
 from services.scheduler.lifecycle import Lifecycle
+from services.scheduler.members import Members
 from services.scheduler.quota import Quota
 from services.scheduler.writer import Writer
+
+if TYPE_CHECKING:
+    from tests.postgresql import PostgreSql
+    from tests.unit.scheduler.several import Member, Several
 
 START = datetime(2028, 2, 28, 12, 0, 0, tzinfo=UTC)  # the day before a leap day
 
@@ -32,18 +40,24 @@ SPEC = Spec(
 class World:
     """One data folder, and the scheduler's life in it; tests restart it and move its time."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, url: str = "") -> None:
+        """`url` is of PostgreSQL; "" for SQLite."""
         self.data = data
+        self.url = url
         self.clock = MovedClock(START)
         self.up()
 
     def up(self) -> None:
         """Start the scheduler, without its thread: time passes in move() alone."""
-        self.store = JobStore(self.data)
+        self.store = JobStore(self.data, self.url)
+        if self.url:
+            self.members = Members(self.store.database, "", "127.0.0.1:1")
+            assert self.members.lead()
         self.writer = Writer(self.data, Quota(64 << 20), self.clock)
         self.writer.start()
         self.lifecycle = Lifecycle(self.data, self.store, self.writer, self.clock)
         self.writer.on_full = self.lifecycle.run_full
+        self.writer.on_held = self.lifecycle.run_held
         self.writer.on_dropped = self.lifecycle.run_dropped
         self.lifecycle.recover()
 
@@ -51,6 +65,8 @@ class World:
         """End it as SIGTERM does."""
         self.lifecycle.stop()
         self.writer.stop()
+        if self.url:
+            self.members.resign()
         self.store.close()
 
     def restart(self, away: timedelta = timedelta()) -> None:
@@ -92,11 +108,31 @@ class World:
 
     def assigned(self, import_job: str = "") -> list[tuple[str, int]]:
         """Return job and run of what agents are to record."""
-        return [(a.job, a.run) for a in self.lifecycle.assignments(import_job)[1]]
+        return [(a.job, a.run) for a in self.lifecycle.sessions.assignments(import_job)[1]]
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
+def world(tmp_path: Path, database_url: str) -> Iterator[World]:
+    world = World(tmp_path, database_url)
     yield world
     world.down()
+
+
+@pytest.fixture
+def several(tmp_path: Path, postgresql: PostgreSql) -> Iterator[Several]:
+    """Schedulers of one database; none is there yet."""
+    from tests.unit.scheduler.several import Several  # which needs this file
+
+    made = Several(tmp_path, postgresql.database())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def pair(several: Several) -> tuple[Member, Member]:
+    """Two schedulers, of which `a` leads, and an agent at each: a1 and b1."""
+    members = several.start("a"), several.start("b")
+    several.move(1)
+    for member, agent in zip(members, ("a1", "b1"), strict=True):
+        member.sessions.agent_connected(agent, f"node-{agent}")
+    return members

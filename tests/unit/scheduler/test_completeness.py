@@ -13,12 +13,12 @@ SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 
 
 def deliver(world, agent, sequence=1, octets=100):
-    world.lifecycle.agent_delivered(agent, "checkout", 1, sequence, octets)
+    world.lifecycle.sessions.agent_delivered(agent, "checkout", 1, sequence, octets)
 
 
 def finish(world, *agents):
     for agent in agents:
-        world.lifecycle.agent_finished(agent, "checkout", 1)
+        world.lifecycle.sessions.agent_finished(agent, "checkout", 1)
 
 
 def ledger(world):
@@ -33,7 +33,7 @@ def ledger(world):
 def run(world):
     """A run of ten minutes, on since noon, with three agents."""
     for number in (1, 2, 3):
-        world.lifecycle.agent_connected(f"a{number}", f"node-{number}")
+        world.lifecycle.sessions.agent_connected(f"a{number}", f"node-{number}")
     world.create(duration_minutes=10)
     world.move(SECOND)
     return world
@@ -52,7 +52,7 @@ def test_an_agent_that_does_not_come_back_is_named_and_in_the_ledger(run):
     run.move(MINUTE)
     deliver(run, "a2")
     run.move(MINUTE)
-    run.lifecycle.agent_disconnected("a2")
+    run.lifecycle.sessions.agent_disconnected("a2")
     run.move(8 * MINUTE)
     finish(run, "a1", "a3")
     run.move(MINUTE)
@@ -68,10 +68,10 @@ def test_an_agent_that_does_not_come_back_is_named_and_in_the_ledger(run):
 
 def test_an_agent_that_comes_back_or_late_is_part_of_it(run):
     run.move(MINUTE)
-    run.lifecycle.agent_disconnected("a2")
+    run.lifecycle.sessions.agent_disconnected("a2")
     run.move(MINUTE)
-    run.lifecycle.agent_connected("a2", "node-2")
-    run.lifecycle.agent_connected("a4", "node-4")
+    run.lifecycle.sessions.agent_connected("a2", "node-2")
+    run.lifecycle.sessions.agent_connected("a4", "node-4")
     run.move(8 * MINUTE)
     finish(run, "a1", "a2", "a3", "a4")
     run.move(MINUTE)
@@ -80,9 +80,9 @@ def test_an_agent_that_comes_back_or_late_is_part_of_it(run):
 
 def test_an_agent_that_was_restarted_under_another_name_is_told_as_such(run):
     run.move(MINUTE)
-    run.lifecycle.agent_disconnected("a2")
+    run.lifecycle.sessions.agent_disconnected("a2")
     run.move(MINUTE)
-    run.lifecycle.agent_connected("b2", "node-2")
+    run.lifecycle.sessions.agent_connected("b2", "node-2")
     run.move(8 * MINUTE)
     finish(run, "a1", "a3", "b2")
     run.move(MINUTE)
@@ -124,7 +124,7 @@ def test_what_agents_delivered_survives_a_restart_and_is_not_counted_twice(run):
     run.move(MINUTE)
     run.restart()
     assert {a.state for a in run.lifecycle.agents("checkout", 1)} == {AgentState.AWAY}
-    run.lifecycle.agent_connected("a1", "node-1")
+    run.lifecycle.sessions.agent_connected("a1", "node-1")
     deliver(run, "a1", 2, 50)
     deliver(run, "a1", 3, 7)
     first = run.lifecycle.agents("checkout", 1)[0]
@@ -137,7 +137,7 @@ def test_what_agents_delivered_survives_a_restart_and_is_not_counted_twice(run):
 
 def test_a_run_that_was_full_blames_no_agent_that_was_there(run):
     run.move(MINUTE)
-    run.lifecycle.agent_disconnected("a2")
+    run.lifecycle.sessions.agent_disconnected("a2")
     run.lifecycle.run_full("checkout", 1, "The limit is reached.")
     run.move(SECOND)
     [ended] = run.job().runs
@@ -150,11 +150,11 @@ def test_a_run_that_was_full_blames_no_agent_that_was_there(run):
 
 def test_very_many_gone_agents_fit_into_the_ledger(world):
     for number in range(200):
-        world.lifecycle.agent_connected(f"a{number}", f"node-{number}")
+        world.lifecycle.sessions.agent_connected(f"a{number}", f"node-{number}")
     world.create(duration_minutes=1)
     world.move(SECOND)
     for number in range(200):
-        world.lifecycle.agent_disconnected(f"a{number}")
+        world.lifecycle.sessions.agent_disconnected(f"a{number}")
     world.move(2 * MINUTE)
     assert world.job().runs[0].completeness.endswith("and 195 more like this.")
     rows = ledger(world)

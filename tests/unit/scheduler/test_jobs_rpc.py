@@ -437,9 +437,9 @@ def test_a_job_keeps_what_words_of_operators_meant_when_it_was_created(stub, wor
     assert job.expanded_kfl == "tls and (http or http2) and status_code >= 500"
     assert create(stub, name="plain", start_time="23:59", kfl="http  or dns").expanded_kfl == ""
     world.move(2 * SECOND)
-    assert [a.kfl for a in world.lifecycle.assignments()[1]] == [job.expanded_kfl]
+    assert [a.kfl for a in world.lifecycle.sessions.assignments()[1]] == [job.expanded_kfl]
     world.restart()  # perhaps with other words
-    assert [a.kfl for a in world.lifecycle.assignments()[1]] == [job.expanded_kfl]
+    assert [a.kfl for a in world.lifecycle.sessions.assignments()[1]] == [job.expanded_kfl]
 
 
 def test_what_is_wrong_with_words_of_operators_is_said(stub):

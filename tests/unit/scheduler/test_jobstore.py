@@ -10,7 +10,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from services.runtime.errors import UserError
-from services.scheduler import jobstore
+from services.scheduler import jobstore, tables
+from services.scheduler.database import TERM, NotLeadingError, count
 from services.scheduler.jobs import (
     ForbiddenMoveError,
     Job,
@@ -22,6 +23,7 @@ from services.scheduler.jobs import (
     move_run,
 )
 from services.scheduler.jobstore import Event, JobStore, NameTakenError, Removal, StoreError
+from services.scheduler.members import Members
 
 NOW = datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
@@ -33,7 +35,38 @@ def data(tmp_path):
 
 
 @pytest.fixture
-def store(data):
+def make(data, database_url):
+    """Opens the store, and later opens it again."""
+    made = []
+
+    def open_store():
+        for store in made:
+            store.close()
+        store = JobStore(data, database_url, "one" if database_url else "")
+        made.append(store)
+        if database_url:
+            lead(store)
+        return store
+
+    yield open_store
+    for store in made:
+        store.close()
+
+
+def lead(store):
+    """Begin a term, as who holds the lock does."""
+    with store.database.engine.begin() as connection:
+        store.database.term = count(connection, TERM)
+
+
+@pytest.fixture
+def store(make):
+    return make()
+
+
+@pytest.fixture
+def file_store(data):
+    """A store in SQLite."""
     store = JobStore(data)
     yield store
     store.close()
@@ -76,13 +109,11 @@ def recording(before: Job) -> Job:
     return move_job(begin_run(before, run), JobState.RECORDING, NOW)
 
 
-def test_a_job_is_the_same_after_a_restart(data, store):
+def test_a_job_is_the_same_after_a_restart(make, store):
     store.add(job())
     store.save(recording(job()), NOW)
-    store.close()
-    again = JobStore(data)
+    again = make()
     assert again.jobs() == [recording(job())]
-    again.close()
 
 
 def test_jobs_come_oldest_first(store):
@@ -155,25 +186,21 @@ def test_runs_that_a_job_no_longer_has_are_dropped(store):
     assert store.jobs()[0].runs == ()
 
 
-def test_data_to_be_removed_is_remembered_until_it_is(data, store):
+def test_data_to_be_removed_is_remembered_until_it_is(make, store):
     store.add(job())
     store.save(recording(job()), NOW, removals=[1])
     store.save(recording(job()), NOW, removals=[1])
     store.remove("checkout", LATER, "Deleted.", with_data=True)
-    store.close()
-    again = JobStore(data)
+    again = make()
     assert again.removals() == [Removal("checkout", 0), Removal("checkout", 1)]
     again.removed(Removal("checkout", 0))
     assert again.removals() == [Removal("checkout", 1)]
-    again.close()
 
 
-def test_revisions_go_on_after_a_restart(data, store):
+def test_revisions_go_on_after_a_restart(make, store):
     assert [store.next_revision(), store.next_revision()] == [1, 2]
-    store.close()
-    again = JobStore(data)
+    again = make()
     assert again.next_revision() == 3
-    again.close()
 
 
 def test_old_history_is_forgotten(store):
@@ -187,10 +214,9 @@ def test_old_history_is_forgotten(store):
     assert len(store.events("new")) == 1
 
 
-def test_the_file_can_be_read_by_people_while_it_is_open(data, store):
-    store.add(job())
+def test_the_file_can_be_read_by_people_while_it_is_open(data, file_store):
+    file_store.add(job())
     with sqlite3.connect(data / "jobs.sqlite") as other:
-        assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         row = other.execute("SELECT state, first_start FROM jobs").fetchone()
     other.close()
     assert row == ("scheduled", "2026-03-01 12:30:15.123456")
@@ -198,20 +224,24 @@ def test_the_file_can_be_read_by_people_while_it_is_open(data, store):
 
 def test_runs_need_their_job(store):
     values = jobstore._run_values("nobody", recording(job()).runs[0])
-    with store._engine.connect() as connection, pytest.raises(sa.exc.IntegrityError):
-        connection.execute(sa.insert(jobstore.RUNS).values(**values))
+    with store.database.engine.connect() as connection, pytest.raises(sa.exc.IntegrityError):
+        connection.execute(sa.insert(tables.RUNS).values(**values))
 
 
 def test_the_migrations_make_the_tables_that_the_program_uses(store):
-    with store._engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), jobstore.METADATA) == []
+    with store.database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), tables.METADATA) == []
 
 
-def test_jobs_of_the_first_version_are_kept(data, store):
-    store.add(job())
-    store.close()
+def test_jobs_of_the_first_version_are_kept(data, file_store):
+    file_store.add(job())
+    file_store.close()
     with sqlite3.connect(data / "jobs.sqlite") as other:
         other.execute("DROP TABLE agents")
+        for table in ("parts", "schedulers"):
+            other.execute(f"DROP TABLE {table}")
+        other.execute("DROP TABLE removals")
+        other.execute("CREATE TABLE removals (job VARCHAR, run INTEGER, PRIMARY KEY (job, run))")
         for column in ("expanded_kfl", "run_missed", "pinned", "labels", "description"):
             other.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
         other.execute("ALTER TABLE jobs DROP COLUMN size_limit")
@@ -226,8 +256,8 @@ def test_jobs_of_the_first_version_are_kept(data, store):
     again.close()
 
 
-def test_a_later_version_of_the_file_is_refused_with_a_sentence(data, store):
-    store.close()
+def test_a_later_version_of_the_file_is_refused_with_a_sentence(data, file_store):
+    file_store.close()
     with sqlite3.connect(data / "jobs.sqlite") as other:
         other.execute("UPDATE alembic_version SET version_num = 'from the future'")
     other.close()
@@ -255,12 +285,75 @@ def test_a_path_with_a_percent_sign_is_only_a_path(tmp_path):
     store.close()
 
 
-def test_what_cannot_be_written_is_a_sentence_and_changes_nothing(store):
-    store.add(job())
-    with store._engine.connect() as connection:
+def test_what_cannot_be_written_is_a_sentence_and_changes_nothing(file_store):
+    file_store.add(job())
+    with file_store.database.engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA max_page_count=1")  # as if the disk were full
         connection.commit()
-    many = [run_of(number) for number in range(1, 1000)]
+    many = [run_of(number) for number in range(1, 5000)]
     with pytest.raises(StoreError, match=r"Cannot write .*full"):
-        store.save(replace(job(), runs=tuple(many)), NOW)
-    assert store.jobs() == [job()]
+        file_store.save(replace(job(), runs=tuple(many)), NOW)
+    assert file_store.jobs() == [job()]
+
+
+@pytest.fixture
+def shared(postgresql, tmp_path):
+    """Stores of two schedulers in one database; the first leads."""
+    url = postgresql.database()
+    stores = [JobStore(tmp_path / name, url, name) for name in ("one", "two")]
+    lead(stores[0])
+    yield stores
+    for store in stores:
+        store.close()
+
+
+@pytest.mark.postgresql
+def test_who_does_not_lead_changes_no_job(shared):
+    one, two = shared
+    one.add(job())
+    with pytest.raises(NotLeadingError):
+        two.save(recording(job()), NOW)
+    lead(two)
+    with pytest.raises(NotLeadingError, match="Another scheduler leads by now"):
+        one.remove("checkout", NOW, "", with_data=True)
+    two.save(recording(job()), NOW)
+    assert one.jobs() == two.jobs() == [recording(job())]
+
+
+@pytest.mark.postgresql
+def test_changes_are_counted_for_those_who_do_not_lead(shared):
+    one, two = shared
+    before = two.changes()
+    one.add(job())
+    after = two.changes()
+    assert after > before
+    assert two.changes() == after
+
+
+@pytest.mark.postgresql
+def test_each_scheduler_removes_what_it_has(shared):
+    one, two = shared
+    for store, name in ((one, "one"), (two, "two")):
+        Members(store.database, name, "127.0.0.1:1").say()
+    one.add(job())
+    one.remove("checkout", NOW, "", with_data=True)
+    one.removed(Removal("checkout", 0))
+    assert one.removals() == []
+    assert two.removals() == [Removal("checkout", 0)]
+    two.removed(Removal("checkout", 0))
+    assert two.removals() == []
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["mysql://db/jobs", "postgresql//x", "jobs.sqlite", "http://a:b@", "postgresql://h:port/x"],
+)
+def test_a_url_that_is_none_of_postgresql_is_refused_with_a_sentence(data, url):
+    with pytest.raises(UserError, match="has to be one of PostgreSQL, as in postgresql://"):
+        JobStore(data, url)
+
+
+def test_a_server_that_is_not_there_is_refused_with_a_sentence_without_the_password(data):
+    with pytest.raises(UserError, match=r"Cannot use postgresql.*refused") as refused:
+        JobStore(data, "postgresql://recorder:secret@127.0.0.1:1/jobs")
+    assert "secret" not in str(refused.value)

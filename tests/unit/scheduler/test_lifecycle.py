@@ -18,7 +18,7 @@ SCHEDULED, RECORDING, WAITING, COMPLETED, STOPPED, STORAGE_LIMITED, FAILED, EXPI
 def test_a_job_that_starts_now_records_within_a_second(world):
     created = world.create()
     assert created.state is SCHEDULED
-    _, [assignment] = world.lifecycle.assignments()
+    _, [assignment] = world.lifecycle.sessions.assignments()
     assert assignment.start_time == world.clock.now() + SECOND
     assert assignment.stop_time == assignment.start_time + 240 * MINUTE
     assert (assignment.kfl, assignment.body_limit) == ("http or dns", 65536)
@@ -84,47 +84,47 @@ def test_each_run_expires_for_itself_and_the_job_goes_on(world):
 
 
 def test_runs_of_a_whole_day_follow_each_other(world):
-    world.lifecycle.agent_connected("a", "node-a")
+    world.lifecycle.sessions.agent_connected("a", "node-a")
     world.create(start_time="12:00", daily_iterations=3, duration_minutes=1440)
     world.move(DAY)
     # The first run still waits for the agent's last batch.
     assert world.states() == (RECORDING, [RECORDING, RECORDING])
-    world.lifecycle.agent_finished("a", "checkout", 1)
+    world.lifecycle.sessions.agent_finished("a", "checkout", 1)
     world.move(SECOND)
     assert world.states() == (RECORDING, [COMPLETED, RECORDING])
 
 
 def test_a_run_waits_for_the_last_batches_of_all_agents(world):
     for agent in ("a", "b"):
-        world.lifecycle.agent_connected(agent, f"node-{agent}")
+        world.lifecycle.sessions.agent_connected(agent, f"node-{agent}")
     world.create(duration_minutes=1)
     world.move(MINUTE + SECOND)
     assert world.states() == (RECORDING, [RECORDING])
-    world.lifecycle.agent_finished("a", "checkout", 1)
+    world.lifecycle.sessions.agent_finished("a", "checkout", 1)
     world.move(SECOND)
     assert world.states() == (RECORDING, [RECORDING])
-    world.lifecycle.agent_finished("b", "checkout", 1)
+    world.lifecycle.sessions.agent_finished("b", "checkout", 1)
     world.move(SECOND)
     assert world.states() == (COMPLETED, [COMPLETED])
 
 
 def test_a_run_does_not_wait_for_ever(world):
-    world.lifecycle.agent_connected("a", "node-a")
+    world.lifecycle.sessions.agent_connected("a", "node-a")
     world.create(duration_minutes=1)
-    world.lifecycle.agent_disconnected("a")
+    world.lifecycle.sessions.agent_disconnected("a")
     world.move(SECOND + MINUTE)
-    world.lifecycle.agent_connected("late", "node-l")
+    world.lifecycle.sessions.agent_connected("late", "node-l")
     world.move(FINAL_GRACE - SECOND)
     world.move(SECOND)
     assert world.states() == (COMPLETED, [COMPLETED])
 
 
 def test_an_agent_that_came_after_the_end_is_not_waited_for(world):
-    world.lifecycle.agent_connected("a", "node-a")
+    world.lifecycle.sessions.agent_connected("a", "node-a")
     world.create(duration_minutes=1)
     world.move(MINUTE + SECOND)
-    world.lifecycle.agent_connected("late", "node-l")
-    world.lifecycle.agent_finished("a", "checkout", 1)
+    world.lifecycle.sessions.agent_connected("late", "node-l")
+    world.lifecycle.sessions.agent_finished("a", "checkout", 1)
     world.move(timedelta())
     assert world.states() == (COMPLETED, [COMPLETED])
 
@@ -132,10 +132,10 @@ def test_an_agent_that_came_after_the_end_is_not_waited_for(world):
 def test_agents_learn_of_a_run_ahead_of_time(world):
     world.create(start_time="22:00")
     assert world.assigned() == []
-    revision, _ = world.lifecycle.assignments()
+    revision, _ = world.lifecycle.sessions.assignments()
     world.move_to("2028-02-28T22:00:00")
     assert world.assigned() == [("checkout", 1)]
-    assert world.lifecycle.wait_for_change(revision, 5) == revision + 1
+    assert world.lifecycle.sessions.wait_for_change(revision, 5) == revision + 1
     world.move(240 * MINUTE)
     assert world.assigned() == []
 
@@ -152,17 +152,17 @@ def test_the_announcement_is_in_time(world):
 
 def test_the_list_does_not_change_when_a_run_begins(world):
     world.create()
-    before = world.lifecycle.assignments()
+    before = world.lifecycle.sessions.assignments()
     world.move(MINUTE)
-    assert world.lifecycle.assignments() == before
-    assert world.lifecycle.wait_for_change(before[0], 0) == before[0]
+    assert world.lifecycle.sessions.assignments() == before
+    assert world.lifecycle.sessions.wait_for_change(before[0], 0) == before[0]
 
 
 def test_who_waits_for_the_list_is_woken(world):
-    revision, _ = world.lifecycle.assignments()
+    revision, _ = world.lifecycle.sessions.assignments()
     seen = []
     waiter = threading.Thread(
-        target=lambda: seen.append(world.lifecycle.wait_for_change(revision, 30))
+        target=lambda: seen.append(world.lifecycle.sessions.wait_for_change(revision, 30))
     )
     waiter.start()
     world.create()
@@ -190,7 +190,7 @@ def test_a_stopped_job_keeps_what_it_recorded_and_assigns_nothing(world):
 
 
 def test_a_stopped_run_takes_the_last_batches(world):
-    world.lifecycle.agent_connected("a", "node-a")
+    world.lifecycle.sessions.agent_connected("a", "node-a")
     world.create()
     world.move(MINUTE)
     answer = []
@@ -200,9 +200,9 @@ def test_a_stopped_run_takes_the_last_batches(world):
     while world.states() != (STOPPED, [RECORDING]):
         version = world.lifecycle.wait_for_jobs(version, 5)
     # All agents stop at the same instant, a moment ahead.
-    [assignment] = world.lifecycle.assignments()[1]
+    [assignment] = world.lifecycle.sessions.assignments()[1]
     assert assignment.stop_time == world.clock.now() + STOP_LEAD
-    world.lifecycle.agent_finished("a", "checkout", 1)
+    world.lifecycle.sessions.agent_finished("a", "checkout", 1)
     world.move(STOP_LEAD)
     assert world.assigned() == []
     stopping.join()
@@ -318,7 +318,7 @@ def test_a_late_word_about_a_run_that_has_ended_changes_nothing(world):
     world.move(HOUR)
     world.lifecycle.run_full("checkout", 1, "The limit is reached.")
     world.lifecycle.run_full("nobody", 1, "The limit is reached.")
-    world.lifecycle.agent_finished("a", "nobody", 1)
+    world.lifecycle.sessions.agent_finished("a", "nobody", 1)
     world.move(MINUTE)
     assert world.states() == (COMPLETED, [COMPLETED])
 
@@ -338,10 +338,10 @@ def test_an_imported_job_is_for_its_importer_alone(world):
 
 def test_an_imported_job_completes_when_its_importer_says_so(world):
     world.create(imported=True)
-    world.lifecycle.agent_connected("node", "node-a")
-    world.lifecycle.agent_connected("importer", "laptop", "checkout")
+    world.lifecycle.sessions.agent_connected("node", "node-a")
+    world.lifecycle.sessions.agent_connected("importer", "laptop", "checkout")
     world.move(MINUTE)
-    world.lifecycle.agent_finished("importer", "checkout", 1)
+    world.lifecycle.sessions.agent_finished("importer", "checkout", 1)
     world.move(timedelta())
     assert world.states() == (COMPLETED, [COMPLETED])
     assert world.assigned("checkout") == []
@@ -349,9 +349,9 @@ def test_an_imported_job_completes_when_its_importer_says_so(world):
 
 def test_what_an_agent_says_does_not_end_an_import(world):
     world.create(imported=True)
-    world.lifecycle.agent_connected("node", "node-a")
-    world.lifecycle.agent_finished("node", "checkout", 1)
-    world.lifecycle.agent_finished("stranger", "checkout", 1)
+    world.lifecycle.sessions.agent_connected("node", "node-a")
+    world.lifecycle.sessions.agent_finished("node", "checkout", 1)
+    world.lifecycle.sessions.agent_finished("stranger", "checkout", 1)
     world.move(MINUTE)
     assert world.states() == (RECORDING, [RECORDING])
 
@@ -370,9 +370,9 @@ def test_an_import_that_never_ends_fails_and_keeps_what_came(world):
 def test_a_recording_run_goes_on_after_a_restart(world):
     world.create()
     world.move(HOUR)
-    before = world.lifecycle.assignments()
+    before = world.lifecycle.sessions.assignments()
     world.restart(MINUTE)
-    revision, assignments = world.lifecycle.assignments()
+    revision, assignments = world.lifecycle.sessions.assignments()
     assert (revision > before[0], assignments) == (True, before[1])
     assert world.states() == (RECORDING, [RECORDING])
     world.move(3 * HOUR)
@@ -383,8 +383,8 @@ def test_long_after_a_restart_a_run_waits_only_for_agents_that_are_there(world):
     world.create()
     world.move(MINUTE)
     world.restart()
-    world.lifecycle.agent_connected("a", "node-a")
-    world.lifecycle.agent_finished("a", "checkout", 1)
+    world.lifecycle.sessions.agent_connected("a", "node-a")
+    world.lifecycle.sessions.agent_finished("a", "checkout", 1)
     world.move(HOUR)
     stopped = world.lifecycle.stop_job("checkout")
     assert [run.state for run in stopped.runs] == [STOPPED]
@@ -395,7 +395,7 @@ def test_a_run_that_ended_meanwhile_waits_for_agents_to_come_back(world):
     world.move(HOUR - MINUTE)
     world.restart(10 * MINUTE)
     end = world.job().runs[0].end_time
-    world.lifecycle.agent_connected("a", "node-a")
+    world.lifecycle.sessions.agent_connected("a", "node-a")
     world.move(RESTART_GRACE - SECOND)
     assert world.states() == (RECORDING, [RECORDING])
     world.move(SECOND)
@@ -450,7 +450,7 @@ def test_a_run_that_was_only_prepared_leaves_no_folder(world, away):
 
 
 def test_a_stopped_run_is_still_stopped_after_a_restart(world):
-    world.lifecycle.agent_connected("a", "node-a")
+    world.lifecycle.sessions.agent_connected("a", "node-a")
     world.create()
     world.move(MINUTE)
     stopping = threading.Thread(target=lambda: world.lifecycle.stop_job("checkout"))
@@ -503,8 +503,8 @@ def test_counts_of_runs_that_are_not_recorded_are_nobodys(world):
     world.create()
     world.move(timedelta(seconds=2))
     for job, run in (("checkout", 1), ("checkout", 2), ("other", 1)):
-        world.lifecycle.agent_matched("a", job, run, 3)
-    assert world.lifecycle.matched_elsewhere("b") == {("checkout", 1): 3}
+        world.lifecycle.sessions.agent_matched("a", job, run, 3)
+    assert world.lifecycle.sessions.matched_elsewhere("b") == {("checkout", 1): 3}
     world.lifecycle.stop_job("checkout", 0)
     world.move(timedelta(minutes=1))
-    assert world.lifecycle.matched_elsewhere("b") == {}
+    assert world.lifecycle.sessions.matched_elsewhere("b") == {}

@@ -72,7 +72,7 @@ class Life(RuleBasedStateMachine):
             # Agents that are there hear of the instant at which all of them stop.
             soon = self.world.clock.now() + STOP_LEAD
             for import_job in ("", name):
-                listed = self.world.lifecycle.assignments(import_job)[1]
+                listed = self.world.lifecycle.sessions.assignments(import_job)[1]
                 assert all(each.stop_time <= soon for each in listed if each.job == name)
 
     @rule(name=NAMES)
@@ -94,20 +94,20 @@ class Life(RuleBasedStateMachine):
 
     @rule(agent=AGENTS)
     def connect(self, agent):
-        self.world.lifecycle.agent_connected(agent, f"node-{agent}")
+        self.world.lifecycle.sessions.agent_connected(agent, f"node-{agent}")
 
     @rule(agent=AGENTS)
     def disconnect(self, agent):
-        self.world.lifecycle.agent_disconnected(agent)
+        self.world.lifecycle.sessions.agent_disconnected(agent)
 
     @rule(agent=AGENTS, name=NAMES, run=st.integers(1, 3))
     def finish(self, agent, name, run):
-        self.world.lifecycle.agent_finished(agent, name, run)
+        self.world.lifecycle.sessions.agent_finished(agent, name, run)
 
     @rule(name=NAMES)
     def import_ends(self, name):
-        self.world.lifecycle.agent_connected("importer", "laptop", name)
-        self.world.lifecycle.agent_finished("importer", name, 1)
+        self.world.lifecycle.sessions.agent_connected("importer", "laptop", name)
+        self.world.lifecycle.sessions.agent_finished("importer", name, 1)
 
     @rule(name=NAMES, run=st.integers(1, 3))
     def full(self, name, run):

@@ -286,13 +286,13 @@ def test_deleting_removes_one_job_and_gives_its_octets_back(store):
 
 
 def test_a_stopped_writer_takes_nothing_and_leaves_no_descriptor(tmp_path):
-    before = open_files()
     store = Store(tmp_path / "data")
     store.writer.open_run("checkout", 1, "http")
     store.submit("a", batch("a", 1))
+    assert open_files(tmp_path)
     store.writer.stop()
     store.writer.stop()
-    assert open_files() == before
+    assert open_files(tmp_path) == []
     with pytest.raises(RuntimeError, match="not running"):
         store.writer.submit("a", "n", batch("a", 2))
     with pytest.raises(RuntimeError, match="not running"):
@@ -545,13 +545,12 @@ def test_closing_a_full_run_waits_for_what_waits_for_room(store, monkeypatch):
     assert closed[0].packets == 3500
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
-def test_a_disk_that_fails_ends_the_run_and_keeps_what_is_stored(store, monkeypatch, number):
+def test_a_disk_that_fails_ends_the_run_and_keeps_what_is_stored(store, monkeypatch):
     store.submit("a", batch("a", 1))
     real = os.writev
 
     def fail(descriptor, pieces):
-        raise OSError(number, os.strerror(number))
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(os, "writev", fail)
     (outcome,) = store.submit("a", batch("a", 2))
@@ -563,6 +562,86 @@ def test_a_disk_that_fails_ends_the_run_and_keeps_what_is_stored(store, monkeypa
     assert stored(store.data) == {("a", 1): 3}
     assert totals.lost_packets == 3
     assert [loss["kind"] for loss in losses(store.data)] == ["storage_limit"]
+
+
+SENTENCES = {
+    errno.ENOSPC: "The disk of the scheduler is full.",
+    errno.EDQUOT: "The disk of the scheduler is full.",
+    errno.EROFS: "The disk of the scheduler is read-only.",
+}
+
+
+@pytest.mark.parametrize("number", SENTENCES)
+@pytest.mark.parametrize("call", ["writev", "fdatasync"])
+def test_what_comes_waits_for_a_disk_that_is_full(store, monkeypatch, number, call):
+    held = []
+    store.writer.on_held = lambda *note: held.append(note)
+    store.submit("a", batch("a", 1))
+    real = getattr(os, call)
+
+    def fail(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, call, fail)
+    futures = [store.writer.submit("a", "node-of-a", batch("a", s)) for s in (2, 3)]
+    store.eventually(lambda: held)
+    futures.append(store.writer.submit("a", "node-of-a", batch("a", 4)))
+    assert held == [("checkout", 1, SENTENCES[number])]
+    assert not any(future.done() for future in futures)
+    assert store.writer.last_sequence("a") == 1
+    monkeypatch.setattr(os, call, real)
+    store.clock.move(timedelta(seconds=3))
+    assert [f.result(60) for f in futures] == [Accepted(2), Accepted(3), Accepted(4)]
+    store.eventually(lambda: len(held) == 2)
+    assert held[1] == ("checkout", 1, "")
+    assert store.full == []
+    assert store.writer.close_run("checkout", 1).lost_packets == 0
+    assert stored(store.data) == {("a", s): 3 for s in (1, 2, 3, 4)}
+    assert [loss["kind"] for loss in losses(store.data)] == ["disk_full"]
+
+
+def test_a_run_that_ends_while_the_disk_is_full_says_what_it_lost(store, monkeypatch):
+    held = []
+    store.writer.on_held = lambda *note: held.append(note)
+    store.submit("a", batch("a", 1))
+    real = os.writev
+
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "writev", fail)
+    futures = [store.writer.submit("a", "node-of-a", batch("a", s)) for s in (2, 3)]
+    store.eventually(lambda: held)
+    store.writer.close_run("checkout", 1)
+    assert [f.result(60) for f in futures] == [Refused(s, SENTENCES[errno.ENOSPC]) for s in (2, 3)]
+    assert stored(store.data) == {("a", 1): 3}
+    monkeypatch.setattr(os, "writev", real)
+    store.clock.move(timedelta(seconds=31))
+    store.eventually(lambda: losses(store.data))
+    told = {loss["kind"]: loss["packets"] for loss in losses(store.data)}
+    assert told == {"disk_full": 0, "storage_limit": 6}
+
+
+def test_a_journal_that_cannot_be_cut_back_gets_no_more_until_it_can(store, monkeypatch):
+    held = []
+    store.writer.on_held = lambda *note: held.append(note)
+    store.submit("a", batch("a", 1))
+
+    def fail(*arguments):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "fdatasync", fail)
+        broken.setattr(os, "ftruncate", fail)
+        future = store.writer.submit("a", "node-of-a", batch("a", 2))
+        store.eventually(lambda: held)
+        for _ in range(3):
+            store.clock.move(timedelta(seconds=61))
+        assert not future.done()
+    store.clock.move(timedelta(seconds=3))
+    assert future.result(60) == Accepted(2)
+    store.writer.close_run("checkout", 1)
+    assert stored(store.data) == {("a", 1): 3, ("a", 2): 3}
 
 
 def test_a_failed_sync_acknowledges_nothing(store, monkeypatch):

@@ -36,6 +36,8 @@ class _TableEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Table.ValueType
     """Frames as captured."""
     TABLE_LOSSES: _Table.ValueType  # 4
     """What is known to be missing."""
+    TABLE_TALLIES: _Table.ValueType  # 5
+    """What the agent has counted so far; each row replaces the one before."""
 
 class Table(_Table, metaclass=_TableEnumTypeWrapper):
     """Table names what a part of a batch holds. The schemas are in recordings/schema.py."""
@@ -50,6 +52,8 @@ TABLE_PACKETS: Table.ValueType  # 3
 """Frames as captured."""
 TABLE_LOSSES: Table.ValueType  # 4
 """What is known to be missing."""
+TABLE_TALLIES: Table.ValueType  # 5
+"""What the agent has counted so far; each row replaces the one before."""
 Global___Table: _TypeAlias = Table  # noqa: Y015
 
 @_typing.final

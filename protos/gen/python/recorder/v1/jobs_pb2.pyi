@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from recorder.v1 import ledger_pb2 as _ledger_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -350,6 +351,7 @@ class Run(_message.Message):
     PINNED_FIELD_NUMBER: _builtins.int
     COMPLETENESS_FIELD_NUMBER: _builtins.int
     AGENTS_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """Number of the run, from 1."""
     state: Global___JobState.ValueType
@@ -390,6 +392,10 @@ class Run(_message.Message):
     def agents(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunAgent]:
         """The agents that took part, by node; in the answer of GetJob only."""
 
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[_ledger_pb2.NodeCounts]:
+        """What its nodes have seen and lost, by name; in the answer of GetJob only."""
+
     def __init__(
         self,
         *,
@@ -408,10 +414,11 @@ class Run(_message.Message):
         pinned: _builtins.bool = ...,
         completeness: _builtins.str = ...,
         agents: _abc.Iterable[Global___RunAgent] | None = ...,
+        counts: _abc.Iterable[_ledger_pb2.NodeCounts] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "expire_time", b"expire_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "bytes", b"bytes", "completeness", b"completeness", "end_time", b"end_time", "entries", b"entries", "expire_time", b"expire_time", "lost_packets", b"lost_packets", "nodes", b"nodes", "number", b"number", "packets", b"packets", "pinned", b"pinned", "reason", b"reason", "start_time", b"start_time", "state", b"state", "streams", b"streams"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agents", b"agents", "bytes", b"bytes", "completeness", b"completeness", "counts", b"counts", "end_time", b"end_time", "entries", b"entries", "expire_time", b"expire_time", "lost_packets", b"lost_packets", "nodes", b"nodes", "number", b"number", "packets", b"packets", "pinned", b"pinned", "reason", b"reason", "start_time", b"start_time", "state", b"state", "streams", b"streams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -10,6 +10,7 @@ from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from recorder.v1 import ledger_pb2 as _ledger_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -170,6 +171,7 @@ class QueryResponse(_message.Message):
     ARROW_IPC_FIELD_NUMBER: _builtins.int
     LOSS_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
     json: _builtins.str
     """One entry, as JSON text."""
     arrow_ipc: _builtins.bytes
@@ -186,6 +188,10 @@ class QueryResponse(_message.Message):
     def status(self) -> Global___QueryStatus:
         """How the question was answered; the last message, or, with follow, the one after the backlog."""
 
+    @_builtins.property
+    def counts(self) -> _ledger_pb2.NodeCounts:
+        """What a node has seen of a run, and what is missing of it."""
+
     def __init__(
         self,
         *,
@@ -194,12 +200,13 @@ class QueryResponse(_message.Message):
         arrow_ipc: _builtins.bytes = ...,
         loss: Global___Loss | None = ...,
         status: Global___QueryStatus | None = ...,
+        counts: _ledger_pb2.NodeCounts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["arrow_ipc", b"arrow_ipc", "entry", b"entry", "json", b"json", "loss", b"loss", "part", b"part", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["arrow_ipc", b"arrow_ipc", "counts", b"counts", "entry", b"entry", "json", b"json", "loss", b"loss", "part", b"part", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrow_ipc", b"arrow_ipc", "entry", b"entry", "json", b"json", "loss", b"loss", "part", b"part", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arrow_ipc", b"arrow_ipc", "counts", b"counts", "entry", b"entry", "json", b"json", "loss", b"loss", "part", b"part", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["entry", "json", "arrow_ipc", "loss", "status"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["entry", "json", "arrow_ipc", "loss", "status", "counts"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
@@ -584,6 +591,7 @@ class Account(_message.Message):
 
     STATUS_FIELD_NUMBER: _builtins.int
     LOSSES_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def status(self) -> Global___QueryStatus:
         """How it was answered."""
@@ -592,15 +600,20 @@ class Account(_message.Message):
     def losses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Loss]:
         """What is missing in the recordings that were asked, in the time that was asked for."""
 
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[_ledger_pb2.NodeCounts]:
+        """What the nodes have seen, in the runs that were asked."""
+
     def __init__(
         self,
         *,
         status: Global___QueryStatus | None = ...,
         losses: _abc.Iterable[Global___Loss] | None = ...,
+        counts: _abc.Iterable[_ledger_pb2.NodeCounts] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["losses", b"losses", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "losses", b"losses", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
