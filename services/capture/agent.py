@@ -40,9 +40,12 @@ AHEAD_NS = 1_500_000_000
 """How long before a run begins the engine is made, and the kernel keeps what it needs, so that none
 of it is late."""
 
-DRAIN_SECONDS = 0.25
-"""How long an agent that is to end goes on on a busy wire: longer than the ring holds a frame back.
-"""
+HELD_NS = 250_000_000
+"""Longer than a ring holds a frame back and a poll waits: what comes so long after the end was
+asked for, also if it is nothing, says that all from before has come."""
+
+DRAIN_SECONDS = 5.0
+"""How long an agent that is to end waits for that; a machine that is so busy has dropped some."""
 
 WAIT_SECONDS = 0.2
 """How often the wait for a first assignment looks whether the agent was told to stop."""
@@ -180,7 +183,8 @@ class Agent:
         self._offset_ns: int | None = None  # of the wall clock against the monotonic one
         self.progress = Progress()
         self._lap_began = 0.0
-        self._drained_at = 0.0  # monotonic; when the end was asked for, else 0
+        self._end_asked = 0.0  # monotonic; 0 until then
+        self._end_asked_ns = 0
 
     def run(self, stop: threading.Event) -> None:
         """Record until the source ends or `stop` is set; everything is with the uplink then.
@@ -201,11 +205,15 @@ class Agent:
 
     def _is_drained(self, batch: FrameBatch) -> bool:
         """Whether all that was on the wire when the end was asked for has been taken."""
-        if self._replay or not len(batch.frames):
+        if self._replay:
             return True
         now = self._clock.monotonic()
-        self._drained_at = self._drained_at or now + DRAIN_SECONDS
-        return now >= self._drained_at
+        if not self._end_asked:
+            self._end_asked, self._end_asked_ns = now, _time_ns(self._clock)
+        if not len(batch.frames):  # the ring may still hold some back
+            return now >= self._end_asked + HELD_NS / 1e9
+        is_late = int(batch.frames["timestamp"][-1]) > self._end_asked_ns + HELD_NS
+        return is_late or now >= self._end_asked + DRAIN_SECONDS
 
     def take(self, batch: FrameBatch) -> None:
         """Record one batch; an empty one only lets time pass."""
