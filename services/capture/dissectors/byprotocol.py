@@ -5,6 +5,7 @@ Their packets have streams as UDP's have. They are rare, so that an object for e
 of a flood only some are looked at, and the rest is counted.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
@@ -38,8 +39,6 @@ BY_PROTOCOL: tuple[tuple[int, ProtocolKind], ...] = (
     (PROTOCOL_SCTP, DIAMETER),
 )
 """Numbers in the IP header, and what then may be understood."""
-
-
 NOT_OTHERS = (0, PROTOCOL_TCP, PROTOCOL_UDP)
 
 
@@ -66,6 +65,7 @@ class ByProtocol:
         self._dissectors: dict[int, Dissector] = {}  # by place in BY_PROTOCOL
         self.overrun = 0
         """Packets that were not looked at, since the last losses()."""
+        self._broken: Counter[str] = Counter()  # streams whose rest was not understood
         self.want(None)
 
     @property
@@ -94,7 +94,7 @@ class ByProtocol:
             return
         self.overrun += max(0, count - MOST_PACKETS)
         chosen = packets[self._rows[: min(count, MOST_PACKETS)]]
-        # What is told apart is also in the header of SCTP.
+        # Conversations get SCTP's header, too, which has a tag and a checksum.
         chosen["payload_offset"] -= chosen["header_length"]
         chosen["payload_length"] += chosen["header_length"]
         rows = self._streams.rows[chosen["stream"] & (len(self._streams.rows) - 1)]
@@ -103,8 +103,10 @@ class ByProtocol:
             mine = chosen["protocol"] == BY_PROTOCOL[place][0]
             if mine.any():
                 dissector.take_datagrams(chosen[mine], servers[mine], octets)
-                for failed in (dissector.refused, dissector.broken):
-                    failed.clear()
+                self._broken[BY_PROTOCOL[place][1].name] += len(dissector.broken)
+                over = getattr(dissector, "over", [])
+                for ended in (dissector.refused, dissector.broken, over):
+                    ended.clear()  # no other dissector could read them
 
     def end_streams(self, numbers: np.ndarray, now: int) -> None:
         """Those streams (int64) are over at `now` (ns)."""
@@ -118,6 +120,12 @@ class ByProtocol:
             detail = f"{self.overrun} packets of ICMP or SCTP: too many at once to be looked at"
             found.append(("undissected", detail))
             self.overrun = 0
+        for name, count in self._broken.items():
+            if count:
+                found.append(
+                    ("undissected", f"{count} streams of {name}, whose octets made no sense")
+                )
+        self._broken.clear()
         for place, dissector in self._dissectors.items():
             if dissector.overrun:
                 name = BY_PROTOCOL[place][1].name

@@ -72,12 +72,13 @@ class Diameter(Conversation):
         super().__init__()
         self._sides = Side(FRAMING), Side(FRAMING)
         self._waiting: dict[tuple[int, int], Waiting] = {}  # by side and hop-by-hop identifier
+        self._kept_octets = 0  # of those requests
         self._has_gaps = False
 
     @property
     def buffered(self) -> int:
         """See Conversation."""
-        return self._sides[0].buffered + self._sides[1].buffered
+        return self._sides[0].buffered + self._sides[1].buffered + self._kept_octets
 
     def receive(self, side: int, octets: memoryview, time_ns: int) -> None:
         """See Conversation."""
@@ -98,19 +99,16 @@ class Diameter(Conversation):
         for (side, _), waiting in self._waiting.items():
             self._give_up(side, waiting, max(time_ns, waiting.start_ns))
         self._waiting.clear()
+        self._kept_octets = 0
 
     def _take(self, side: int, message: Message) -> None:
         flags, link = message.octets[4], int.from_bytes(message.octets[12:16], "big")
         told = self._read(message)
         self.understood = True
         if flags & REQUEST:
-            before = self._waiting.pop((side, link), None)
-            if before is not None:
-                self._give_up(side, before, message.start_ns)
-            elif len(self._waiting) >= MOST_WAITING:
-                asker, number = next(iter(self._waiting))
-                self._give_up(asker, self._waiting.pop((asker, number)), message.start_ns)
+            self._make_room((side, link), message.start_ns)
             self._waiting[side, link] = Waiting(told, message.start_ns, message.size)
+            self._kept_octets += len(message.octets)
             return
         asker = side ^ 1
         waiting = self._waiting.get((asker, link))
@@ -118,8 +116,21 @@ class Diameter(Conversation):
             lacks = self._lack("the request of this answer was not seen")
             self._add(asker, None, told, message.start_ns, message.end_ns, message.size, lacks)
             return
-        del self._waiting[asker, link]
+        self._pop((asker, link))
         self._add(asker, waiting, told, waiting.start_ns, message.end_ns, message.size)
+
+    def _make_room(self, key: tuple[int, int], now: int) -> None:
+        """Give up what waited with this key, or, when too many wait, the one that came first."""
+        if key not in self._waiting:
+            if len(self._waiting) < MOST_WAITING:
+                return
+            key = next(iter(self._waiting))
+        self._give_up(key[0], self._pop(key), now)
+
+    def _pop(self, key: tuple[int, int]) -> Waiting:
+        waiting = self._waiting.pop(key)
+        self._kept_octets -= min(waiting.size, MOST_KEPT)
+        return waiting
 
     def _read(self, message: Message) -> Json:
         """Return a message; of one that was cut, or is wrong inside, only its header."""

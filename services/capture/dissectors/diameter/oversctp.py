@@ -14,6 +14,7 @@ UNSPECIFIED, DIAMETER, DIAMETER_IN_DTLS = 0, 46, 47
 MOST_PARTIAL = 16  # messages in several chunks, at once
 MOST_OCTETS = 64 << 10  # of each
 MOST_SEEN = 1024  # chunks that are known by their number, since they may be sent again
+SEEN_WEIGHT = 128  # octets: about what the number of one takes
 
 
 class DiameterOverSctp(Conversation):
@@ -30,7 +31,8 @@ class DiameterOverSctp(Conversation):
     @property
     def buffered(self) -> int:
         """See Conversation."""
-        return self._inner.buffered + sum(len(octets) for _, octets in self._partial.values())
+        partial = sum(len(octets) for _, octets in self._partial.values())
+        return self._inner.buffered + partial + SEEN_WEIGHT * len(self._seen)
 
     def receive(self, side: int, octets: memoryview, time_ns: int) -> None:
         """See Conversation."""

@@ -19,6 +19,7 @@ Json = dict[str, Any]
 
 SMALLEST, HEAD = 4, 8  # octets: type, code and checksum; and what most types have next
 MOST_WAITING = 1024  # questions between two addresses
+WEIGHT = 1024  # octets: about what one of them takes
 TIMEOUT_NS = 10_000_000_000
 """So long a question waits for its answer, as ping does."""
 SECOND = 1_000_000_000
@@ -48,6 +49,11 @@ class Icmp(Conversation):
         self._answered_by = names.ANSWERED_BY[self.version]
         self._questions = {answer: asked for asked, answer in self._answered_by.items()}
 
+    @property
+    def buffered(self) -> int:
+        """See Conversation."""
+        return WEIGHT * len(self._waiting)
+
     def receive(self, side: int, octets: memoryview, time_ns: int) -> None:
         """See Conversation."""
         message = bytes(octets)
@@ -60,12 +66,8 @@ class Icmp(Conversation):
         if kind in self._answered_by and len(message) >= HEAD:
             self._ask((side, kind, *_identity(kind, message)), told, time_ns, len(message))
         elif kind in self._questions and len(message) >= HEAD:
-            self._answer(
-                (side ^ 1, self._questions[kind], *_identity(kind, message)),
-                told,
-                time_ns,
-                len(message),
-            )
+            asked = self._questions[kind], *_identity(kind, message)
+            self._answer(side, asked, told, time_ns, len(message))
         else:
             self.exchanges.append(Exchange(time_ns, time_ns, told, None, len(message), 0, side))
 
@@ -84,16 +86,18 @@ class Icmp(Conversation):
             self._give_up(oldest[0], self._waiting.pop(oldest), time_ns)
         self._waiting[key] = Waiting(told, time_ns, size)
 
-    def _answer(self, key: tuple[int, int, int, int], told: Json, time_ns: int, size: int) -> None:
-        asked = self._waiting.pop(key, None)
-        if asked is None:
-            why = "pair-not-found", "the request of this reply was not seen"
-            self.exchanges.append(Exchange(time_ns, time_ns, None, told, 0, size, key[0], *why))
-            return
-        sizes = asked.size, size
-        self.exchanges.append(
-            Exchange(asked.start_ns, time_ns, asked.request, told, *sizes, key[0])
-        )
+    def _answer(
+        self, side: int, asked: tuple[int, int, int], told: Json, time_ns: int, size: int
+    ) -> None:
+        for asker in (side ^ 1, side):  # who pings itself is both sides
+            waiting = self._waiting.pop((asker, *asked), None)
+            if waiting is not None:
+                times = waiting.start_ns, time_ns
+                sizes = waiting.size, size
+                self.exchanges.append(Exchange(*times, waiting.request, told, *sizes, asker))
+                return
+        why = "pair-not-found", "the request of this reply was not seen"
+        self.exchanges.append(Exchange(time_ns, time_ns, None, told, 0, size, side ^ 1, *why))
 
     def _expire(self, now: int) -> None:
         while self._waiting:

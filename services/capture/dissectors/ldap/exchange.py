@@ -121,14 +121,14 @@ class Ldap(Conversation):
         super().__init__()
         self._sides = Side(FRAMING), Side(FRAMING)
         self._waiting: dict[int, Waiting] = {}  # by the message's number
-        self._entry_octets = 0  # of the entries that those keep
+        self._kept_octets = 0  # of those requests, and of the entries that were found
         self._has_gaps = False
         self._may_be_encrypted = False
 
     @property
     def buffered(self) -> int:
         """See Conversation."""
-        return self._sides[0].buffered + self._sides[1].buffered + self._entry_octets
+        return self._sides[0].buffered + self._sides[1].buffered + self._kept_octets
 
     def receive(self, side: int, octets: memoryview, time_ns: int) -> None:
         """See Conversation."""
@@ -150,6 +150,7 @@ class Ldap(Conversation):
         for waiting in self._waiting.values():
             self._give_up(waiting, max(time_ns, waiting.start_ns))
         self._waiting.clear()
+        self._kept_octets = 0
 
     def _take(self, side: int, message: Message) -> None:
         opened = open_message(message.octets, message.is_cut)
@@ -185,13 +186,9 @@ class Ldap(Conversation):
             if abandoned is not None:
                 abandoned.is_abandoned = True
             return
-        before = self._waiting.pop(opened.id, None)
-        if before is not None:
-            self._give_up(before, message.start_ns)
-        elif len(self._waiting) >= MOST_WAITING:
-            oldest = next(iter(self._waiting))
-            self._give_up(self._waiting.pop(oldest), message.start_ns)
+        self._make_room(opened.id, start_ns)
         self._waiting[opened.id] = Waiting(asked, opened.tag, start_ns, side, size)
+        self._kept_octets += len(message.octets)
 
     def _take_response(self, side: int, message: Message, opened: LdapMessage) -> None:
         waiting = self._waiting.get(opened.id)
@@ -204,23 +201,32 @@ class Ldap(Conversation):
         if opened.tag in PARTS:
             before = waiting.entry_octets
             _add_part(waiting, message, opened)
-            self._entry_octets += waiting.entry_octets - before
+            self._kept_octets += waiting.entry_octets - before
             return
         answer = self._read(response, names.RESPONSES, message, opened)
         if self._waiting.get(opened.id) is waiting:
-            del self._waiting[opened.id]
+            self._pop(opened.id)
         self._finish(waiting, answer, opened)
         self._look_at_security(waiting.request, answer)
 
     def _take_part_alone(self, opened: LdapMessage, waiting: Waiting) -> None:
         """Collect the rest of what a search found whose request was not seen."""
-        old = self._waiting.pop(opened.id, None)
-        if old is not None:
-            self._give_up(old, waiting.start_ns)
-        elif len(self._waiting) >= MOST_WAITING:
-            self._give_up(self._waiting.pop(next(iter(self._waiting))), waiting.start_ns)
+        self._make_room(opened.id, waiting.start_ns)
         waiting.tag = names.SEARCH
         self._waiting[opened.id] = waiting
+
+    def _make_room(self, number: int, now: int) -> None:
+        """Give up what waited with this number, or, when too many wait, the one that came first."""
+        if number not in self._waiting:
+            if len(self._waiting) < MOST_WAITING:
+                return
+            number = next(iter(self._waiting))
+        self._give_up(self._pop(number), now)
+
+    def _pop(self, number: int) -> Waiting:
+        waiting = self._waiting.pop(number)
+        self._kept_octets -= min(waiting.size, MOST_KEPT) + waiting.entry_octets
+        return waiting
 
     def _finish(self, waiting: Waiting, answer: Json, opened: LdapMessage) -> None:
         if opened.tag == names.SEARCH_DONE or waiting.entry_count:
@@ -256,7 +262,6 @@ class Ldap(Conversation):
         end_ns: int,
         lacks: tuple[str | None, str | None],
     ) -> None:
-        self._entry_octets -= waiting.entry_octets
         sizes = waiting.size, waiting.response_size
         self.exchanges.append(
             Exchange(

@@ -42,6 +42,12 @@ class Radius(Conversation):
     def __init__(self) -> None:
         super().__init__()
         self._asked: dict[tuple[int, int], Asked] = {}  # by side and identifier
+        self._kept_octets = 0  # of those
+
+    @property
+    def buffered(self) -> int:
+        """See Conversation."""
+        return self._kept_octets
 
     def receive(self, side: int, octets: memoryview, time_ns: int) -> None:
         """See Conversation."""
@@ -63,6 +69,7 @@ class Radius(Conversation):
         for (side, _), asked in self._asked.items():
             self._give_up(side, asked, max(time_ns, asked.start_ns))
         self._asked.clear()
+        self._kept_octets = 0
 
     def _take_request(self, side: int, packet: bytes, message: Json, time_ns: int) -> None:
         key, authenticator = (side, packet[1]), packet[4:HEAD]
@@ -75,7 +82,9 @@ class Radius(Conversation):
                     before.request["retransmissions"] = again
                 return
             self._give_up(side, before, time_ns)
+            self._kept_octets -= before.size
             del self._asked[key]  # so that it is put at the end
+        self._kept_octets += len(packet)
         self._asked[key] = Asked(packet[0], authenticator, message, time_ns, len(packet))
 
     def _take_response(self, side: int, packet: bytes, message: Json, time_ns: int) -> None:

@@ -20,6 +20,7 @@ Json = dict[str, Any]
 
 MOST_STREAMS = 1024  # of one side, that are told apart
 MOST_PAYLOADS = 16  # payload protocols, of one side
+STREAM_WEIGHT = 64  # octets: about what the number of a stream takes
 ANSWERED_BY = {wire.INIT: wire.INIT_ACK, wire.SHUTDOWN: wire.SHUTDOWN_ACK}
 QUESTIONS = {answer: asked for asked, answer in ANSWERED_BY.items()}
 
@@ -76,6 +77,11 @@ class Sctp(Conversation):
         self._start_ns = self._end_ns = 0
         self._asked_by = 0
 
+    @property
+    def buffered(self) -> int:
+        """See Conversation."""
+        return STREAM_WEIGHT * sum(len(said.streams) for said in self._said)
+
     def receive(self, side: int, octets: memoryview, time_ns: int) -> None:
         """See Conversation."""
         packet = bytes(octets)
@@ -89,7 +95,7 @@ class Sctp(Conversation):
         said.octets += len(packet)
         said.tag, said.checksum = head.verification_tag, head.checksum
         for chunk in chunks(packet):
-            said.chunks[wire.TYPES.get(chunk.type, f"chunk {chunk.type}")] += 1
+            said.chunks[wire.TYPES.get(chunk.type, "other")] += 1
             if chunk.type == wire.DATA:
                 _note_data(said, packet, chunk)
             else:

@@ -210,8 +210,10 @@ def test_requests_that_are_never_answered_are_bounded():
     for n in range(3 * MOST_WAITING):
         conversation.receive(CLIENT, memoryview(message(280, n)), n)
     assert len(conversation.exchanges) == 2 * MOST_WAITING
+    assert conversation.buffered == MOST_WAITING * 20
     conversation.close(0)
     assert len(conversation.exchanges) == 3 * MOST_WAITING
+    assert conversation.buffered == 0
 
 
 @pytest.mark.parametrize(

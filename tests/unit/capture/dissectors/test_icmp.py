@@ -60,6 +60,11 @@ def test_replies_go_to_their_requests():
     ]  # fmt: skip
 
 
+def test_who_pings_itself_gets_its_replies():
+    (found,) = told(Icmp(), [(CLIENT, echo(8, 3, 1)), (CLIENT, echo(0, 3, 1))])
+    assert (found.response["type"], found.error_type) == ("echo reply", None)
+
+
 def test_a_request_waits_for_ten_seconds():
     conversation = Icmp()
     conversation.receive(CLIENT, memoryview(echo(8, 3, 1)), 0)

@@ -361,8 +361,19 @@ def test_requests_that_are_never_answered_are_bounded():
     for n in range(3 * MOST_WAITING):
         conversation.receive(CLIENT, memoryview(search(n)), n)
     assert len(conversation.exchanges) == 2 * MOST_WAITING
+    assert conversation.buffered == MOST_WAITING * len(search(3 * MOST_WAITING))
     conversation.close(0)
     assert len(conversation.exchanges) == 3 * MOST_WAITING
+    assert conversation.buffered == 0
+
+
+def test_what_is_kept_is_counted_until_it_is_told():
+    conversation = Ldap()
+    sizes = []
+    for side, octets in [*STORY[2:4], (SERVER, entry(9) + entry(9) + done(9)), *STORY[4:6]]:
+        conversation.receive(side, memoryview(octets), 0)
+        sizes.append(conversation.buffered)
+    assert sizes == [len(STORY[2][1]), 0, 0, len(STORY[4][1]), 0]
 
 
 def test_lengths_of_active_directory():

@@ -137,6 +137,16 @@ def test_answers_in_another_order_go_to_their_requests():
     assert len(found) == 5
 
 
+def test_what_is_kept_is_counted():
+    conversation = Radius()
+    for n in range(600):
+        asked = packet(1, n % 256, authenticator=n.to_bytes(16, "big"))
+        conversation.receive(CLIENT, memoryview(asked), n)
+    assert conversation.buffered == 256 * 20
+    conversation.close(0)
+    assert conversation.buffered == 0
+
+
 def test_the_server_may_ask():
     story = [(CLIENT, packet(43, 1, attribute(1, "ann"))), (SERVER, packet(45, 1))]
     (found,) = told(Radius(), [(1 - side, octets) for side, octets in story])
