@@ -104,8 +104,7 @@ class ByProtocol:
             if mine.any():
                 dissector.take_datagrams(chosen[mine], servers[mine], octets)
                 self._broken[BY_PROTOCOL[place][1].name] += len(dissector.broken)
-                over = getattr(dissector, "over", [])
-                for ended in (dissector.refused, dissector.broken, over):
+                for ended in (dissector.refused, dissector.broken, dissector.over):
                     ended.clear()  # no other dissector could read them
 
     def end_streams(self, numbers: np.ndarray, now: int) -> None:
@@ -127,8 +126,12 @@ class ByProtocol:
                 )
         self._broken.clear()
         for place, dissector in self._dissectors.items():
+            name = BY_PROTOCOL[place][1].name
+            for where, count in dissector.faults.items():
+                detail = f"the dissector of {name} failed {count} times: {where}"
+                found.append(("undissected", detail))
+            dissector.faults.clear()
             if dissector.overrun:
-                name = BY_PROTOCOL[place][1].name
                 detail = f"{dissector.overrun} calls of {name}: no room"
                 found.append(("table_overrun", detail))
                 dissector.overrun = 0
