@@ -174,7 +174,8 @@ class Manifest:
             "ledger": self.ledger.encode(),
             "sha256": _OPEN,
         }
-        octets = orjson.dumps(found, option=orjson.OPT_INDENT_2)
+        # A named tuple is not known to it.
+        octets = orjson.dumps(found, default=list, option=orjson.OPT_INDENT_2)
         before, _, after = octets.rpartition(_OPEN.encode())
         return before + hashlib.sha256(octets).hexdigest().encode() + after
 
