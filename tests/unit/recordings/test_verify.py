@@ -105,7 +105,8 @@ def test_a_flipped_bit_in_a_segment(tmp_path, make, place):
 
 
 def test_a_flipped_bit_in_a_manifest(tmp_path, make):
-    flip(make() / "manifest.json", 40)
+    path = make() / "manifest.json"
+    flip(path, path.read_bytes().index(b'"kfl": "') + 8)
     file, expected, found = difference(tmp_path)
     assert (file, expected) == ("0001/manifest.json", "a manifest that can be used")
     assert "it was damaged, or changed by hand" in found
