@@ -73,6 +73,7 @@ ROUTES: tuple[Route, ...] = (
         ("POST", "/jobs/{name}:extend", "ExtendJob", WHOLE),
         ("POST", "/jobs/{name}:pin", "PinJob", WHOLE),
         ("POST", "/jobs/{name}:unpin", "UnpinJob", WHOLE),
+        ("POST", "/jobs/{name}:archive", "ArchiveJob", WHOLE),
     ),
     *_of(
         QUERY,
