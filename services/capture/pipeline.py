@@ -56,6 +56,7 @@ from services.capture.fragments import (
     with_room,
 )
 from services.capture.frames.batch import LATEST_NS, MOST_FRAMES, FrameBatch, Loss
+from services.capture.lazymemory import keep_large_tables_lazy
 from services.capture.sampling import ALL_STREAMS, leave_out, left_out, new_sample
 from services.capture.timewheel import END_OF_TIME, SECOND
 
@@ -107,6 +108,7 @@ class Pipeline:
         self, options: PipelineOptions, protocols: Sequence[ProtocolKind] = PROTOCOLS
     ) -> None:
         """`protocols` are those that are known by their first octets, besides HTTP/1 and DNS."""
+        keep_large_tables_lazy()
         self.node = Node(options.node_name, options.node_ip)
         most_flows = 1 << (options.most_flows - 1).bit_length()
         self.flows = new_flows(most_flows, options.networks_apart)

@@ -28,7 +28,10 @@ COMMON = {
     "grpc.health.v1.Health/Watch",
     "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
 }
-JOBS = {f"{verb}Job" for verb in ("Create", "Get", "Stop", "Extend", "Pin", "Unpin", "Delete")}
+JOBS = {
+    f"{verb}Job"
+    for verb in ("Create", "Get", "Stop", "Extend", "Pin", "Unpin", "Archive", "Delete")
+}
 JOBS |= {"ForecastJob", "ListJobs", "WatchJobs"}
 QUERY = {"Query", "Export", "Check", "ListRecordings", "GetEntry", "GetStream", "Histogram", "Top"}
 QUERY |= {"ServiceMap", "Connections", "Diff", "ListFields", "Complete", "Tokens", "Explain"}

@@ -34,7 +34,7 @@ from services.runtime.clock import MovedClock
 from tests.fuzz.frames import Batch, apart
 from tests.unit.capture.conversation import RST
 
-EVERYTHING = "tcp or udp"
+EVERYTHING = "tcp or udp or icmp or sctp"
 STATEMENTS = (
     EVERYTHING,
     "http and response.status >= 500",
