@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from services.capture.dissectors import graphql
+from services.capture.dissectors.http1.exchange import SWITCHING_PROTOCOLS
 from services.capture.dissectors.objectcalls import dumped
 
 Bodies = tuple[list[str | None], list[bool], list[bool]]
@@ -75,6 +76,8 @@ def _asked(
     may = request.present & (
         (request["body_octets"] > 0) | in_target.to_numpy(zero_copy_only=False)
     )
+    # After an upgrade to HTTP/2 its stream 1 is what the request has asked.
+    may &= calls.response["status"] != SWITCHING_PROTOCOLS
     rows = np.flatnonzero(may)
     if not len(rows):
         return {}
