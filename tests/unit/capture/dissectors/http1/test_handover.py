@@ -163,10 +163,11 @@ def test_in_a_tunnel_is_whatever_its_first_octets_say():
 
 
 def test_the_first_octets_of_a_tunnel_may_be_behind_the_head():
-    story = [("client", CONNECT), ("server", TUNNEL + b"-ERR busy\r\n"), ("client", PING)]
-    talk = talk_of([*story, ("server", PONG)])
-    assert brief(entries(new(), talk.frames))[0] == ("HTTP", "redis:6379", 200)
-    assert [each[0] for each in brief(entries(new(), talk.frames))].count("REDIS") == 2
+    _, server, _, *rest = h2_story()
+    story = [("client", CONNECT), ("server", TUNNEL + server[1].removeprefix(H2C)), *rest]
+    assert brief(entries(new(), talk_of(story).frames)) == [
+        ("HTTP", "redis:6379", 200), ("HTTP/2", "/second", 200),
+    ]  # fmt: skip
 
 
 def test_a_tunnel_may_lead_to_an_upgrade():
@@ -218,7 +219,7 @@ def test_a_gap_loses_only_what_it_touches():
     talk = talk_of(story[:3]).skip("server", 30).server(message(SERVER, TEXT, b"after"))
     found = entries(new(), talk.client(message(CLIENT, TEXT, b"and on")).frames)
     bodies = [(each["request"] or each["response"]).get("body") for each in found]
-    assert bodies[-2:] == ["after", "and on"]
+    assert set(bodies[-2:]) == {"after", "and on"}
 
 
 def test_a_five_tuple_that_is_used_again_begins_anew():
