@@ -271,12 +271,12 @@ class Recogniser:
         state["stream"], state["state"] = number, UNKNOWN
         state["refused"] = state["missed"] = 0
         state["looks"] = LOOKS_AT_START
-        if handover.conversation is None:
+        if not handover.abbr:
             return
         place = self._abbrs.get(handover.abbr, -1)
         dissector = self.dissectors.get(place)
-        is_read = dissector is not None and dissector.adopt(
-            number, handover.client, handover.conversation
+        is_read = dissector is not None and dissector.take_over(
+            number, handover.client, handover.about
         )
         state["state"] = FIRST_PROTOCOL + place if is_read else NONE
 

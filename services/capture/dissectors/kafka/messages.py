@@ -138,7 +138,12 @@ def is_known(key: int, version: int) -> bool:
 
 
 def read_payload(
-    side: str, key: int, version: int, data: Octets, at: int, end: int,
+    side: str,
+    key: int,
+    version: int,
+    data: Octets,
+    at: int,
+    end: int,
     body_limit: int = DEFAULT_BODY,
 ) -> tuple[Target, Reader, IncompleteError | None]:
     """Read what follows the fixed part of the header; `is_known`. Return the fields, where the

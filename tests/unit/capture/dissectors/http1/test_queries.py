@@ -1,6 +1,7 @@
 """GraphQL over HTTP: what entries say of it, and filters that find it in each way of running."""
 
 import json
+from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -12,8 +13,8 @@ from services.capture.frames import open_capture
 from services.capture.pipeline import Pipeline, PipelineOptions
 from tests.unit.capture import conversation as wire
 from tests.unit.capture.conversation import Conversation
-from tests.unit.capture.dissectors.captured import GOLDEN
 
+GOLDEN = Path(__file__).parents[4] / "golden" / "captures"
 ANSWER = b'{"data": {"hello": "world"}}'
 FAILED = b'{"data": null, "errors": [{"message": "no shelf", "extensions": {"code": "EMPTY"}}]}'
 
