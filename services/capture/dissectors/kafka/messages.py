@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
 
+from services.capture.dissectors.conversation import DEFAULT_BODY
 from services.capture.dissectors.kafka.records import read_records
 from services.capture.dissectors.kafka.schemas import SCHEMAS
-from services.capture.dissectors.conversation import DEFAULT_BODY
 from services.capture.dissectors.kafka.values import IncompleteError, Octets, Reader
 
 Target: TypeAlias = dict[str, Any]

@@ -27,7 +27,8 @@ class Reader:
     """The octets data[at:end], read one value after the other. Raises IncompleteError."""
 
     __slots__ = (
-        "at", "body_limit", "code", "data", "end", "is_flexible", "octets", "records", "room", "unpacked",
+        "at", "body_limit", "code", "data", "end", "is_flexible", "octets", "records", "room",
+        "unpacked",
     )  # fmt: skip
 
     def __init__(self, data: Octets, at: int, end: int, is_flexible: bool = False) -> None:

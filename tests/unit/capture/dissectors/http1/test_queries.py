@@ -52,7 +52,8 @@ NAMED = asked("query Who($id: ID!) { me: user(id: $id) { name } ok }", operation
 @pytest.mark.parametrize(
     ("said", "told"),
     [
-        (request(NAMED), {"OperationType": "query", "OperationName": "Who", "Fields": ["user", "ok"]}),
+        (request(NAMED),
+         {"OperationType": "query", "OperationName": "Who", "Fields": ["user", "ok"]}),
         (request(asked("mutation { a }")), {"OperationType": "mutation", "Fields": ["a"]}),
         (request(b"{ a }", b"application/graphql"), {"OperationType": "query", "Fields": ["a"]}),
         (request(asked("{ a }"), b"Application/JSON; charset=utf-8"),
