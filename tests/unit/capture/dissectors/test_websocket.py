@@ -229,3 +229,12 @@ def test_damage_raises_nothing_else():
             if rng.random() < 0.1:
                 steps.append((side, rng.randrange(20)))
         captured.survives(WebSocket(DEFLATE), steps)
+
+
+def test_messages_are_as_long_as_is_wanted():
+    for limit, kept in ((4, "Hell"), (0, None)):
+        conversation = WebSocket("")
+        conversation.body_limit = limit
+        (exchange,) = captured.played(conversation, [(CLIENT, frame(CLIENT, TEXT, b"Hello"))])
+        assert exchange.request.get("body") == kept
+        assert exchange.request["bodySize"] == 5
