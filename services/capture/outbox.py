@@ -499,7 +499,7 @@ class Outbox:
             ends = first is not None and first.final and (first.job, first.run) == (job, run)
             if ends or self._has_calmed:
                 del self._missing[job, run]
-                table = _loss(self.node, missing)
+                table = loss_table(self.node, missing)
                 made, _ = batches(job, run, [("losses", table)], False, self.max_batch_bytes)
                 told = self._told.get((job, run))
                 if told is not None:
@@ -528,7 +528,7 @@ class Outbox:
             self.used_bytes += piece.size_bytes
 
 
-def _loss(node: str, missing: Content) -> pa.Table:
+def loss_table(node: str, missing: Content) -> pa.Table:
     """Return the loss row for what was dropped."""
     detail = (
         f"{missing.batches} batches with {missing.entries} entries, {missing.streams} streams and "
