@@ -44,13 +44,13 @@ class Shared:
         """What is watched with it."""
         self.wakes: list[threading.Event] = []
         self.is_closed = False
-        self._new_memory = lambda: Memory(window_seconds, memory_bytes)
+        self._sizes = (window_seconds, memory_bytes)
 
     def set_wanted(self, wanted: str, texts: frozenset[str]) -> None:
         """Let the links ask for something else; nothing is kept when it is nothing."""
         self.wanted, self.texts = wanted, texts
         if not wanted:
-            self.memory = self._new_memory()
+            self.memory = Memory(*self._sizes)
         self.changed.notify_all()
 
     def wake(self) -> None:

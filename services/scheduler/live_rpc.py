@@ -33,11 +33,15 @@ class LiveService(live_pb2_grpc.LiveServiceServicer):
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 f"{MOST_WATCHERS} query services watch live traffic, which is the most at once.",
             )
+            raise AssertionError("abort returned")
         wrong: list[str] = []
         if not context.add_callback(lambda: self._live.end(watcher)):
             self._live.end(watcher)
         threading.Thread(
-            target=self._listen, args=(watcher, request_iterator, wrong), name="live", daemon=True
+            target=self._listen,
+            args=(watcher, request_iterator, wrong),
+            name="live-watch",
+            daemon=True,
         ).start()
         try:
             while (news := self._live.next(watcher)) is not None:
@@ -76,7 +80,9 @@ def _responses(news: News) -> Iterator[live_pb2.WatchResponse]:
             dropped=news.dropped,
             parts=[
                 ingest_pb2.BatchPart(
-                    table=TABLE_CODES[part.table], arrow_ipc=part.octets, rows=part.rows
+                    table=ingest_pb2.Table.ValueType(TABLE_CODES[part.table]),
+                    arrow_ipc=part.octets,
+                    rows=part.rows,
                 )
                 for part in news.parts
             ],

@@ -19,7 +19,7 @@ from services.query.app import App
 from services.runtime.channel import open_channel
 from services.runtime.settings import QuerySettings, SchedulerSettings
 from services.scheduler.app import Scheduler
-from tests.unit.query.conftest import ENTRY, table
+from tests.unit.query.conftest import ENTRY, WrittenRun, table
 
 SECONDS = 30.0
 """More than any of these takes, even on a busy machine."""
@@ -96,7 +96,7 @@ class Follower:
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[SimpleNamespace]:
     """Schedulers, a query service of them, agents and followers, which all end."""
-    state = SimpleNamespace(schedulers=[], agents=[], followers=[], apps=[], channels=[])
+    state = SimpleNamespace(schedulers=[], agents=[], followers=[], apps=[], channels=[], runs=[])
 
     def scheduler(listen: str = "127.0.0.1:0") -> Scheduler:
         folder = tmp_path / f"data-{len(state.schedulers)}"
@@ -143,8 +143,10 @@ def rig(tmp_path: Path) -> Iterator[SimpleNamespace]:
         agent.uplink.stop()
     for app in state.apps:
         app.stop()
-    for made in state.schedulers:
+    for made in (*state.schedulers,):
         made.stop()
+    for run in state.runs:
+        run.close()
 
 
 def test_a_viewer_sees_entries_as_they_come_and_the_agent_stops_after_the_last(
@@ -170,3 +172,170 @@ def test_a_viewer_sees_entries_as_they_come_and_the_agent_stops_after_the_last(
     found, status = rig.ask("http and response.status == 500")
     assert found == []
     assert "Of live traffic this has what came since it is watched" in status.warnings[0]
+
+
+def test_the_last_minutes_are_there_as_long_as_the_window(rig: SimpleNamespace) -> None:
+    rig.query(live_window=1.0)
+    agent = rig.agent()
+    follower = rig.follow("http")
+    wait_until(lambda: agent.watched)
+    agent.see("/early")
+    wait_until(lambda: follower.entries)
+    wait_until(lambda: rig.ask("http")[0] == [])
+    agent.see("/late")
+    wait_until(lambda: rig.ask("http")[0] == ["/late"])
+    assert follower.paths == ["/early", "/late"]
+
+
+def test_all_statements_are_one_for_agents_and_each_viewer_gets_its_own(
+    rig: SimpleNamespace,
+) -> None:
+    rig.query()
+    agent = rig.agent()
+    broken = rig.follow("response.status == 500 and limit(1)")
+    shop = rig.follow('request.path.startsWith("/shop") and redact("request.path")')
+    again = rig.follow('request.path.startsWith("/shop") and redact("request.path")')
+    wait_until(lambda: agent.watched and agent.watched[0].count("\n)") == 2)
+    agent.see("/shop/1", response_status=200)
+    agent.see("/api/1", "/shop/2")
+    wait_until(lambda: len(shop.entries) == len(again.entries) == 2)
+    assert shop.paths == ["[REDACTED]", "[REDACTED]"]
+    broken.thread.join(SECONDS)
+    assert broken.paths == ["/api/1"]
+
+
+def test_a_mixed_statement_asks_both_and_counts_each_row_once(
+    rig: SimpleNamespace, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        run = WrittenRun(tmp_path / "data-0", name, 1)
+        rig.runs.append(run)
+        run.append(
+            entries=[
+                {"request_path": f"/{name}/tls", "tls": True},
+                {"request_path": f"/{name}/plain", "tls": False},
+            ]
+        )
+    rig.query()
+    agent = rig.agent()
+    statement = '((record("a") or record("b")) and tls) or tls'
+    follower = rig.follow(statement)
+    assert sorted(follower.paths) == ["/a/tls", "/b/tls"]
+    wait_until(lambda: agent.watched)
+    agent.see("/live/tls", "/live/tls/2", tls=True)
+    agent.see("/live/plain", tls=False)  # as if someone else watched it
+    agent.see("/live/last", tls=True)
+    wait_until(lambda: len(follower.entries) == 5)
+    assert sorted(follower.paths[2:]) == ["/live/last", "/live/tls", "/live/tls/2"]
+    found, status = rig.ask(statement)
+    assert sorted(found) == sorted(follower.paths)
+    assert status.entries_scanned == 8
+    assert list(status.recordings) == ["a", "b"]
+    # Where every way to be true goes through record(), nothing live is watched.
+    assert sorted(rig.ask('record("a") and (tls or http)')[0]) == ["/a/plain", "/a/tls"]
+    records = {entry["request"]["path"]: entry["record"] for entry in follower.entries}
+    assert records["/live/tls"] == ""
+    assert records["/a/tls"] == "a"
+
+
+def test_figures_and_lookups_know_live_traffic(rig: SimpleNamespace) -> None:
+    rig.query()
+    agent = rig.agent()
+    follower = rig.follow("http")
+    wait_until(lambda: agent.watched)
+    agent.see("/one", "/two", "/two")
+    wait_until(lambda: len(follower.entries) == 3)
+    question = query_pb2.Question(kfl="http")
+    top = rig.stub.Top(query_pb2.TopRequest(question=question, field="request.path"))
+    assert [(each.value, each.figures.entries) for each in top.values] == [("/two", 2), ("/one", 1)]
+    entry = rig.stub.GetEntry(query_pb2.GetEntryRequest(id=follower.entries[0]["id"]))
+    assert entry.entry["request"]["path"] == "/one"
+    assert not entry.HasField("stream")
+    with pytest.raises(grpc.RpcError) as caught:
+        list(rig.stub.Export(query_pb2.ExportRequest(kfl="http")))
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+
+
+def test_viewers_are_told_of_agents_and_schedulers_that_are_away(rig: SimpleNamespace) -> None:
+    rig.scheduler()
+    rig.query()
+    one, two = rig.agent("node-1", of=0), rig.agent("node-2", of=1)
+    follower = rig.follow("http")
+    wait_until(lambda: one.watched and two.watched)
+    two.see("/of/two")
+    wait_until(lambda: follower.entries)
+    one.uplink.stop()
+    wait_until(lambda: [loss.node for loss in follower.losses] == ["node-1"])
+    assert "is gone; what it had not sent is missing" in follower.losses[0].detail
+    address = rig.schedulers[1].address
+    rig.schedulers[1].stop()
+    wait_until(lambda: len(follower.losses) >= 2)
+    wait_until(lambda: f"The scheduler {address} sends no" in follower.losses[-1].detail)
+    assert two.watched == []
+    _, status = rig.ask("http")
+    assert f"The scheduler {address} sends no live traffic" in " ".join(status.warnings)
+    assert "No agent is connected" in " ".join(status.warnings)
+    rig.schedulers[1] = rig.scheduler(address)
+    del rig.schedulers[2]
+    wait_until(lambda: "saw meanwhile is missing" in follower.losses[-1].detail)
+    wait_until(lambda: two.watched)
+    two.see("/of/two/again")
+    wait_until(lambda: follower.paths == ["/of/two", "/of/two/again"])
+
+
+def test_without_a_scheduler_live_traffic_is_refused_and_a_recording_answered(
+    rig: SimpleNamespace, tmp_path: Path
+) -> None:
+    rig.runs.append(WrittenRun(tmp_path / "data-0", "a", 1))
+    rig.runs[0].append(entries=[{"request_path": "/a"}])
+    rig.query()
+    rig.schedulers.pop().stop()
+    with pytest.raises(grpc.RpcError) as caught:
+        rig.ask("http")
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "sends no live traffic" in caught.value.details()
+    found, status = rig.ask('record("a") or http')
+    assert found == ["/a"]
+    assert "sends no live traffic" in " ".join(status.warnings)
+
+
+def test_statements_without_a_viewer_make_room_and_others_are_refused(
+    rig: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.query.live.MOST_STATEMENTS", 2)
+    rig.query()
+    agent = rig.agent()
+    for number in range(4):
+        rig.ask(f"response.status == {number}")
+    wait_until(lambda: agent.watched and agent.watched[0].endswith("3\n)"))
+    assert agent.watched == ["(response.status == 2\n) or (response.status == 3\n)"]
+    rig.follow("response.status == 4")
+    rig.follow("response.status == 5")
+    with pytest.raises(grpc.RpcError) as caught:
+        rig.ask("response.status == 6")
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "2 statements are watched" in caught.value.details()
+
+
+def test_more_query_services_than_agents_have_room_for_are_refused(rig: SimpleNamespace) -> None:
+    for _ in range(5):
+        rig.query()
+        last = rig.follow("http")
+    assert last.error is not None
+    assert "4 query services watch live traffic" in last.error.details()
+    rig.followers[0].stop()
+    rig.apps.pop(0).stop()
+    wait_until(lambda: rig.follow("http").error is None)
+
+
+def test_a_question_that_is_cancelled_stops_its_work(rig: SimpleNamespace) -> None:
+    rig.query(live_linger=0.0)
+    agent = rig.agent()
+    followers = [rig.follow(f"response.status == {number}") for number in range(3)]
+    wait_until(lambda: agent.watched and agent.watched[0].count("status") == 3)
+    followers[0].stop()
+    wait_until(lambda: agent.watched and agent.watched[0].count("status") == 2)
+    for follower in followers[1:]:
+        follower.stop()
+    wait_until(lambda: not agent.watched)
+    wait_until(lambda: not any(t.name == "live-watch" for t in threading.enumerate()))
