@@ -61,7 +61,7 @@ class _Rows:
         """
         if not table.num_rows:
             return
-        table = table.select(self.schema.names).cast(self.schema).combine_chunks()
+        table = table.combine_chunks()
         pieces = self._pieces
         pieces.append(_Piece(self.end, now, now, table))
         self.end += table.num_rows
