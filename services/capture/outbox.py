@@ -478,7 +478,7 @@ class Outbox:
         for job, run in list(self._missing.by_run):
             ends = first is not None and first.final and (first.job, first.run) == (job, run)
             if ends or self._has_calmed:
-                table = _loss(self.node, self._missing.tell((job, run)))
+                table = loss_table(self.node, self._missing.tell((job, run)))
                 made, _ = batches(job, run, [("losses", table)], False, self.max_batch_bytes)
                 told = self._told.get((job, run))
                 if told is not None:
@@ -508,7 +508,7 @@ class Outbox:
             self.used_bytes += piece.size_bytes
 
 
-def _loss(node: str, missing: Content) -> pa.Table:
+def loss_table(node: str, missing: Content) -> pa.Table:
     """Return the loss row for what was dropped."""
     detail = (
         f"{missing.batches} batches with {missing.entries} entries, {missing.streams} streams and "

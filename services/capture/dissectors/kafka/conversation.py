@@ -172,7 +172,12 @@ class Kafka(Conversation):
     ) -> tuple[str, str] | None:
         """Put the payload into a request; return what is wrong with it."""
         payload, reader, failed = read_payload(
-            REQUEST, header.key, header.version, message.data, header.end, message.end,
+            REQUEST,
+            header.key,
+            header.version,
+            message.data,
+            header.end,
+            message.end,
             self.body_limit,
         )
         request["payload"] = payload

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
 
+from services.capture.dissectors.conversation import DEFAULT_BODY
 from services.capture.dissectors.kafka.records import read_records
 from services.capture.dissectors.kafka.schemas import SCHEMAS
-from services.capture.dissectors.conversation import DEFAULT_BODY
 from services.capture.dissectors.kafka.values import IncompleteError, Octets, Reader
 
 Target: TypeAlias = dict[str, Any]
@@ -138,7 +138,12 @@ def is_known(key: int, version: int) -> bool:
 
 
 def read_payload(
-    side: str, key: int, version: int, data: Octets, at: int, end: int,
+    side: str,
+    key: int,
+    version: int,
+    data: Octets,
+    at: int,
+    end: int,
     body_limit: int = DEFAULT_BODY,
 ) -> tuple[Target, Reader, IncompleteError | None]:
     """Read what follows the fixed part of the header; `is_known`. Return the fields, where the

@@ -69,7 +69,7 @@ def dissector_of(kind: ProtocolKind) -> Dissector:
 
 
 @functools.cache
-def numbers_of(kind: ProtocolKind) -> Iterator[int]:  # noqa: ARG001
+def numbers_of(kind: ProtocolKind) -> Iterator[int]:
     """Numbers of streams that its dissector has not had."""
     return itertools.count(1)
 

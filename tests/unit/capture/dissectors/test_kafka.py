@@ -447,7 +447,7 @@ def test_damaged_records_raise_nothing_when_they_are_read():
         damaged = bytearray(rng.choice(whole))
         for _ in range(rng.randrange(1, 4)):
             damaged[rng.randrange(len(damaged))] = rng.randrange(256)
-        (exchange,) = captured.played(Kafka(), [(CLIENT, produce(1, bytes(damaged)))])
+        (exchange,) = play(Kafka, [(CLIENT, produce(1, bytes(damaged)))])
         (partition,) = exchange.request["payload"]["topicData"][0]["partitionData"]
         readable += bool(partition["records"]._make())
         dumped(exchange.request)

@@ -12,7 +12,7 @@ from services.capture.frames import open_capture
 from services.capture.pipeline import Pipeline, PipelineOptions
 from tests.unit.capture import conversation as wire
 from tests.unit.capture.conversation import Conversation
-from tests.unit.capture.dissectors.captured import GOLDEN
+from tests.unit.capture.dissectors.recorded import CAPTURES
 
 ANSWER = b'{"data": {"hello": "world"}}'
 FAILED = b'{"data": null, "errors": [{"message": "no shelf", "extensions": {"code": "EMPTY"}}]}'
@@ -51,7 +51,10 @@ NAMED = asked("query Who($id: ID!) { me: user(id: $id) { name } ok }", operation
 @pytest.mark.parametrize(
     ("said", "told"),
     [
-        (request(NAMED), {"OperationType": "query", "OperationName": "Who", "Fields": ["user", "ok"]}),
+        (
+            request(NAMED),
+            {"OperationType": "query", "OperationName": "Who", "Fields": ["user", "ok"]},
+        ),
         (request(asked("mutation { a }")), {"OperationType": "mutation", "Fields": ["a"]}),
         (request(b"{ a }", b"application/graphql"), {"OperationType": "query", "Fields": ["a"]}),
         (request(asked("{ a }"), b"Application/JSON; charset=utf-8"),
@@ -129,7 +132,7 @@ FILTERS = {  # and how many of the recorded calls match
 @pytest.fixture(scope="module")
 def recorded():
     """(calls, their entries as a table and as objects) of the recorded server."""
-    source = open_capture(GOLDEN / "graphql-core.pcap")
+    source = open_capture(CAPTURES / "graphql-core.pcap")
     pipeline = Pipeline(PipelineOptions(most_flows=64, body_limit=1 << 16))
     found = []
     try:
