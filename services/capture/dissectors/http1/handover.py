@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Whose a stream is after HTTP/1: what it was upgraded to, or what is in a proxy's tunnel.
+"""Whose a stream is after HTTP/1: of what it was upgraded to, or of what is in a proxy's tunnel.
 
 The pipeline asks when framing has ended calls that say so, and tells `recognition`. Both are rare:
 here is time to read heads once more.
