@@ -264,8 +264,9 @@ class Recogniser:
         _shorten(segment, int(segment["position"]) + int(segment["length"]) - handover.position)
         number, flow = handover.stream, int(segment["direction"]) >> 1
         self._pending.pop(number, None)
-        # In the middle of a stream the transport may have guessed; HTTP knows.
-        self._streams.rows[number & (len(self._streams.rows) - 1)]["client"] = handover.client
+        stream = self._streams.rows[number & (len(self._streams.rows) - 1)]
+        if not stream["from_start"]:  # that was a guess, and HTTP knows
+            stream["client"] = handover.client
         state = self._states[flow]
         state["stream"], state["state"] = number, UNKNOWN
         state["refused"] = state["missed"] = 0
@@ -275,7 +276,7 @@ class Recogniser:
         place = self._abbrs.get(handover.abbr, -1)
         dissector = self.dissectors.get(place)
         is_read = dissector is not None and dissector.take_over(
-            number, handover.client, handover.about
+            number, int(stream["client"]), handover.about
         )
         state["state"] = FIRST_PROTOCOL + place if is_read else NONE
 

@@ -101,11 +101,18 @@ def _message(framer: Framer, number: int) -> _Message | None:
     row = message_row(framer, number)
     position = int(row["head"]) % len(framer.arena.octets)
     head = framer.arena.octets[position : position + int(row["length"])].tobytes()
-    first, *lines = head.decode("latin-1").splitlines()
+    first, *lines = (_text(line) for line in head.split(b"\n"))
     method, _, target = first.partition(" ")
     pairs = (line.partition(":") for line in lines if ":" in line)
     fields = [(name.strip().lower(), value.strip()) for name, _, value in pairs]
     return _Message(row, method, target.rpartition(" ")[0], fields)
+
+
+def _text(octets: bytes) -> str:
+    try:
+        return octets.decode().strip()
+    except UnicodeDecodeError:
+        return octets.decode("latin-1").strip()
 
 
 def _fields_of_stream_1(request: _Message) -> list[Pair]:
