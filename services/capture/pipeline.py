@@ -393,7 +393,8 @@ class Pipeline:
             row, calls = frame_segments(self.framer, self.segments, row, filled, octets, held)
             if calls:
                 self._http1.append(self.framer.calls[:calls].copy())
-                handed += handovers(self.framer, self._http1[-1])
+                taken = self.segments[: min(row + 1, filled)]
+                handed += handovers(self.framer, self._http1[-1], taken)
         self.recogniser.take_segments(self.segments[:filled], octets, held, handed)
         if not self._has_dns:
             return

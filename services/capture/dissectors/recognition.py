@@ -514,7 +514,7 @@ class Recogniser:
 
 def _shorten(segment: np.record, octets: int) -> bool:
     """Leave only so many octets of the end of a SEGMENT row; return whether any are left."""
-    octets = min(octets, int(segment["length"]))
+    octets = max(0, min(octets, int(segment["length"])))
     segment["position"] += int(segment["length"]) - octets
     segment["length"] = octets
     return octets > 0

@@ -48,7 +48,7 @@ from services.capture.dissectors.http1.rows import (
     has_room,
     message_row,
 )
-from services.capture.kernel import copy_octets, kernel, read_u8, read_u32
+from services.capture.kernel import cold_kernel, copy_octets, kernel, read_u8, read_u32
 from services.capture.reassembly import CLOSED, DATA, ENDED, GAP, IN_HELD, NO_HINT, OPENED
 
 # States of a direction.
@@ -88,13 +88,12 @@ def give_up(f, direction, segment, state):
 # --- heads ---------------------------------------------------------------------------------------
 
 
-@kernel
+@cold_kernel
 def hand_over(f, direction, segment, head, after):
     """The call that ended just now makes both sides another protocol's, from `after` on."""
     totals = f.totals[0]
     handover = f.handovers[np.uint64(totals.handovers)]
-    handover.row = totals.row
-    handover.position = after
+    handover.direction, handover.place, handover.position = segment.direction, segment.place, after
     handover.call = totals.calls - 1
     totals.handovers += 1
     # In a proxy's tunnel can be HTTP again; no upgrade leads to what was there before.
@@ -434,7 +433,6 @@ def frame_segments(f, segments, row, rows, frames, held):
     """
     totals = f.totals[0]
     totals.calls = totals.handovers = 0
-    totals.row = row
-    while totals.row < rows and take_segment(f, segments[np.uint64(totals.row)], frames, held):
-        totals.row += 1
-    return totals.row, totals.calls
+    while row < rows and take_segment(f, segments[np.uint64(row)], frames, held):
+        row += 1
+    return row, totals.calls

@@ -5,6 +5,7 @@ The pipeline asks when framing has ended calls that say so, and tells `recogniti
 here is time to read heads once more.
 """
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import numpy as np
 from services.capture.dissectors.http1.bodies import body_offsets, gather_bodies
 from services.capture.dissectors.http1.exchange import SWITCHING_PROTOCOLS
 from services.capture.dissectors.http1.rows import Framer, is_message_kept, message_row
+from services.capture.reassembly import DATA
 
 # Those of the connection alone (RFC 9110, 7.6.1; RFC 7540, 3.2.1), and what :authority says.
 NOT_OF_STREAM_1 = {"connection", "upgrade", "http2-settings", "keep-alive", "host"}
@@ -65,15 +67,42 @@ class _Message:
         return ", ".join(value for each, value in self.fields if each == name)
 
 
-def handovers(framer: Framer, calls: np.ndarray) -> Iterator[Handover]:
-    """Yield those of the last frame_segments(), whose CALL rows are given."""
-    count = int(framer.totals["handovers"][0])
-    columns = (framer.handovers[name][:count].tolist() for name in ("row", "position", "call"))
-    for row, position, place in zip(*columns, strict=True):
-        call = calls[place]
+def handovers(framer: Framer, calls: np.ndarray, segments: np.ndarray) -> Iterator[Handover]:
+    """Yield those of the last frame_segments(), whose CALL rows are given; segments: SEGMENT, up to
+    the one that was taken last.
+    """
+    found = framer.handovers[: int(framer.totals["handovers"][0])]
+    if not len(found):
+        return
+    rows = _rows_of(segments, found)
+    for row, each in zip(rows, found, strict=True):
+        call = calls[each["call"]]
         client = int(call["direction"]) & 1
         abbr, about = _next(framer, int(call["request"]), int(call["response"]))
-        yield Handover(row, position, int(call["stream"]), client, abbr, about)
+        yield Handover(row, int(each["position"]), int(call["stream"]), client, abbr, about)
+
+
+def _rows_of(segments: np.ndarray, found: np.ndarray) -> Iterator[int]:
+    """Yield the row of the segment that each HANDOVER is in. A kernel that knew it would have to be
+    told with each segment.
+    """
+    is_data = (segments["kind"] == DATA) & np.isin(segments["direction"], found["direction"])
+    rows = np.flatnonzero(is_data)
+    chosen = segments[rows]
+    names = ("direction", "place", "position", "length")
+    columns = zip(rows.tolist(), *(chosen[name].tolist() for name in names), strict=True)
+    of_direction: dict[tuple[int, int], deque[tuple[int, int, int]]] = {}
+    for row, direction, place, position, length in columns:
+        span = row, position, position + length
+        of_direction.setdefault((direction, place), deque()).append(span)
+    for direction, place, position in zip(
+        *(found[name].tolist() for name in names[:3]), strict=True
+    ):
+        spans = of_direction.get((direction, place), deque())
+        while spans and not spans[0][1] < position <= spans[0][2]:
+            spans.popleft()
+        # The last one may have been shortened since, to what is behind this place.
+        yield spans[0][0] if spans else len(segments) - 1
 
 
 def _next(framer: Framer, asked: int, answered: int) -> tuple[str, str | Asked | None]:

@@ -70,9 +70,10 @@ CALL = np.dtype((np.record, [
 ]))
 
 HANDOVER = np.dtype((np.record, [
-    ("row", np.int64),              # of the segment that ends HTTP
-    ("position", np.int64),         # of what follows in it
+    ("position", np.int64),         # of what follows the last octets of HTTP
     ("call", np.int64),             # row of the CALL whose answer said so
+    ("direction", np.int32),        # of the segment that it is in
+    ("place", np.uint8),
 ]))
 
 PIECE = np.dtype((np.record, [
@@ -104,7 +105,6 @@ EXCHANGES = np.dtype((np.record, [
 TOTALS = np.dtype((np.record, [
     ("calls", np.int64),            # rows of this call
     ("handovers", np.int64),        # and of HANDOVER
-    ("row", np.int64),              # of the segment that is taken
     ("free_slots", np.int64),
     ("messages", np.int64),         # so far
     ("pieces", np.int64),

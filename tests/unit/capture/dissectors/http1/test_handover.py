@@ -7,6 +7,7 @@ import pytest
 from hpack import Encoder
 
 from recordings.entry import objects
+from services.capture.dissectors.http1 import rows
 from services.capture.pipeline import Pipeline, PipelineOptions
 from tests.unit.capture import conversation as wire
 from tests.unit.capture.conversation import Conversation
@@ -303,3 +304,21 @@ def test_lines_of_a_head_end_at_line_feeds_alone():
     first = entries(new(), talk_of([("client", asks), *rest]).frames)[1]
     assert first["request"]["headers"][":authority"] == "shop"
     assert first["request"]["headers"]["x-id"] == "7\x85Host: evil\x0cX: grüße"
+
+
+@pytest.mark.parametrize("calls", range(rows.MOST_WAITING + 4, rows.MOST_WAITING + 9))
+def test_it_does_not_matter_when_the_calls_are_full(calls):
+    asks, get = b"CONNECT a:1 HTTP/1.1\r\n\r\n", b"GET /x HTTP/1.1\r\n\r\n"
+    answer = b"HTTP/1.1 204 None\r\n\r\n"
+    talks = []
+    for port in range(41000, 41006):
+        talk = Conversation(client_port=port).open().client(asks + get * 4 + UPGRADE)
+        hello = message(SERVER, TEXT, b"hello")
+        talks.append(talk.server(TUNNEL + answer * 4 + PLAIN + hello).server(hello))
+    pipeline = new()
+    pipeline.framer = rows.new_framer(64, 1000, calls=calls)
+    found = entries(pipeline, [each for talk in talks for each in talk.frames])
+    for talk in talks:
+        mine = [each for each in found if each["src"]["port"] == talk.ends["client"][1]]
+        abbrs = sorted(each["protocol"]["abbr"] for each in mine)
+        assert abbrs == ["HTTP"] * 6 + ["WS"] * 2
