@@ -438,7 +438,8 @@ class Outbox:
 
     def _restore(self, spool: Spool) -> None:
         """Take up what an agent before this one left."""
-        for place, number in spool.left:
+        # A loss row, and the pieces of a batch that was cut, go before what was there earlier.
+        for place, number in sorted(spool.left, key=lambda left: left[1] or math.inf):
             if place.serial in self._missing.gone:
                 spool.settle(place.serial)
                 continue
