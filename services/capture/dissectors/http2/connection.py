@@ -3,6 +3,7 @@
 from collections import OrderedDict, deque
 
 from services.capture.dissectors.conversation import Conversation, ProtocolError
+from services.capture.dissectors.http1.handover import Asked
 from services.capture.dissectors.http2.frames import (
     CONTINUATION,
     DATA,
@@ -82,23 +83,23 @@ class Http2(Conversation):
         """Whether the begin of the connection was seen."""
         return self._sides[CLIENT].reader.was_begin
 
-    def begin_upgraded(self) -> None:
-        """HTTP/1 was before it, and nothing of this connection."""
-        self._sides[CLIENT].reader.was_begin = True
-
-    def take_upgrade(
-        self, fields: list[Pair], size: int, body: bytes, body_size: int, begin_ns: int, end_ns: int
-    ) -> None:
-        """Take the request that asked for the upgrade, which is stream 1's (RFC 7540, 3.2); size:
-        octets of its head; body: what was kept of so many octets.
+    @classmethod
+    def after_http1(cls, asked: Asked | None) -> "Http2":
+        """Return one that HTTP/1 was upgraded to, whose request is stream 1's (RFC 7540, 3.2); None
+        where that was not seen.
         """
-        self._streams[1] = stream = Stream(1)
-        half = stream.asking
-        half.headers, half.headers_size, half.is_over = fields, size, True
-        half.begin_ns, half.end_ns, half.size = begin_ns, end_ns, size + body_size
-        self.take_body(half, memoryview(body), 0)
-        half.is_body_cut |= len(body) < body_size
-        half.body_size = body_size
+        connection = cls()
+        connection._sides[CLIENT].reader.was_begin = True
+        if asked is not None:
+            stream = connection._streams[1] = Stream(1)
+            half = stream.asking
+            half.headers, half.headers_size, half.is_over = asked.fields, asked.size, True
+            half.begin_ns, half.end_ns = asked.begin_ns, asked.end_ns
+            half.size = asked.size + asked.body_size
+            connection.take_body(half, memoryview(asked.body), 0)
+            half.is_body_cut |= len(asked.body) < asked.body_size
+            half.body_size = asked.body_size
+        return connection
 
     def receive(self, side: int, octets: memoryview, time_ns: int) -> None:
         """See Conversation.receive."""
