@@ -13,16 +13,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from services.capture.columns import new_spans, text_column
+from services.capture.dissectors import graphql
+from services.capture.dissectors.conversation import LARGEST_BODY
 from services.capture.dissectors.dissector import ProtocolKind
-from services.capture.dissectors.http2 import fields
+from services.capture.dissectors.http1.handover import Asked
+from services.capture.dissectors.http2 import fields, upgrade
 from services.capture.dissectors.http2.exchange import (
     GRPC,
     VERSION,
+    VERSION_NUMBER,
     Half,
     Http2Exchange,
     error_name,
     request_of,
     response_of,
+    tell_graphql,
     with_one_cookie,
 )
 from services.capture.dissectors.http2.framing import take_segments
@@ -54,6 +59,7 @@ from services.capture.dissectors.http2.rows import (
 from services.capture.dissectors.objectcalls import ObjectCalls
 
 MOST_CALLS = 1 << 17  # of one batch: what is more is lost, and counted
+MOST_UPGRADED = 1 << 10  # streams that HTTP/1 was upgraded in, and that have not begun
 MOST_PAST = 1 << 15  # calls that are remembered, for when their stream matches late
 RESET = "the {} reset the stream: {}"
 LEFT = "the {} went away before it took this: {}"
@@ -74,6 +80,7 @@ PROBLEMS = {
 """What a call lacks, as an entry's error says it."""
 TYPES = pa.array([PROBLEMS[each][0] for each in range(len(PROBLEMS))], pa.string())
 ABBRS = pa.array([VERSION, GRPC], pa.string())
+NAMES = frozenset({VERSION, GRPC, graphql.ABBR})
 SIDES = {"request": 0, "response": 1}
 
 
@@ -121,6 +128,8 @@ class Http2Calls:
         return {
             "transport": "tcp",
             "protocol_abbr": self._abbrs,
+            "protocol_abbrs": NAMES,
+            "protocol_version": VERSION_NUMBER,
             "error_type": lambda: TYPES.take(pa.array(self.told.streams["lacks"])),
             "request_method": lambda: self._text("method"),
             "request_url": lambda: self._urls,
@@ -137,7 +146,23 @@ class Http2Calls:
         }
 
     def _abbrs(self) -> pa.Array:
-        return ABBRS.take(pa.array(self.told.streams["is_call"]))
+        found = ABBRS.take(pa.array(self.told.streams["is_call"]))
+        rows = [row for row in self._may_be_graphql() if self.exchange(row).abbr == graphql.ABBR]
+        if not rows:
+            return found
+        names = found.to_pylist()
+        for row in rows:
+            names[row] = graphql.ABBR
+        return pa.array(names, pa.string())
+
+    def _may_be_graphql(self) -> list[int]:
+        """Rows whose heads let them be GraphQL."""
+        kinds = pc.utf8_lower(pc.utf8_ltrim_whitespace(self._header("request", "content-type")))
+        may = pc.match_substring(self._urls, graphql.IN_TARGET).fill_null(False)
+        for kind in graphql.KINDS:
+            may = pc.or_(may, pc.starts_with(kinds, kind).fill_null(False))
+        may = may.to_numpy(zero_copy_only=False) & self.has_request
+        return np.flatnonzero(may & (self.told.streams["is_call"] == 0)).tolist()
 
     def _lists(self, side: str) -> np.ndarray:
         """The spans of the lists of fields."""
@@ -184,6 +209,7 @@ class Http2Calls:
     def _bodies(self, side: str, rows: np.ndarray) -> pa.Array:
         there = self.has_request if side == "request" else self.has_response
         limit = int(self.state.totals["body_limit"][0])
+        there = there & (limit > 0)
         calls = self.told.streams["is_call"]
         texts = [
             self._half(row, SIDES[side]).shown_body(bool(calls[row]), limit)[0]
@@ -218,12 +244,15 @@ class Http2Calls:
         stream = self.told.streams[row]
         number, call = int(stream["number"]), bool(stream["is_call"])
         limit = int(self.state.totals["body_limit"][0])
+        abbr = GRPC if call else VERSION
+        asking, answering = self._half(row, 0), self._half(row, 1)
         request = response = None
         if stream["has_request"]:
-            pushed = bool(stream["pushed"])
-            request = request_of(self._half(row, 0), number, call, pushed, limit)
+            request = request_of(asking, number, call, bool(stream["pushed"]), limit)
         if stream["has_response"]:
-            response = response_of(self._half(row, 1), number, call, limit)
+            response = response_of(answering, number, call, limit)
+        if request is not None and not call and tell_graphql(asking, answering, request, response):
+            abbr = graphql.ABBR
         kind, sentence = PROBLEMS[int(stream["lacks"])]
         if kind == "reset":
             by_client = int(stream["lacks"]) in (RESET_BY_CLIENT, LEFT_BY_CLIENT)
@@ -232,7 +261,7 @@ class Http2Calls:
         return Http2Exchange(
             int(stream["start"]), int(stream["end"]), request, response,
             int(self.request_size[row]), int(self.response_size[row]), int(stream["client"]),
-            kind, sentence, "2.0", abbr=GRPC if call else VERSION,
+            kind, sentence, VERSION_NUMBER, abbr=abbr,
         )  # fmt: skip
 
     def details(self, rows: np.ndarray) -> dict[str, pa.Array]:
@@ -259,6 +288,8 @@ class Http2Dissector:
         self.refused: list[int] = []
         self.broken: list[int] = []
         self.over: list[int] = []
+        self.followed: dict[int, tuple[int, int]] = {}
+        self._upgraded: dict[int, tuple[int, Asked | None]] = {}
         self.overrun = 0
         self.faults: Counter[str] = Counter()
 
@@ -266,6 +297,13 @@ class Http2Dissector:
         self, segments: np.ndarray, marks: np.ndarray, frames: np.ndarray, held: np.ndarray
     ) -> None:
         """See Dissector.take."""
+        if self._upgraded:
+            self._begin_upgraded(segments)
+        self._take(segments, marks, frames, held)
+
+    def _take(
+        self, segments: np.ndarray, marks: np.ndarray, frames: np.ndarray, held: np.ndarray
+    ) -> None:
         row = 0
         totals = self._state.totals
         while row < len(segments):
@@ -277,6 +315,43 @@ class Http2Dissector:
                 (self.refused if what == REFUSED else self.broken).append(stream)
         self.overrun += int(totals["lost"][0])
         totals["lost"] = 0
+
+    @property
+    def body_limit(self) -> int:
+        """See Dissector.body_limit."""
+        return int(self._state.totals["body_limit"][0])
+
+    @body_limit.setter
+    def body_limit(self, octets: int) -> None:
+        self._state.totals["body_limit"] = min(octets, LARGEST_BODY)
+
+    def take_over(self, number: int, direction: int, about: Asked | None) -> bool:
+        """Begin in a stream behind HTTP/1; return whether there is room. direction: of the client;
+        about: the request that asked for it, if it was seen.
+        """
+        if len(self._upgraded) >= MOST_UPGRADED:
+            return False
+        self._upgraded[number] = direction, about
+        return True
+
+    def _begin_upgraded(self, segments: np.ndarray) -> None:
+        """Let the connections begin whose first segments are among these."""
+        streams, rows = np.unique(segments["stream"], return_index=True)
+        flows = dict(
+            zip(streams.tolist(), (segments["direction"][rows] >> 1).tolist(), strict=True)
+        )
+        for number in self._upgraded.keys() & flows.keys():
+            direction, asked = self._upgraded.pop(number)
+            flow = flows[number]
+            octets = upgrade.frames_of(asked) if asked else b""
+            parts = np.zeros(0, np.uint8), np.frombuffer(bytearray(octets), np.uint8)
+            for part in parts:
+                row = upgrade.segment_of(
+                    number, 2 * flow + direction, len(part), asked.begin_ns if asked else 0
+                )
+                self._take(row, np.zeros(1, np.uint8), part, part)
+                upgrade.begin(self._state, flow)
+            upgrade.end(self._state, flow, asked)
 
     def _tell(self, slots: np.ndarray) -> None:
         """Take streams out of the state before their rows are others'."""

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
+from services.capture.dissectors import graphql
 from services.capture.dissectors.http1.bodies import show
 from services.capture.dissectors.http2 import grpc
 from services.capture.dissectors.http2.fields import Pair
 from services.capture.dissectors.http2.messages import SIZE
 from services.capture.dissectors.objectcalls import Exchange
 
-VERSION, GRPC = "HTTP/2", "gRPC"
+VERSION, GRPC, VERSION_NUMBER = "HTTP/2", "gRPC", "2.0"
 ERRORS = (
     "NO_ERROR", "PROTOCOL_ERROR", "INTERNAL_ERROR", "FLOW_CONTROL_ERROR", "SETTINGS_TIMEOUT",
     "STREAM_CLOSED", "FRAME_SIZE_ERROR", "REFUSED_STREAM", "CANCEL", "COMPRESSION_ERROR",
@@ -52,7 +53,9 @@ class Half:
         return None
 
     def shown(self, call: bool, body_limit: int) -> Json:
-        """Return what a request and a response have both. call: whether it is one of gRPC."""
+        """Return what a request and a response have both. call: whether it is one of gRPC;
+        body_limit: octets of a decoded body, 0 to leave bodies out.
+        """
         found: Json = {
             "httpVersion": VERSION,
             "headers": with_one_cookie(self.headers),
@@ -63,6 +66,8 @@ class Half:
             found["trailers"] = _joined(self.trailers)
         if call:
             found |= self._messages()
+        if not body_limit:
+            return found
         body, is_base64, truncated = self.shown_body(call, body_limit)
         found["body"] = body
         if is_base64:
@@ -133,6 +138,18 @@ def response_of(half: Half, number: int, call: bool, body_limit: int) -> Json:
     if call:
         found |= grpc.status([*half.headers, *half.trailers])
     return found
+
+
+def tell_graphql(asking: Half, answering: Half, request: Json, response: Json | None) -> bool:
+    """Add what is asked and what went wrong, if it is GraphQL; return whether it is."""
+    said = graphql.told_request(
+        asking.value("content-type"), request.get("url", ""),
+        None if "bodyEncoding" in request else request.get("body"), asking.is_body_cut,
+    )  # fmt: skip
+    request |= said
+    if said and response is not None:
+        response |= graphql.told_response(answering.value("content-type"), response.get("body"))
+    return bool(said)
 
 
 def error_name(code: int) -> str:

@@ -29,6 +29,7 @@ MOST_DIGITS = 5  # octets of a number, so that it stays below 2^35
 LENGTHS = 8  # octets before a field in a list
 MOST_KNOWN = 4096  # texts whose decoding is remembered
 LONGEST_KNOWN = 256  # octets of such a text
+INDEXED, ADDED, TABLE_SIZE = 0x80, 0x40, 0x20  # what a field begins with, by its highest bit
 BAD = -1
 NOT_KEPT = -1
 COMPLETE, EMITS, FAILS = 1, 2, 4  # hpack's flags
@@ -417,26 +418,25 @@ def read_block(f, row, octets, at, end, most):
         first = read_u8(octets, at)
         place = found.used + LENGTHS
         is_wanted = listed <= most
-        if first & 0x80:
+        if first & INDEXED:
             index, at = read_number(octets, at, end, 0x7F)
             if at == BAD or index == 0:
                 return False
             name, value = put_entry(f, table, index, place, True, is_wanted)
-        elif first & 0x40:
-            name, value, at = put_literal(f, table, octets, at, end, 0x3F, place, is_wanted)
-            if at != BAD:
-                add(f, table, f.scratch, place, name, value, is_wanted)
-        elif first & 0x20:
+        elif first & TABLE_SIZE and not first & ADDED:
             size, at = read_number(octets, at, end, 0x1F)
-            table.room = min(size, MOST_TABLE)
-            evict(f, table, np.int64(table.room))
             if at == BAD:
                 return False
+            table.room = min(size, MOST_TABLE)
+            evict(f, table, np.int64(table.room))
             continue
         else:
-            name, value, at = put_literal(f, table, octets, at, end, 0x0F, place, is_wanted)
-        if at == BAD:
-            return False
+            mask = 0x3F if first & ADDED else 0x0F
+            name, value, at = put_literal(f, table, octets, at, end, mask, place, is_wanted)
+            if at == BAD:
+                return False
+            if first & ADDED:
+                add(f, table, f.scratch, place, name, value, is_wanted)
         listed += name + value + ENTRY_SIZE
         if listed > most:
             continue

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from services.capture.dissectors.arena import Arena, is_kept, new_arena, reserve
+from services.capture.dissectors.conversation import DEFAULT_BODY
 from services.capture.dissectors.http2 import static
 from services.capture.kernel import cold_kernel, copy_octets, kernel
 
@@ -19,10 +20,9 @@ MOST_CONNECTIONS = 1 << 14  # at once; of each are kept some hundred octets, and
 MOST_OPEN = 1 << 16  # streams of all connections; when there are more, the oldest rows are let go
 MOST_STREAMS = 1024  # of a connection that are open at once; servers allow 100 to 1000
 MOST_CLOSED = 256  # numbers of streams that were told of, for what still comes of them
-MOST_BODIES = 1 << 20  # octets of bodies that a connection keeps for its open streams
+MOST_BODIES = 4 << 20  # octets of bodies that a connection keeps for its open streams
 MOST_FINISHED = 1 << 13  # streams that end before somebody takes them
 MOST_KEPT = 1 << 16  # octets of a frame that is kept until it is whole; the rest is left out
-BODY_LIMIT = 1 << 16  # octets of a body that are kept, as many as `recorder dissect` shows
 
 SMALL_TABLE = 4096  # octets, what an encoder has unless it says otherwise (RFC 9113, 6.5.2)
 MOST_TABLE = 1 << 16  # octets of a table that are kept; what is older becomes unknown
@@ -247,7 +247,7 @@ def direction_buffer(f, direction, which):
     return f.buffers[np.uint64(OF_HALF * len(f.halves) + OF_DIRECTION * direction + which)]
 
 
-@kernel
+@cold_kernel
 def keep(arena, buffer, octets, position, length, most):
     """Add octets to a buffer, up to `most` in all; return how many were added.
 
@@ -387,7 +387,7 @@ def new_connections(most_flows, streams=MOST_OPEN, arena_octets=1 << 26):
     connections = min(most_flows, MOST_CONNECTIONS)
     directions = 2 * connections
     totals = np.zeros(1, TOTALS)
-    totals["body_limit"] = BODY_LIMIT
+    totals["body_limit"] = DEFAULT_BODY
     totals["multiplier"] = secrets.randbits(30) * 2 + 1
     totals["free_large"] = LARGE_TABLES
     flows = np.zeros(most_flows, FLOW)

@@ -95,7 +95,7 @@ def _read_batch(outer: Reader, at: int, end: int) -> dict[str, Any] | None:
 
 
 def _has_room(outer: Reader) -> bool:
-    return outer.records < MOST_RECORDS and outer.octets < MOST_OCTETS
+    return outer.records < MOST_RECORDS and outer.octets < outer.body_limit
 
 
 def _read_record(outer: Reader, reader: Reader, offset: int, time: int) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def _put(outer: Reader, target: dict[str, Any], name: str, reader: Reader, lengt
         target[name] = None
         return
     at = reader.skip(length)
-    kept = min(length, max(0, MOST_OCTETS - outer.octets))
+    kept = min(length, max(0, outer.body_limit - outer.octets))
     octets = bytes(reader.data[at : at + kept])
     outer.octets += kept
     try:

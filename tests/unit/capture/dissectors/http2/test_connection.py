@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.capture.dissectors.conversation import ProtocolError
+from services.capture.dissectors.conversation import DEFAULT_BODY, ProtocolError
 from services.capture.dissectors.http2.fields import UNKNOWN
 from services.capture.dissectors.http2.frames import PREFACE
-from services.capture.dissectors.http2.rows import BODY_LIMIT, MOST_BODIES, MOST_KEPT, MOST_STREAMS
+from services.capture.dissectors.http2.rows import MOST_BODIES, MOST_KEPT, MOST_STREAMS
 from services.capture.dissectors.signatures import CLIENT, SERVER
 from tests.unit.capture.dissectors.http2.one import Http2
 from tests.unit.capture.dissectors.http2.wire import REQUEST, RESPONSE, Talk, data, frame, settings
@@ -124,7 +124,7 @@ def test_a_long_body_is_cut():
     response = one(talk.server(data(1, b"", True))).response
     assert response["bodyTruncated"] is True
     assert response["bodySize"] == 160_000
-    assert len(response["body"]) == BODY_LIMIT
+    assert len(response["body"]) == DEFAULT_BODY
 
 
 def test_a_stream_that_is_reset():
@@ -285,7 +285,7 @@ def test_more_streams_than_are_kept():
 def test_bodies_of_many_streams_have_one_limit():
     conversation = Http2()
     talk = Talk()
-    for number in range(40):
+    for number in range(MOST_BODIES // 64_000 + 9):
         talk.headers(CLIENT, 2 * number + 1, REQUEST)
         for _ in range(4):
             talk.client(data(2 * number + 1, bytes(16000)))

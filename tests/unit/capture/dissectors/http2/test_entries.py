@@ -1,9 +1,12 @@
 """Many connections at once: what is kept of them, what has an end, and what columns say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hpack import Encoder
 
+from services.capture.dissectors.http1.handover import Asked
 from services.capture.dissectors.http2.entries import Http2Dissector
 from services.capture.dissectors.http2.frames import PREFACE
 from services.capture.dissectors.http2.rows import CONNECTION, new_connections
@@ -232,3 +235,49 @@ def test_blocks_that_name_long_fields_again_and_again_are_not_listed_for_ever(oc
     node.calls()
     # What a connection may have listed at once, and what its octets add.
     assert int(node.state.arena.write[0]) - begun < (1 << 22) + 200 * 64 * 150
+
+
+ASKED = Asked([*asks("/up"), ("x", "y" * 300), ("a b", "")], 77, b"hello", 9, 100, 200)
+
+
+@pytest.mark.parametrize("asked", [ASKED, replace(ASKED, body=b"", body_size=0), None])
+def test_a_connection_that_http1_was_upgraded_to(asked):
+    node, talk = Node(), Talk()
+    assert node.dissector.take_over(3, 0, asked)
+    node.play(4, Talk().asks(1, asks("/other")).answers(1))
+    node.play(3, talk.answers(1).asks(3, asks("/next")).answers(3))
+    node.take((3, CLIENT, b""), kind=ENDED)
+    node.calls()
+    first, second = sorted(node.told[1:], key=lambda each: each.response["streamId"])
+    assert (second.request["url"], second.response["status"]) == ("/next", 200)
+    assert first.response["body"] == "hello"
+    if asked is None:
+        assert first.error_type == "pair-not-found"
+        return
+    assert first.request["headers"] == asked.fields[:-1]
+    assert (first.request["headersSize"], first.request["bodySize"]) == (77, asked.body_size)
+    assert first.request.get("bodyTruncated", False) is (asked.body_size > 0)
+    assert (first.start_ns, first.request_size) == (100, 77 + asked.body_size)
+
+
+def test_the_body_limit_may_change():
+    node, talk = Node(), Talk()
+    for number, limit in enumerate((8, 0, 3)):
+        node.dissector.body_limit = limit
+        node.play(1, talk.asks(2 * number + 1, body=b"question").answers(2 * number + 1))
+    first, none, short = node.told
+    assert (first.request["body"], "bodyTruncated" in first.request) == ("question", False)
+    assert "body" not in none.request
+    assert (short.request["body"], short.request["bodyTruncated"]) == ("que", True)
+
+
+def test_graphql_is_told():
+    node, talk = Node(), Talk()
+    json = [*asks("/graphql"), ("content-type", "application/json")]
+    talk.asks(1, json, b'{"query": "query Cart { items }"}').answers(1)
+    talk.asks(3, json, b'{"a": 1}').answers(3).asks(5, asks("/graphql?query={items}")).answers(5)
+    node.take(*((1, side, octets) for side, octets in talk.said))
+    calls = node.calls()
+    assert calls.columns()["protocol_abbr"]().to_pylist() == ["GQL", "HTTP/2", "GQL"]
+    assert [each.abbr for each in node.told] == ["GQL", "HTTP/2", "GQL"]
+    assert node.told[0].request["gqlOperationName"] == "Cart"
