@@ -1,6 +1,7 @@
 """Recorded clients and servers of TLS, HTTP/2, gRPC and QUIC, and of what begins as another
-protocol (WebSocket, h2c, proxies, STARTTLS, GraphQL): what they said they did is what we read. The
-expectations lie beside the captures, and say how these were recorded.
+protocol (WebSocket, h2c, proxies, STARTTLS, GraphQL): what they said they did is what we read.
+
+The expectations lie beside the captures, and say how these were recorded.
 """
 
 import subprocess

@@ -95,9 +95,8 @@ def is_informational(status):
 @kernel
 def body_of_response(head, method):
     """RFC 9112, section 6.3."""
-    if head.status == SWITCHING_PROTOCOLS or (
-        method == CONNECT_METHOD and 200 <= head.status < 300
-    ):
+    is_tunnel = method == CONNECT_METHOD and 200 <= head.status < 300
+    if is_tunnel or head.status == SWITCHING_PROTOCOLS:
         return TUNNELLED
     if method == HEAD_METHOD or is_informational(head.status) or head.status in (204, 304):
         return NO_BODY

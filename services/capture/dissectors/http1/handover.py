@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-"""Whose a stream is after HTTP/1: what it was upgraded to, or what is in a proxy's tunnel.
+"""Whose a stream is after HTTP/1: of what it was upgraded to, or of what is in a proxy's tunnel.
 
 The pipeline asks when framing has ended calls that say so, and tells `recognition`. Both are rare:
 here is time to read heads once more.
@@ -101,11 +101,18 @@ def _message(framer: Framer, number: int) -> _Message | None:
     row = message_row(framer, number)
     position = int(row["head"]) % len(framer.arena.octets)
     head = framer.arena.octets[position : position + int(row["length"])].tobytes()
-    first, *lines = head.decode("latin-1").splitlines()
+    first, *lines = (_text(line) for line in head.split(b"\n"))
     method, _, target = first.partition(" ")
     pairs = (line.partition(":") for line in lines if ":" in line)
     fields = [(name.strip().lower(), value.strip()) for name, _, value in pairs]
     return _Message(row, method, target.rpartition(" ")[0], fields)
+
+
+def _text(octets: bytes) -> str:
+    try:
+        return octets.decode().strip()
+    except UnicodeDecodeError:
+        return octets.decode("latin-1").strip()
 
 
 def _fields_of_stream_1(request: _Message) -> list[Pair]:

@@ -26,10 +26,7 @@ class IncompleteError(ProtocolError):
 class Reader:
     """The octets data[at:end], read one value after the other. Raises IncompleteError."""
 
-    __slots__ = (
-        "at", "body_limit", "code", "data", "end", "is_flexible", "octets", "records", "room",
-        "unpacked",
-    )  # fmt: skip
+    __slots__ = ("at", "body_limit", "code", "data", "end", "is_flexible", "late", "room")
 
     def __init__(self, data: Octets, at: int, end: int, is_flexible: bool = False) -> None:
         self.data, self.at, self.end = data, at, end
@@ -38,8 +35,8 @@ class Reader:
         self.room = MOST_ITEMS
         self.body_limit = DEFAULT_BODY
         """Octets of all records of a message that are read, as of a body elsewhere."""
-        self.records = self.octets = self.unpacked = 0
-        """How many records were read already, octets of them, and octets that were unpacked."""
+        self.late: Any = None
+        """What the lists share that are read later."""
         self.code = 0
         """The first error code that is not 0."""
 

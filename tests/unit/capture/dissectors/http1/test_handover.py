@@ -280,3 +280,26 @@ def test_damaged_streams_end_alone():
         mine = [each for each in found if each["src"]["port"] == 50000]
         assert brief(mine) == [UPGRADED, *SAID]
         assert "fault" not in {what for _, what in pipeline.recogniser.failed}
+
+
+def test_in_the_middle_of_a_stream_http_says_who_asked():
+    talk = Conversation(client_port=80, server_port=50000)  # without its opening: ports mislead
+    for who, octets in websocket_story():
+        getattr(talk, who)(octets)
+    found = entries(new(), talk.frames)
+    assert brief(found) == [UPGRADED, *SAID]
+    assert {each["src"]["port"] for each in found} == {80}
+
+
+def test_a_client_that_answers_itself_changes_no_sides():
+    talk = Conversation().open().client(PLAIN).server(message(SERVER, TEXT, b"x"))
+    found = entries(new(), talk.client(message(CLIENT, TEXT, b"y")).frames)
+    assert [each for each in brief(found) if each[0] == "WS"] == [SAID[0], SAID[1]]
+
+
+def test_lines_of_a_head_end_at_line_feeds_alone():
+    asks = ASKS_H2C.replace(b"X-Id: 7", b"X-Id: 7\x85Host: evil\x0cX: gr\xfc\xdfe")
+    _, *rest = h2_story()
+    first = entries(new(), talk_of([("client", asks), *rest]).frames)[1]
+    assert first["request"]["headers"][":authority"] == "shop"
+    assert first["request"]["headers"]["x-id"] == "7\x85Host: evil\x0cX: grüße"

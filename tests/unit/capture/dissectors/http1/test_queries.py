@@ -1,7 +1,6 @@
 """GraphQL over HTTP: what entries say of it, and filters that find it in each way of running."""
 
 import json
-from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -13,8 +12,8 @@ from services.capture.frames import open_capture
 from services.capture.pipeline import Pipeline, PipelineOptions
 from tests.unit.capture import conversation as wire
 from tests.unit.capture.conversation import Conversation
+from tests.unit.capture.dissectors.recorded import CAPTURES
 
-GOLDEN = Path(__file__).parents[4] / "golden" / "captures"
 ANSWER = b'{"data": {"hello": "world"}}'
 FAILED = b'{"data": null, "errors": [{"message": "no shelf", "extensions": {"code": "EMPTY"}}]}'
 
@@ -52,8 +51,10 @@ NAMED = asked("query Who($id: ID!) { me: user(id: $id) { name } ok }", operation
 @pytest.mark.parametrize(
     ("said", "told"),
     [
-        (request(NAMED),
-         {"OperationType": "query", "OperationName": "Who", "Fields": ["user", "ok"]}),
+        (
+            request(NAMED),
+            {"OperationType": "query", "OperationName": "Who", "Fields": ["user", "ok"]},
+        ),
         (request(asked("mutation { a }")), {"OperationType": "mutation", "Fields": ["a"]}),
         (request(b"{ a }", b"application/graphql"), {"OperationType": "query", "Fields": ["a"]}),
         (request(asked("{ a }"), b"Application/JSON; charset=utf-8"),
@@ -131,7 +132,7 @@ FILTERS = {  # and how many of the recorded calls match
 @pytest.fixture(scope="module")
 def recorded():
     """(calls, their entries as a table and as objects) of the recorded server."""
-    source = open_capture(GOLDEN / "graphql-core.pcap")
+    source = open_capture(CAPTURES / "graphql-core.pcap")
     pipeline = Pipeline(PipelineOptions(most_flows=64, body_limit=1 << 16))
     found = []
     try:

@@ -307,3 +307,20 @@ def test_a_block_that_never_ends_is_not_kept():
 def test_what_comes_of_a_stream_that_was_told_of_is_left_out():
     talk = Talk().asks(1).server(frame(3, 0, 1, b"\0\0\0\x08")).server(data(1, b"late", True))
     assert len(shorts(talk)) == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "body"), [(5, "01234"), (100_000, "0123456789" * 7000), (0, None)]
+)
+def test_bodies_are_as_long_as_is_wanted(limit, body):
+    conversation = Http2()
+    conversation.body_limit = limit
+    talk = Talk().asks(1).headers(SERVER, 1, RESPONSE)
+    for _ in range(7):
+        talk.server(data(1, b"0123456789" * 1000))
+    for side, octets in talk.server(data(1, b"", True)).said:
+        conversation.receive(side, memoryview(octets), 1)
+    (exchange,) = conversation.exchanges
+    assert exchange.response.get("body") == body
+    assert exchange.response["bodySize"] == 70_000
+    assert exchange.response.get("bodyTruncated", False) is (limit == 5)
