@@ -36,6 +36,14 @@ class Http2:
         return self.dissector._state
 
     @property
+    def body_limit(self) -> int:
+        return self.dissector.body_limit
+
+    @body_limit.setter
+    def body_limit(self, octets: int) -> None:
+        self.dissector.body_limit = octets
+
+    @property
     def bodies(self) -> int:
         """Octets of bodies that are kept of open streams."""
         return int(self.state.connections["bodies"][0])
