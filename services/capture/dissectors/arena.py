@@ -22,16 +22,24 @@ class Arena(NamedTuple):
 
 
 @kernel
+def reserve(arena, room):
+    """Return where so many octets fit in one piece; what was written a round ago is gone."""
+    size = len(arena.octets)
+    at = arena.write[0]
+    if at % size + room > size:
+        at += size - at % size
+    arena.write[0] = at + room
+    return at
+
+
+@kernel
 def append(arena, octets, position, length):
     """Copy octets[position:][:length]; return their position, or NOT_KEPT if they never fit."""
     size = len(arena.octets)
     if length > size:
         return np.int64(NOT_KEPT)
-    at = arena.write[0]
-    if at % size + length > size:
-        at += size - at % size
+    at = reserve(arena, length)
     copy_octets(octets, position, length, arena.octets, at % size)
-    arena.write[0] = at + length
     return at
 
 

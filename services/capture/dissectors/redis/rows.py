@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from services.capture.dissectors.arena import Arena, is_kept, new_arena
+from services.capture.dissectors.arena import Arena, is_kept, new_arena, reserve
 from services.capture.kernel import copy_octets, kernel
 
 MOST_KEPT = 1 << 16
@@ -143,17 +143,6 @@ def add_failed(f, stream, what):
     f.failed[row, 0] = stream
     f.failed[row, 1] = what
     totals.failed += 1
-
-
-@kernel
-def reserve(arena, room):
-    """Return where so many octets fit in one piece; what was written a round ago is gone."""
-    size = len(arena.octets)
-    at = arena.write[0]
-    if at % size + room > size:
-        at += size - at % size
-    arena.write[0] = at + room
-    return at
 
 
 @kernel
