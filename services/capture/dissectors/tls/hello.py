@@ -46,7 +46,7 @@ class ClientHello:
         found: Json = {
             "sni": self.sni,
             "versions": [version(each) for each in self._offered() if each not in GREASE],
-            "alpn": [_text(name) for name in self.alpn if not _is_grease(name)],
+            "alpn": [text(name) for name in self.alpn if not _is_grease(name)],
             "cipherSuites": [cipher_suite(each) for each in self.suites if each not in GREASE],
             "supportedGroups": [group(each) for each in self.groups if each not in GREASE],
         }
@@ -94,7 +94,8 @@ def _is_grease(name: bytes) -> bool:
     return len(name) == 2 and int.from_bytes(name, "big") in GREASE
 
 
-def _text(octets: bytes) -> str:
+def text(octets: bytes) -> str:
+    """Return a name as it is shown: not all are ASCII, as they should be."""
     return octets[:LONGEST_NAME].decode("ascii", "backslashreplace")
 
 
@@ -149,7 +150,7 @@ def _read_extension(kind: int, body: Reader, found: ClientHello) -> None:
         while names.left and not found.sni:
             is_host = names.number(1) == HOST_NAME
             name = names.vector(2)
-            found.sni = _text(name) if is_host else ""
+            found.sni = text(name) if is_host else ""
     elif kind == ALPN:
         names = Reader(body.vector(2))
         while names.left:
@@ -213,6 +214,6 @@ def _read_choice(kind: int, body: bytes, found: ServerHello) -> None:
     if kind == SUPPORTED_VERSIONS and len(body) == 2:
         found.version = int.from_bytes(body, "big")
     elif kind == ALPN and len(body) > 3:  # a list of one name: two lengths before it
-        found.alpn = _text(body[3:])
+        found.alpn = text(body[3:])
     elif kind == PRE_SHARED_KEY:
         found.is_resumed = True
