@@ -16,6 +16,7 @@ from services.capture.dissectors.radius import RADIUS
 from services.capture.dissectors.tls import quic
 from services.capture.dissectors.tls import wire as tls
 from services.capture.dissectors.tls.entries import TlsDissector
+from services.capture.dissectors.websocket import WebSocket
 
 # fmt: off
 PROTOCOLS: tuple[ProtocolKind, ...] = (
@@ -32,5 +33,6 @@ PROTOCOLS: tuple[ProtocolKind, ...] = (
     ProtocolKind("redis", "REDIS", "tcp", redis.PORTS, redis.SIGNATURES, redis.RedisDissector),
     ProtocolKind("tls", "TLS", "tcp", frozenset({443}), tls.SIGNATURES, TlsDissector),
     ProtocolKind("tls", "TLS", "udp", frozenset({443}), quic.SIGNATURES, of(quic.Quic)),
+    ProtocolKind("ws", "WS", "tcp", frozenset(), (), of(WebSocket)),  # by an upgrade of HTTP/1
 )
 # fmt: on

@@ -43,9 +43,11 @@ class _UnpackError(Exception):
 class _Counts:
     """What was read of the records of a message, so that they have one limit together."""
 
-    __slots__ = ("headers", "octets", "records", "unpacked")
+    __slots__ = ("headers", "limit", "octets", "records", "unpacked")
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        """Octets that are read of all of them."""
         self.headers = self.octets = self.records = self.unpacked = 0
 
 
@@ -66,7 +68,7 @@ def read_records(reader: Reader) -> Late | None:
         return None
     at = reader.skip(length)
     if reader.late is None:
-        reader.late = _Counts()
+        reader.late = _Counts(reader.body_limit)
     octets = bytes(reader.data[at : at + length])
     return Late(functools.partial(_read_batches, octets, reader.late))
 
@@ -129,7 +131,7 @@ def _read_batch(outer: _Outer, at: int, end: int) -> dict[str, Any] | None:
 
 
 def _has_room(outer: _Outer) -> bool:
-    return outer.counts.records < MOST_RECORDS and outer.counts.octets < MOST_OCTETS
+    return outer.counts.records < MOST_RECORDS and outer.counts.octets < outer.counts.limit
 
 
 def _read_record(outer: _Outer, reader: Reader, offset: int, time: int) -> dict[str, Any]:
@@ -164,7 +166,7 @@ def _put(outer: _Outer, target: dict[str, Any], name: str, reader: Reader, lengt
         target[name] = None
         return
     at = reader.skip(length)
-    kept = min(length, max(0, MOST_OCTETS - outer.counts.octets))
+    kept = min(length, max(0, outer.counts.limit - outer.counts.octets))
     octets = bytes(reader.data[at : at + kept])
     outer.counts.octets += kept
     try:

@@ -224,6 +224,8 @@ class TlsDissector:
         self.refused: list[int] = []
         self.broken: list[int] = []
         self.over: list[int] = []
+        self.followed: dict[int, tuple[int, int]] = {}
+        self.body_limit = 0  # there are none
         self.overrun = 0
         self.faults: Counter[str] = Counter()
 
