@@ -292,7 +292,7 @@ def test_without_a_scheduler_live_traffic_is_refused_and_a_recording_answered(
     rig.schedulers.pop().stop()
     with pytest.raises(grpc.RpcError) as caught:
         rig.ask("http")
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert "sends no live traffic" in caught.value.details()
     found, status = rig.ask('record("a") or http')
     assert found == ["/a"]
