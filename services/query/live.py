@@ -184,6 +184,7 @@ class Live:
             if not idle:
                 if wrong is not None and len(texts) == 1:
                     raise wrong
+                self._tell_links()
                 raise LiveFullError(
                     f"{len(self._seats)} statements are watched in live traffic, which is all that "
                     "there is room for. Ask again when one has ended."
