@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from recorder.v1 import ingest_pb2
 
 from services.capture import outbox
-from services.capture.outbox import MAX_BATCH_BYTES, TABLE_NUMBERS, Content, Parts, Waiting
+from services.capture.missing import Content
+from services.capture.outbox import MAX_BATCH_BYTES, TABLE_NUMBERS, Parts, Waiting
 
 JOB = "~live"
 """Job of a live run in this process; no job can have such a name."""

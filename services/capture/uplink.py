@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import grpc
 from recorder.v1 import ingest_pb2, ingest_pb2_grpc
 
-from services.capture import outbox
+from services.capture import missing, outbox
 from services.capture.assignments import Assignment
 from services.capture.livebox import JOB, LiveBox
 from services.capture.outbox import Outbox, Parts
@@ -200,7 +200,7 @@ class Uplink:
         """
         made, too_large = outbox.batches(job, run, parts, final, self._outbox.max_batch_bytes)
         with self._changed:
-            if too_large != outbox.Content():
+            if too_large != missing.Content():
                 _log.error("rows larger than a batch were dropped", job=job, run=run)
                 self._outbox.miss(job, run, too_large)
             for batch in made:
