@@ -14,10 +14,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from kfl import coarse
+from kfl.packets import Packets as Needed
 from services.capture.assignments import ActiveRun, Assignments
+from services.capture.dissectors.dns import DnsCalls
 from services.capture.frames.afpacket import ANY, AfPacket
 from services.capture.frames.batch import CaptureError, FrameBatch, FrameSource, Loss
-from services.capture.kernelfilter import Filterable, KernelFilter
+from services.capture.identity.names import Known, Names
+from services.capture.kernelfilter import Filterable, KernelFilter, no_names
 from services.capture.matching import Calls, Matcher, chosen_rows
 from services.capture.packetstore import Overwritten, Packets, PacketStore, choose, packets_table
 from services.capture.pipeline import MOST_FLOWS, Pipeline, PipelineOptions
@@ -58,6 +62,14 @@ PACKET_ROWS = 8192
 """Octets of packets, and packets, that are copied at once: a batch of less than a megabyte still
 fits when the storage limit is near, and what the store has of a stream may be larger than any."""
 
+NAMELESS_NS = 2_000_000_000
+"""A time without names that is told: what a new list takes is less."""
+
+DNS_ANSWERS = Needed(
+    coarse.all_of([coarse.transports("udp"), coarse.ports([(53, 53)])]), frozenset({"dns"})
+)
+"""What names of addresses outside of the cluster are learned from."""
+
 MOST_BODY = 1 << 30
 """Octets of one body: no limit but those of the jobs."""
 
@@ -87,11 +99,12 @@ def new_engine_factory(
     networks_apart: bool = True,
     most_flows: int = MOST_FLOWS,
     sample: float = ALL_STREAMS,
+    known: Callable[[], Known | None] = lambda: None,
 ) -> NewEngine:
     """Return what makes an engine whenever recording begins; sizes are in octets.
 
     packet_disk: keep that much of packets in a file in `packet_folder`, and none in memory.
-    networks_apart, most_flows, sample: as PipelineOptions has them.
+    networks_apart, most_flows, sample, known: as PipelineOptions has them.
     """
 
     def new_engine() -> Engine:
@@ -101,6 +114,7 @@ def new_engine_factory(
             networks_apart=networks_apart,
             most_flows=most_flows,
             sample=sample,
+            known=known,
         )
         pipeline = Pipeline(options)
         return Engine(pipeline, new_store(pipeline.most_streams), most_body)
@@ -158,10 +172,12 @@ class Agent:
         *,
         replay: bool = False,
         ignore_times: bool = False,
+        names: Names | None = None,
     ) -> None:
         """`replay`: the source is a file, which is not read before there is something to record.
 
         `ignore_times`: a run is recorded from the first frame to the last, whatever the time is.
+        `names`: of addresses, which are to be known; the engine has them too.
         """
         self._source = source
         self._new_engine = new_engine
@@ -171,7 +187,12 @@ class Agent:
         self._replay = replay
         is_translated = isinstance(source, AfPacket) and source.interface == ANY
         filterable = source if isinstance(source, Filterable) else None
-        self._kernel = KernelFilter(filterable, is_translated=is_translated)
+        self._names = names
+        self._names_revision = 0
+        self._nameless_ns = 0  # since when names are missing, or get old; 0 when they do not
+        self._nameless_note = ""
+        resolver, besides = (no_names, None) if names is None else (names.addresses, DNS_ANSWERS)
+        self._kernel = KernelFilter(filterable, resolver, is_translated, besides)
         self._assignments = Assignments(ignore_times)
         self._engine: Engine | None = None
         self._prepared: Engine | None = None
@@ -283,6 +304,8 @@ class Agent:
         self._watch_clock(now_ns)
         changes = self._assignments.advance(now_ns)
         self._prepare(now_ns)
+        if self._names is not None:
+            self._watch_names(self._names, changes.ended, now_ns)
         for run in changes.ended:
             self._buffers.pop(run.key).flush(self._clock.monotonic(), final=True)
             _log.info("run ended", job=run.key[0], run=run.key[1])
@@ -341,6 +364,24 @@ class Agent:
             self._prepared = self._new_engine()  # before the ring begins to fill
         self._kernel.follow(statements)
 
+    def _watch_names(self, names: Names, ended: Sequence[ActiveRun], now_ns: int) -> None:
+        """Let the kernel keep what names mean now, and put times without them into ledgers."""
+        if names.revision != self._names_revision:
+            self._names_revision = names.revision
+            self._kernel.refresh()
+        is_over = not names.note
+        since_ns, self._nameless_ns = self._nameless_ns, self._nameless_ns or now_ns
+        if is_over:
+            self._nameless_ns = 0
+        else:
+            self._nameless_note = names.note
+        if since_ns:
+            for run in self._assignments.active if is_over else ended:
+                first_ns = max(since_ns, run.assignment.start_ns)
+                if run.key in self._buffers and now_ns - first_ns > NAMELESS_NS:
+                    loss = Loss("nameless", first_ns, now_ns, detail=self._nameless_note)
+                    self._buffers[run.key].lose([loss], self._clock.monotonic())
+
     def _late(self, run: ActiveRun) -> Loss:
         """Return what a run misses that was on before this agent: the one before it may have died.
 
@@ -357,6 +398,10 @@ class Agent:
         pipeline.body_limit = min(self._assignments.body_limit, engine.most_body)
         copies = pipeline.copies
         calls = pipeline.take(batch)
+        if self._names is not None:
+            for part in calls:
+                if isinstance(part.calls, DnsCalls):
+                    self._names.learn(part.calls)
         self.progress.copies += pipeline.copies - copies
         # Fragments of earlier batches, whose stream is only known now, come first.
         parts = [pipeline.late, (batch, np.ascontiguousarray(pipeline.packet_streams))]
