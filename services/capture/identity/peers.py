@@ -47,7 +47,11 @@ class Peers:
                 told = known.dns.find(*called.at(rows), times[rows])
                 names[rows] = np.where(told >= 0, told, names[rows])
         codes, self._places = np.unique(_code(owners, services, names), return_inverse=True)
-        self._owners = [_joined(known, *_parts(code)) for code in codes.tolist()]
+        alone = known.cluster.known
+        self._owners = [
+            alone[code - 1] if 0 < code <= MOST_KNOWN else _joined(known, *_parts(code))
+            for code in codes.tolist()
+        ]
 
     def column(self, name: str) -> pa.StringArray:
         """Return one field of Owner for each call; "" where nothing is known, of labels null."""

@@ -200,7 +200,7 @@ livenessProbe:
 
 {{/* Keys under tap and tap.misc that were given and do nothing, as "tap.x, tap.y". */}}
 {{- define "recorder.ignored" -}}
-{{- $known := list "docker" "storageLimit" "persistentStorage" "storageClass" "remote" "resources" "probes" "drainSeconds" "capture" "misc" "query" "gateway" "customMacros" "labels" "annotations" "nodeSelectorTerms" "tolerations" "priorityClass" -}}
+{{- $known := list "docker" "storageLimit" "persistentStorage" "storageClass" "remote" "resources" "probes" "drainSeconds" "capture" "identity" "misc" "query" "gateway" "customMacros" "labels" "annotations" "nodeSelectorTerms" "tolerations" "priorityClass" -}}
 {{- $ignored := list -}}
 {{- range $key, $_ := .Values.tap -}}
 {{- if not (has $key $known) -}}{{- $ignored = append $ignored (printf "tap.%s" $key) -}}{{- end -}}
