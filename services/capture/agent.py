@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from kfl import coarse
 from kfl.packets import Packets as Needed
-from services.capture.assignments import ActiveRun, Assignments
+from services.capture.assignments import ActiveRun, Assignment, Assignments
 from services.capture.dissectors.dns import DnsCalls
 from services.capture.frames.afpacket import ANY, AfPacket
 from services.capture.frames.batch import CaptureError, FrameBatch, FrameSource, Loss
@@ -30,6 +30,7 @@ from services.capture.pipeline import MOST_FLOWS, Pipeline, PipelineOptions
 from services.capture.probe import Probe
 from services.capture.runbuffer import RunBuffer
 from services.capture.sampling import ALL_STREAMS, described
+from services.capture.targets import ALL_PODS, TargetsFile
 from services.capture.uplink import Uplink
 from services.capture.uplinks import Uplinks
 from services.runtime.clock import Clock, SystemClock
@@ -175,11 +176,13 @@ class Agent:
         replay: bool = False,
         ignore_times: bool = False,
         names: Names | None = None,
+        targets: TargetsFile | None = None,
     ) -> None:
         """`replay`: the source is a file, which is not read before there is something to record.
 
         `ignore_times`: a run is recorded from the first frame to the last, whatever the time is.
         `names`: of addresses, which are to be known; the engine has them too.
+        `targets`: whose traffic alone is captured.
         """
         self._source = source
         self._new_engine = new_engine
@@ -189,6 +192,8 @@ class Agent:
         self._replay = replay
         is_translated = isinstance(source, AfPacket) and source.interface == ANY
         filterable = source if isinstance(source, Filterable) else None
+        self._targets = targets
+        self._listed: list[Assignment] = []  # narrowed to the targets
         self._names = names
         self._names_revision = 0
         self._nameless_ns = 0  # since when names are missing, or get old; 0 when they do not
@@ -297,12 +302,16 @@ class Agent:
 
     def _look(self) -> None:
         """Find out what to record now."""
-        if self._uplink.revision != self._revision:
+        has_changed = self._targets is not None and self._targets.look(self._clock.monotonic())
+        if self._uplink.revision != self._revision or has_changed:
             self._revision = self._uplink.revision
-            listed = self._uplink.assignments
+            targets = ALL_PODS if self._targets is None else self._targets.current
+            self._listed = [
+                replace(each, kfl=targets.narrow(each.kfl)) for each in self._uplink.assignments
+            ]
             # A file is read once, so nothing of it is there to be tried.
             self._assignments.update(
-                [a for a in listed if not (self._replay and (a.probe or a.live))]
+                [a for a in self._listed if not (self._replay and (a.probe or a.live))]
             )
         now_ns = _time_ns(self._clock)
         self._watch_clock(now_ns)
@@ -364,7 +373,7 @@ class Agent:
     def _prepare(self, now_ns: int) -> None:
         """Get ready for what the runs need that are on, or soon will be."""
         statements = {run.assignment.kfl for run in self._assignments.active}
-        for assignment in self._uplink.assignments:
+        for assignment in self._listed:
             is_soon = assignment.start_ns - AHEAD_NS <= now_ns < assignment.stop_ns
             if is_soon or assignment.live:
                 statements.add(assignment.kfl)

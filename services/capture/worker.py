@@ -14,9 +14,11 @@ from services.capture.metrics import snapshot
 from services.capture.outbox import Counters
 from services.capture.pcapfilter import Filtered, compile_filter
 from services.capture.spool import Spool
+from services.capture.targets import TargetsFile
 from services.capture.uplink import Uplink
 from services.capture.uplinks import Uplinks
 from services.capture.warmup import warm_up
+from services.runtime.errors import UserError
 from services.runtime.logging import logger
 from services.runtime.metrics import Snapshot
 from services.runtime.settings import CaptureSettings
@@ -45,6 +47,7 @@ class Worker:
         self.source = open_source(settings, fanout_group)
         self._grace_seconds = settings.grace_seconds
         is_replay = settings.replay is not None
+        targets = _targets(settings)
         self._watcher: Watcher | None = None
         if names is None and settings.kube:
             names = Names()
@@ -71,7 +74,13 @@ class Worker:
         self._name = str(settings.replay or ", ".join(settings.interface))
         self._uplink = _uplink(settings)
         self._agent = Agent(
-            self.source, new_engine, self._uplink, settings.node, replay=is_replay, names=names
+            self.source,
+            new_engine,
+            self._uplink,
+            settings.node,
+            replay=is_replay,
+            names=names,
+            targets=targets,
         )
         self._stop = threading.Event()
         self.ended = threading.Event()
@@ -110,6 +119,17 @@ class Worker:
                 _log.exception("the capture has ended by an error")
         finally:
             self.ended.set()
+
+
+def _targets(settings: CaptureSettings) -> TargetsFile | None:
+    """Return the file that says whose traffic is captured, if any. Raises UserError."""
+    if settings.targets is None:
+        return None
+    if not settings.kube:
+        raise UserError(f"{settings.targets} names pods, which takes --kube to know them.")
+    targets = TargetsFile(settings.targets)
+    targets.open()
+    return targets
 
 
 def open_source(settings: CaptureSettings, fanout_group: int | None = None) -> FrameSource:

@@ -244,6 +244,11 @@ class CaptureSettings(ServiceSettings):
         description="Who knows the names of pods and services: in-cluster, for an agent in a pod, "
         "or the path of a kubeconfig; only addresses are recorded if not given.",
     )
+    targets: Path | None = Field(
+        None,
+        description="File that says whose traffic is captured, as JSON with regex (of pods), "
+        "namespaces and excludedNamespaces; it may change meanwhile. All traffic if not given.",
+    )
     interface: Annotated[list[Interface], NoDecode, BeforeValidator(values.split_names)] = Field(
         ["any"],
         min_length=1,

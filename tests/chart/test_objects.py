@@ -11,7 +11,16 @@ from services.runtime.settings import (
     SchedulerSettings,
     ServiceSettings,
 )
-from tests.chart.rendered import CHART, NAMESPACE, Object, environment, pod, render, tap
+from tests.chart.rendered import (
+    CHART,
+    NAMESPACE,
+    Object,
+    environment,
+    pod,
+    render,
+    tap,
+    volume,
+)
 
 pytestmark = pytest.mark.helm
 
@@ -128,14 +137,41 @@ def test_agents_may_read_what_has_names_and_nothing_else() -> None:
         for resource in rule["resources"]
     }
     core = {("", kind) for kind in ("namespaces", "nodes", "pods", "services")}
-    assert may == dict.fromkeys(
-        [*core, ("discovery.k8s.io", "endpointslices")], ["get", "list", "watch"]
-    )
+    assert set(may) == {*core, ("discovery.k8s.io", "endpointslices")}
+    assert all(verbs == ["get", "list", "watch"] for verbs in may.values())
     assert binding["roleRef"]["name"] == role["metadata"]["name"]
     (subject,) = binding["subjects"]
     assert subject["name"] == pod(rendered.agents)["serviceAccountName"]
     assert subject["namespace"] == NAMESPACE
     assert environment(rendered.containers["capture"])["RECORDER_KUBE"] == "in-cluster"
+
+
+def test_targets_reach_the_agents_and_are_what_they_read() -> None:
+    from services.capture.targets import ALL_PODS, read
+
+    assert render().of_kind("ConfigMap") == []
+    given = {"regex": '^cart"\\d', "namespaces": ["shop"], "excludedNamespaces": ["kube-system"]}
+    for key, value in given.items():
+        rendered = render(tap(**{key: value}))
+        mapped = rendered.only("ConfigMap")
+        container = rendered.containers["capture"]
+        folder, _, file = environment(container)["RECORDER_TARGETS"].rpartition("/")
+        assert read(mapped["data"][file]) != ALL_PODS
+        mounted = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+        assert mounted["targets"] == folder
+        named = volume(rendered.agents, "targets")["configMap"]["name"]
+        assert named == mapped["metadata"]["name"]
+
+
+def test_targets_without_names_are_refused() -> None:
+    with pytest.raises(Exception, match="without it agents know no pods"):
+        render(tap(namespaces=["shop"], identity={"enabled": False}))
+
+
+def test_a_filter_of_the_operator_reaches_the_agents() -> None:
+    container = render(tap(bpfOverride="tcp port 80")).containers["capture"]
+    assert environment(container)["RECORDER_BPF"] == "tcp port 80"
+    assert "RECORDER_BPF" not in environment(render().containers["capture"])
 
 
 def test_agents_that_are_to_know_no_names_ask_nobody() -> None:

@@ -49,7 +49,10 @@ class Cluster:
             wanted.append(each)
         self.ingest = Ingest(folder / "stored", assignments=wanted)
         self._server, port = ingest_server.serve(self.ingest)
+        self.targets = folder / "targets.json"
+        self.targets.write_text("{}")
         settings = CaptureSettings(
+            targets=self.targets,
             scheduler=f"127.0.0.1:{port}",
             node="node-1",
             node_ip=NODE,
@@ -165,6 +168,8 @@ def test_names_choose_what_is_recorded_and_are_in_it(node, cluster):
 @routed
 @pytest.mark.parametrize("cluster", [['src.name == "batch"']], indirect=True)
 def test_the_kernel_follows_names_that_come(node, cluster):
+    progress = cluster.worker._agent.progress
+    begun = progress.octets  # until names were known, everything came
     cluster.call(node, 2, PODS[3], 8080, *paths("before", 2))
     cluster.call(node, 4, PODS[3], 8080, *paths("other", 2))
     cluster.api.delete("pods", cluster.pods["front"])
@@ -175,7 +180,7 @@ def test_the_kernel_follows_names_that_come(node, cluster):
     cluster.settle()
     time.sleep(0.5)  # the ring may still hold frames of before
     # Where IPv6 says itself that it is there, is kept; a call would be more.
-    assert cluster.worker._agent.progress.octets < 1500
+    assert progress.octets - begun < 1500
     cluster.call(node, 2, PODS[3], 8080, *paths("after", 2))
     assert node.start(node.pods[2], QUESTIONS, SERVICE, "shop").wait() == 0
     cluster.worker.drain()
@@ -202,3 +207,20 @@ def test_without_an_api_server_addresses_stay_and_the_ledger_says_so(node, clust
     (told,) = [row for row in cluster.rows("job0", "losses") if row["kind"] == "nameless"]
     assert "no pods for you" in told["detail"]
     assert told["end_time"] > told["start_time"]
+
+
+@routed
+@pytest.mark.parametrize("cluster", [[NOT_THE_API]], indirect=True)
+def test_whose_traffic_is_captured_changes_while_a_job_runs(node, cluster):
+    cluster.call(node, 4, PODS[3], 8080, *paths("all", 2))
+    agent = cluster.worker._agent
+    before = agent._listed
+    cluster.targets.write_text('{"regex": "^front$"}')
+    cluster.until(lambda: agent._listed is not before)
+    cluster.settle()
+    cluster.call(node, 4, PODS[3], 8080, *paths("others", 2))
+    cluster.call(node, 2, PODS[3], 8080, *paths("captured", 2))
+    cluster.worker.drain()
+    cluster.worker.drain = lambda: None
+    recorded = {row["request_path"] for row in cluster.rows("job0")}
+    assert recorded == {*paths("all", 2), *paths("captured", 2)}
