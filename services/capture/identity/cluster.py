@@ -40,6 +40,7 @@ class Cluster:
         self._slices: dict[str, EndpointSlice] = {}
         self._services: dict[str, dict[str, int]] = defaultdict(dict)
         """By the uid of a pod, services that it is behind, and how many slices say so."""
+        self._ports: dict[str, frozenset[int]] = {}  # by container, of the own node
         self._changes: list[Change] = []
 
     def take(self) -> list[Change]:
@@ -91,6 +92,16 @@ class Cluster:
             case _:
                 self._release(key, now_ns, now_ns)
 
+    def put_ports(self, found: dict[str, frozenset[int]], now_ns: int) -> None:
+        """Take into account on which ports containers of the own node listen."""
+        if found == self._ports:
+            return
+        before, self._ports = self._ports, found
+        changed = {each for each in before.keys() | found if before.get(each) != found.get(each)}
+        for pod in list(self._pods.values()):
+            if pod.is_of_node and not changed.isdisjoint(pod.containers):
+                self._hold_pod(pod, now_ns)
+
     def _put_pod(self, pod: Pod, now_ns: int) -> None:
         if pod.end_ns is not None:
             self._pods.pop(pod.uid, None)
@@ -104,7 +115,10 @@ class Cluster:
         service, others = (services[0], tuple(services[1:])) if services else ("", ())
         owner = Owner(service or pod.name, pod.namespace, pod.name, service, "", pod.labels, others)
         places = [place_of(address) for address in pod.addresses]
-        places += [place_of(address, port) for address in pod.node_addresses for port in pod.ports]
+        ports = set(pod.ports)
+        if pod.is_of_node:
+            ports.update(*(self._ports.get(each, ()) for each in pod.containers))
+        places += [place_of(address, port) for address in pod.node_addresses for port in ports]
         self._hold(pod.uid, dict.fromkeys(places, owner), pod.begin_ns, now_ns)
 
     def _put_slice(self, key: str, found: EndpointSlice, now_ns: int) -> None:

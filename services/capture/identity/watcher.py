@@ -23,12 +23,16 @@ from services.capture.identity.objects import (
     read_slice,
 )
 from services.capture.identity.owners import Change
+from services.capture.identity.sockets import container_ports
 from services.capture.identity.watch import Watch
 from services.runtime.errors import UserError
 from services.runtime.logging import logger
 
 GIVEN_SECONDS = 0.2
 """How often changes are given on: 200 a second are 40 each time."""
+
+LOOK_SECONDS = 5.0
+"""How often it is looked who listens on the node: a server listens for longer."""
 
 QUIET_SECONDS = 60.0
 """At least so long between two lines of the log about the same kind of trouble."""
@@ -109,7 +113,10 @@ class Watcher:
             threading.Thread(target=watch.run, name=f"watch-{name}", daemon=True)
             for name, watch in self._watches.items()
         ]
-        self._threads.append(threading.Thread(target=self._give, name="names", daemon=True))
+        self._threads += [
+            threading.Thread(target=self._give, name="names", daemon=True),
+            threading.Thread(target=self._look, name="sockets", daemon=True),
+        ]
         self._receivers: list[Receiver] = []
         self._given: tuple[bool, str] | None = None  # None: nothing was given yet
 
@@ -143,6 +150,12 @@ class Watcher:
         """Why names are missing, or get old; "" when they are not."""
         reasons = {f"{name}: {kind.reason}" for name, kind in self._kinds.items() if kind.reason}
         return "; ".join(sorted(reasons))
+
+    def _look(self) -> None:
+        while not self._stop.wait(LOOK_SECONDS):
+            found = container_ports()
+            with self.lock:
+                self.cluster.put_ports(found, time.time_ns())
 
     def _give(self) -> None:
         while not self._stop.wait(GIVEN_SECONDS):

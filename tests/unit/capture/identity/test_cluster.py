@@ -155,3 +155,15 @@ def test_what_comes_later_gets_the_same_as_who_was_there(world):
     late.take(world.cluster.everything(), True)
     asked = [(address, 0, NOW + 5 * S) for address in ("10.1.0.5", "10.1.0.9")]
     assert look(late, *asked) == look(world.names, *asked) == ["cart-1", None]
+
+
+def test_a_pod_on_the_network_of_its_node_is_known_by_ports_that_it_did_not_declare(world):
+    world.put(0, "node", node("node-1", "10.0.0.1"))
+    found = pod("agent-1", "10.0.0.1", start=at(0), host_network=True)
+    found["status"]["containerStatuses"] = [{"containerID": "containerd://abc", "state": {}}]
+    world.put(0, "pod", found)
+    for seconds, ports in ((1, {"abc": frozenset({4194})}), (9, {"other": frozenset({4194})})):
+        world.cluster.put_ports(ports, NOW + seconds * S)
+        world.names.take(world.cluster.take(), True)
+    found = [world.owner("10.0.0.1", t, 4194) for t in (0, 8, 9)]
+    assert found == ["agent-1", "agent-1", "node-1"]
