@@ -47,7 +47,7 @@ class Worker:
         self.source = open_source(settings, fanout_group)
         self._grace_seconds = settings.grace_seconds
         is_replay = settings.replay is not None
-        targets = _targets(settings)
+        targets = open_targets(settings)
         self._watcher: Watcher | None = None
         if names is None and settings.kube:
             names = Names()
@@ -121,7 +121,7 @@ class Worker:
             self.ended.set()
 
 
-def _targets(settings: CaptureSettings) -> TargetsFile | None:
+def open_targets(settings: CaptureSettings) -> TargetsFile | None:
     """Return the file that says whose traffic is captured, if any. Raises UserError."""
     if settings.targets is None:
         return None

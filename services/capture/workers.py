@@ -19,7 +19,7 @@ from services.capture.frames import CaptureError
 from services.capture.identity.feed import Feed, follow
 from services.capture.identity.names import Names
 from services.capture.identity.watcher import open_watcher
-from services.capture.worker import Worker, open_source
+from services.capture.worker import Worker, open_source, open_targets
 from services.runtime.errors import UserError
 from services.runtime.logging import configure, logger
 from services.runtime.metrics import Snapshot
@@ -56,6 +56,7 @@ class Workers:
         if settings.replay is not None:
             raise UserError("A file is replayed by one worker; leave --workers out.")
         open_source(settings).close()
+        open_targets(settings)
         self._count = settings.workers
         share = {
             name: getattr(settings, name) // self._count
@@ -92,6 +93,9 @@ class Workers:
         self._thread.join()
         if self._watcher is not None:
             self._watcher.stop()
+        for child in self._children.values():
+            if child.feed is not None:
+                child.feed.end()
 
     def snapshots(self) -> Mapping[str, Snapshot]:
         """Return what each worker told last, by its number."""
