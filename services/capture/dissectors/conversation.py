@@ -164,14 +164,14 @@ class ConversationDissector:
         conversation.body_limit = self._body_limit
         return conversation
 
-    def adopt(self, number: int, direction: int, conversation: Conversation) -> bool:
-        """Read on in a stream by a conversation that knows what was before; return whether there is
-        room. direction: of the client.
+    def take_over(self, number: int, direction: int, about) -> bool:
+        """Begin in a stream behind HTTP/1; return whether there is room. direction: of the client;
+        about: see Handover, for `after_http1` of the class.
         """
-        old = self._streams.get(number)
-        if old is None and self._stream(number, direction) is None:
+        if number not in self._streams and self._stream(number, direction) is None:
             return False
         stream = self._streams[number]
+        conversation = self._new.after_http1(about)
         conversation.body_limit = self._body_limit
         conversation.understood = True  # other octets are a fault, not of another protocol
         stream.conversation, stream.direction = conversation, direction

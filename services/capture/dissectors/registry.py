@@ -9,7 +9,7 @@ from services.capture.dissectors import amqp, kafka, mongodb, mysql, postgresql,
 from services.capture.dissectors.conversation import of
 from services.capture.dissectors.diameter import DIAMETER
 from services.capture.dissectors.dissector import ProtocolKind
-from services.capture.dissectors.http2 import connection as http2
+from services.capture.dissectors.http2 import frames as http2
 from services.capture.dissectors.http2.entries import Http2Dissector
 from services.capture.dissectors.ldap import CLDAP, LDAP
 from services.capture.dissectors.radius import RADIUS

@@ -235,6 +235,7 @@ def fail(f, flow, segment):
     """These octets are not RESP: say so, and read no more of the stream."""
     add_failed(f, segment.stream, BROKEN if flow.understood else REFUSED)
     end_flow(f, flow, segment.timestamp)
+    flow.stream = segment.stream  # what else comes of it in this batch begins no other one
     number = segment.direction >> 1
     for side in range(2):
         f.directions[np.uint64(2 * number + side)].state = OVER
