@@ -4,8 +4,13 @@ import numpy as np
 import orjson
 import pytest
 
+import kfl
+from kfl.batch import Batch
+from recordings.entry import objects
+from services.capture.calls import Calls, Node, matching_rows
 from services.capture.dissectors.dissector import IS_SERVER
 from services.capture.dissectors.tls import entries
+from services.capture.flows import new_streams
 from services.capture.reassembly import DATA, ENDED, OPENED
 from tests.unit.capture.dissectors.tls import hellos
 from tests.unit.capture.dissectors.tls.handshake import (
@@ -79,6 +84,26 @@ def test_no_json_is_made_for_hot_columns(monkeypatch):
     calls = Wire().play(1, FULL).calls()
     assert hot(calls, "request.sni") == ["shop.example"]
     assert (calls.request_size[0], calls.response_size[0] > 300) == (len(record(HELLO)), True)
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ('tls_sni == "shop.example"', [0, 1]),
+        ('tls and request.sni.endsWith("xxx")', [2]),
+        ('tls_version == "TLS 1.3"', [1]),
+        ('response.cipherSuite.contains("ECDHE") and response.alpn == "h2"', [0]),
+        ("error.type == 'alert'", [2]),
+    ],
+)
+def test_filters_of_hot_columns_need_no_entry(text, rows):
+    calls = Wire().play(1, FULL).play(2, MODERN).play(3, STRANGE).calls()
+    whole = Calls(calls, new_streams(1024), Node("", ""))
+    chosen = kfl.compile(text)
+    batch = Batch(whole.columns(), 3)
+    assert matching_rows(chosen, batch, np.bool_(True), None).tolist() == rows
+    entries_found = [chosen.matches(each) for each in objects(whole.entries(np.arange(3)))]
+    assert np.flatnonzero(entries_found).tolist() == rows
 
 
 def test_streams_that_alternate_octet_by_octet():
