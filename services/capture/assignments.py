@@ -105,8 +105,9 @@ class Assignments:
         self._done &= self._listed.keys()
         # A run whose times or body limit were changed goes on under the new ones.
         kept = [run for run in self.active if run not in ended]
+        is_other = False
         for run in kept:
-            run.assignment = self._listed[run.key]
+            is_other |= self._renew(run, self._listed[run.key])
         active_keys = {run.key for run in kept}
         started: list[ActiveRun] = []
         for key, assignment in self._listed.items():
@@ -115,7 +116,7 @@ class Assignments:
             begun = self._start(assignment, {run.bit for run in (*kept, *started)})
             if begun is not None:
                 started.append(begun)
-        if ended or started:
+        if ended or started or is_other:
             self.active = (*kept, *started)
         return Changes(tuple(started), ended)
 
@@ -151,6 +152,22 @@ class Assignments:
             or assignment.live
             or assignment.start_ns <= now_ns < assignment.stop_ns
         )
+
+    @staticmethod
+    def _renew(run: ActiveRun, listed: Assignment) -> bool:
+        """Let a run go on as it is listed now; return whether other calls match from now on."""
+        before, run.assignment = run.assignment.kfl, listed
+        if listed.kfl == before:
+            return False
+        try:
+            run.filter = kfl.compile(listed.kfl)
+        except kfl.KflError as error:
+            reason = f"its KFL cannot be compiled here: {error}"
+            _log.error(
+                "run goes on with its old KFL", job=run.key[0], run=run.key[1], reason=reason
+            )
+            return False
+        return True
 
     def _start(self, assignment: Assignment, taken: set[int]) -> ActiveRun | None:
         if len(taken) >= MAX_RUNS:

@@ -48,6 +48,36 @@ def is_kept(arena, position):
     return position >= 0 and position >= arena.write[0] - len(arena.octets)
 
 
+@kernel
+def keep(arena, row, octets, position, length, most):
+    """Keep octets of the message under way, behind those that are kept of it, `most` of them.
+
+    `row` says where: at, kept, room; its `cut` is set when what was kept has been overwritten. One
+    that goes on gets twice the room that it needs, so that all are copied twice on average, in
+    however small pieces they come.
+    """
+    length = min(length, most - row.kept)
+    if length <= 0 or row.cut:
+        return
+    size = len(arena.octets)
+    if row.kept > 0 and not is_kept(arena, row.at):
+        row.cut = 1
+        return
+    whole = row.kept + length
+    if whole > row.room:
+        room = whole if row.kept == 0 else min(2 * whole, most)
+        at = reserve(arena, room)
+        if row.kept > 0:
+            if not is_kept(arena, row.at):
+                row.cut = 1
+                row.kept = 0
+                return
+            copy_octets(arena.octets, row.at % size, row.kept, arena.octets, at % size)
+        row.at, row.room = at, room
+    copy_octets(octets, position, length, arena.octets, row.at % size + row.kept)
+    row.kept = whole
+
+
 def new_arena(size):
     """Make an empty one of `size` octets."""
     return Arena(octets=np.zeros(size, np.uint8), write=np.zeros(1, np.int64))

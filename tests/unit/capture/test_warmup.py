@@ -8,6 +8,7 @@ import pytest
 
 from services.capture.dissectors.signatures import CLIENT
 from tests.unit.capture.dissectors.http2.wire import Talk
+from tests.unit.capture.dissectors.tls.hellos import alert, client_hello, record, sni
 from tests.unit.capture.traffic import Conversation, write_pcap
 
 ROOT = Path(__file__).parents[3]
@@ -66,6 +67,12 @@ def test_what_frames_go_through_is_compiled_before_they_come(tmp_path: Path) -> 
     http2 = [*streams.opening()]
     for side, octets in said:
         http2 += streams.raw(octets) if side == CLIENT else streams.answer(octets)
+    hidden = Conversation(40004)
+    tls = [
+        *hidden.opening(),
+        *hidden.raw(record(client_hello([0x1301], [sni("a")]))),
+        *hidden.answer(alert(2, 40)),
+    ]
     query = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
     query /= IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=40002, dport=53)
     query /= DNS(rd=1, qd=DNSQR(qname="shop.test"))
@@ -78,6 +85,7 @@ def test_what_frames_go_through_is_compiled_before_they_come(tmp_path: Path) -> 
             *talk.call("/b", 404),
             *redis,
             *http2,
+            *tls,
         ],
     )
     write_pcap(tmp_path / "second.pcap", [*talk.request("/never-answered"), *talk.closing()])
