@@ -13,6 +13,7 @@ import numpy as np
 import kfl
 from services.capture.agent import Engine
 from services.capture.assignments import ActiveRun, Assignment
+from services.capture.dissectors.http2.frames import PREFACE
 from services.capture.frames.batch import FRAME, FrameBatch
 from services.capture.matching import Matcher
 from services.capture.packetstore import choose, packets_table
@@ -43,6 +44,11 @@ ANSWER = (
 )
 
 
+_SETTINGS = struct.pack("!I", 4) + bytes(5)
+_ASK = b"\x83\x84\x86\x40\1a\x82\xb6\xbf"  # POST / of http, and a field in Huffman's code
+_SAY = b"\x88"
+REQUEST_2 = PREFACE + _SETTINGS + b"\0\0\x09\1\4\0\0\0\1" + _ASK + b"\0\0\2\0\1\0\0\0\1{}"
+RESPONSE_2 = _SETTINGS + b"\0\0\1\1\4\0\0\0\1" + _SAY + b"\0\0\2\0\1\0\0\0\1{}"
 HELLO = b"\x16\x03\1\0\x2d" + b"\1\0\0\x29\3\3" + bytes(32) + b"\0" + b"\0\2\x13\1" + b"\1\0"
 ALERT = b"\x15\3\3\0\2" + b"\2\x28"  # TLS: no handshake
 PING, PONG = b"*1\r\n$4\r\nPING\r\n", b"+PONG\r\n"
@@ -51,7 +57,8 @@ PING, PONG = b"*1\r\n$4\r\nPING\r\n", b"+PONG\r\n"
 def warm_up(engine: Engine) -> None:
     """Compile or load every kernel; `engine` is not to be used for anything else."""
     matcher = Matcher(engine.pipeline.most_streams)
-    assignment = Assignment("warm-up", 1, "http or dns or redis or tls", 0, 1 << 62, BODY_LIMIT)
+    wanted = "gql or http or dns or redis or tls"
+    assignment = Assignment("warm-up", 1, wanted, 0, 1 << 62, BODY_LIMIT)
     run = ActiveRun(assignment, kfl.compile(assignment.kfl), 0)
     matcher.begin(run)
     engine.pipeline.body_limit = BODY_LIMIT
@@ -93,8 +100,8 @@ def _batch(frames: list[bytes], start_ns: int) -> FrameBatch:
 
 
 def _conversation() -> Iterator[bytes]:
-    """Yield frames: DNS queries, a call of HTTP, one of Redis whose first octet comes alone, a
-    handshake of TLS, and a DNS query by TCP; all but one are answered.
+    """Yield frames: DNS queries, a call of HTTP/1 and one of HTTP/2, one of Redis whose first octet
+    comes alone, a handshake of TLS, and a DNS query by TCP; all but one are answered.
 
     The last DNS query by UDP is in a VLAN and in two fragments.
     """
@@ -106,6 +113,7 @@ def _conversation() -> Iterator[bytes]:
         frame = _ip(UDP, 0, part, fragment)
         yield frame[:12] + b"\x81\x00\x00\x05" + frame[12:]
     yield from _connection(80, REQUEST, RESPONSE)
+    yield from _connection(8080, REQUEST_2, RESPONSE_2)
     yield from _connection(6379, PING, PONG, alone=1)
     yield from _connection(443, HELLO, ALERT)
     query, answer = (struct.pack("!H", len(message)) + message for message in (QUERY, ANSWER))

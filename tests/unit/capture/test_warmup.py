@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from services.capture.dissectors.signatures import CLIENT
+from tests.unit.capture.dissectors.http2.wire import Talk
 from tests.unit.capture.dissectors.tls.hellos import alert, client_hello, record, sni
 from tests.unit.capture.traffic import Conversation, write_pcap
 
@@ -61,6 +63,10 @@ def test_what_frames_go_through_is_compiled_before_they_come(tmp_path: Path) -> 
     talk, cache = Conversation(40001), Conversation(40003)
     redis = [*cache.opening(), *cache.raw(b"*"), *cache.raw(b"2\r\n$3\r\nGET\r\n$1\r\na\r\n")]
     redis += [*cache.answer(b"+b\r\n"), *cache.closing()]
+    streams, said = Conversation(40005), Talk().asks(1, body=b"{}").answers(1).said
+    http2 = [*streams.opening()]
+    for side, octets in said:
+        http2 += streams.raw(octets) if side == CLIENT else streams.answer(octets)
     hidden = Conversation(40004)
     tls = [
         *hidden.opening(),
@@ -78,6 +84,7 @@ def test_what_frames_go_through_is_compiled_before_they_come(tmp_path: Path) -> 
             query,
             *talk.call("/b", 404),
             *redis,
+            *http2,
             *tls,
         ],
     )

@@ -246,7 +246,8 @@ def take_frame(f, connection, side, octets, at, length, time):
         is_good = take_block(f, connection, side, octets, at, length)
     elif kind == SETTINGS:
         is_good = direction.length % SETTING_SIZE == 0
-        f.connections[np.uint64(connection)].understood |= direction.was_begin
+        if is_good and direction.was_begin:
+            f.connections[np.uint64(connection)].understood = 1
     elif kind == GOAWAY and length >= GOAWAY_SIZE and not direction.cut:
         last, code = read_u32(octets, at) & NUMBERS, read_u32(octets, at + 4)
         go_away(f, connection, side, last, code)
