@@ -1,8 +1,7 @@
 """WebSocket (RFC 6455), from the octet after HTTP/1's 101 on, with permessage-deflate (RFC 7692).
 
 Each message is an exchange of its own: the client's are requests, the server's responses, and none
-is missing an answer. Control frames are messages, too. Whoever reads the upgrade makes a WebSocket
-with the response's Sec-WebSocket-Extensions and gives it what follows.
+is missing an answer. Control frames are messages, too. HTTP/1 hands over what follows its upgrade.
 """
 
 import base64
@@ -14,7 +13,6 @@ from services.capture.dissectors.conversation import Conversation, ProtocolError
 from services.capture.dissectors.objectcalls import Exchange, Json
 from services.capture.dissectors.signatures import CLIENT, SERVER
 
-MOST_BODY = 64 << 10  # octets of a message: what the scheduler lets a run keep if nobody says more
 MOST_INFLATED = 4 << 20  # octets that a message is inflated to; later ones need all of it
 WINDOW = 1 << 15  # octets that DEFLATE looks back, which zlib keeps between messages
 PIECE = 16 << 10  # octets that are inflated at once
@@ -139,6 +137,11 @@ class WebSocket(Conversation):
             _Side("server_no_context_takeover" not in options),
         )
 
+    @classmethod
+    def after_http1(cls, extensions: str) -> "WebSocket":
+        """Return one that HTTP/1 was upgraded to."""
+        return cls(extensions)
+
     @property
     def buffered(self) -> int:
         """See Conversation."""
@@ -241,10 +244,10 @@ class WebSocket(Conversation):
             if head.is_last and this.left == 0:
                 packed += _FLUSH
             for piece in this.inflater.inflate(packed):
-                message.body += piece[: max(0, MOST_BODY - len(message.body))]
+                message.body += piece[: max(0, self.body_limit - len(message.body))]
                 message.whole += len(piece)
         else:
-            room = MOST_BODY - len(message.body)
+            room = self.body_limit - len(message.body)
             message.whole += len(octets)
             message.body += _unmasked(octets[:room], head.mask, place) if room > 0 else b""
 
@@ -317,6 +320,9 @@ class WebSocket(Conversation):
         self, side: int, message: _Message, time_ns: int, error: tuple[str | None, str | None]
     ) -> None:
         told = _told(message)
+        if not self.body_limit:
+            for key in ("body", "bodyEncoding", "bodyTruncated"):
+                told.pop(key, None)
         request, response = (told, None) if side == CLIENT else (None, told)
         sizes = (message.size, 0) if side == CLIENT else (0, message.size)
         self.exchanges.append(

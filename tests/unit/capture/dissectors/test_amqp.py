@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.capture.dissectors.amqp import SIGNATURES, Amqp
-from services.capture.dissectors.amqp.conversation import MOST_BODY, MOST_CONTENTS, MOST_HELD
+from services.capture.dissectors.amqp.conversation import MOST_CONTENTS, MOST_HELD
 from services.capture.dissectors.amqp.frames import MOST_HEAD
 from services.capture.dissectors.amqp.methods import METHODS
 from services.capture.dissectors.amqp.values import MOST_DEPTH, MOST_VALUES
-from services.capture.dissectors.conversation import ProtocolError
+from services.capture.dissectors.conversation import DEFAULT_BODY, ProtocolError
 from services.capture.dissectors.objectcalls import dumped
 from services.capture.dissectors.signatures import CLIENT, SERVER
 from tests.unit.capture.dissectors.playback import bear_damage, cut, play
@@ -280,13 +280,13 @@ def test_a_capture_may_begin_in_the_middle():
 
 
 def test_long_messages_are_cut_and_told():
-    body = b"x" * (MOST_BODY + 5)
+    body = b"x" * (DEFAULT_BODY + 5)
     conversation = Amqp()
     octets = publish(1, "key", body, 3)
     conversation.receive(CLIENT, memoryview(octets[:-1]), 1)
-    assert conversation.buffered <= MOST_BODY + 100
+    assert conversation.buffered <= DEFAULT_BODY + 100
     (exchange,) = play(lambda: conversation, [(CLIENT, octets[-1:])])
-    assert len(exchange.request["body"]) == MOST_BODY
+    assert len(exchange.request["body"]) == DEFAULT_BODY
     assert exchange.request["bodyTruncated"] is True
     assert exchange.request["bodySize"] == len(body)
     table = long(b"\x01aS" + long(b"y" * (MOST_HEAD + 10)))
@@ -394,3 +394,13 @@ def _is_it(call, exchange):
         if (found.get("method"), found.get("body")) != (answer, body):
             return False
     return exchange.request is not None and wanted.items() <= exchange.request.items()
+
+
+def test_bodies_are_as_long_as_is_wanted():
+    for limit, kept in ((3, "xxx"), (1 << 20, "x" * 100_000), (0, None)):
+        conversation = Amqp()
+        conversation.body_limit = limit
+        conversation.receive(CLIENT, memoryview(publish(1, "key", b"x" * 100_000, 3)), 1)
+        conversation.close(2)
+        assert conversation.exchanges[0].request.get("body") == kept
+        assert conversation.exchanges[0].request["bodySize"] == 100_000

@@ -433,6 +433,27 @@ def test_damaged_payloads_of_every_version_raise_nothing():
                 dumped(payload)
 
 
+def test_damaged_records_raise_nothing_when_they_are_read():
+    rng = random.Random(9)
+    records = record(b"key", b"value", 0, [(b"trace", b"abc")]) + record(b"k", None, 1)
+    packings = (
+        bytes, gzip.compress, lambda octets: bytes(cramjam.snappy.compress_raw(octets)),
+        lambda octets: bytes(cramjam.lz4.compress(octets)), zstandard.compress,
+    )  # fmt: skip
+    whole = [batch(pack(records), 2, codec) for codec, pack in enumerate(packings)]
+    whole += [old(b"k", b"v", magic) + old(b"k", None, magic) for magic in (0, 1)]
+    readable = 0
+    for _ in range(3000):
+        damaged = bytearray(rng.choice(whole))
+        for _ in range(rng.randrange(1, 4)):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        (exchange,) = play(Kafka, [(CLIENT, produce(1, bytes(damaged)))])
+        (partition,) = exchange.request["payload"]["topicData"][0]["partitionData"]
+        readable += bool(partition["records"]._make())
+        dumped(exchange.request)
+    assert 0 < readable < 3000
+
+
 def fits(signature, octets):
     return len(octets) >= len(signature.octets) and all(
         octet in allowed for octet, allowed in zip(octets, signature.octets, strict=False)
@@ -494,3 +515,14 @@ def _is_it(call, exchange):
         for name in ("topic", "compression", "key", "value", "group")
         if name in call
     )
+
+
+@pytest.mark.parametrize(("limit", "size", "kept"), [(4, 100, 3), (300_000, 200_000, 200_000)])
+def test_records_are_read_as_far_as_is_wanted(limit, size, kept):
+    conversation = Kafka()
+    conversation.body_limit = limit
+    octets = produce(1, batch(record(b"k", b"v" * size), 1))
+    (exchange,) = play(lambda: conversation, [(CLIENT, octets)])
+    (found,) = exchange.request["payload"]["topicData"][0]["partitionData"][0]["records"]
+    assert len(found["records"][0]["value"]) == kept
+    assert found["records"][0].get("valueTruncated", False) is (kept < size)

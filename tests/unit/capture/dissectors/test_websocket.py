@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.capture.dissectors.conversation import ProtocolError
+from services.capture.dissectors.conversation import DEFAULT_BODY, ProtocolError
 from services.capture.dissectors.signatures import CLIENT, SERVER
-from services.capture.dissectors.websocket import MOST_BODY, MOST_INFLATED, WebSocket
+from services.capture.dissectors.websocket import MOST_INFLATED, WebSocket
 from tests.unit.capture.dissectors.playback import bear_damage, cut, play
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
@@ -121,15 +121,15 @@ def test_a_compressed_message_may_be_in_fragments():
 
 
 def test_long_messages_are_cut_and_told():
-    octets = frame(CLIENT, TEXT, b"x" * (MOST_BODY + 10))
+    octets = frame(CLIENT, TEXT, b"x" * (DEFAULT_BODY + 10))
     conversation = WebSocket("")
     for at in range(0, len(octets), 4000):
         conversation.receive(CLIENT, memoryview(octets[at : at + 4000]), 1)
-        assert conversation.buffered <= MOST_BODY + 20
+        assert conversation.buffered <= DEFAULT_BODY + 20
     (exchange,) = conversation.exchanges
-    assert exchange.request["body"] == "x" * MOST_BODY
+    assert exchange.request["body"] == "x" * DEFAULT_BODY
     assert exchange.request["bodyTruncated"] is True
-    assert exchange.request["bodySize"] == MOST_BODY + 10
+    assert exchange.request["bodySize"] == DEFAULT_BODY + 10
 
 
 def test_what_inflates_too_much_is_cut_and_later_messages_go_on():
@@ -137,7 +137,7 @@ def test_what_inflates_too_much_is_cut_and_later_messages_go_on():
     bomb, after = pack(b"\0" * (2 * MOST_INFLATED)), Deflater()(b"after")
     steps = [(SERVER, frame(SERVER, BINARY, each, bits=0x40)) for each in (bomb, after)]
     first, second = play(partial(WebSocket, DEFLATE), steps)
-    assert len(first.response["body"]) == MOST_BODY
+    assert len(first.response["body"]) == DEFAULT_BODY
     assert first.response["bodyTruncated"] is True
     assert second.response["body"] == "after"
 
@@ -218,3 +218,12 @@ def test_damage_raises_nothing_else():
     packed = [(SERVER, frame(SERVER, TEXT, pack(b"some text" * n), bits=0x40)) for n in range(5)]
     for said in (SESSION, packed):
         bear_damage(partial(WebSocket, DEFLATE), said, 1500, seed=7)
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(4, "Hell"), (0, None)])
+def test_messages_are_as_long_as_is_wanted(limit, kept):
+    conversation = WebSocket("")
+    conversation.body_limit = limit
+    (exchange,) = play(lambda: conversation, [(CLIENT, frame(CLIENT, TEXT, b"Hello"))])
+    assert exchange.request.get("body") == kept
+    assert exchange.request["bodySize"] == 5
