@@ -6,6 +6,7 @@ h11: octets and gaps go in, exchanges come out, or nothing yet, or ProtocolError
 dissection of this stream and of no other. No input, no output, no clock.
 """
 
+from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +34,7 @@ class ProtocolError(Exception):
     """These octets are not of the protocol; the text says why."""
 
 
-class Conversation:
+class Conversation(ABC):
     """One stream. Sides are signatures.CLIENT, who opened it, and SERVER."""
 
     def __init__(self) -> None:
@@ -54,12 +55,12 @@ class Conversation:
         """Octets that are kept until their message is whole; every conversation bounds its own."""
         return 0
 
+    @abstractmethod
     def receive(self, side: int, octets: memoryview, time_ns: int) -> None:
         """Take what a side said next; of a datagram, all of it. Raises ProtocolError.
 
         `octets` are the caller's: what is needed later is to be copied.
         """
-        raise NotImplementedError
 
     def gap(self, side: int, octets: int, time_ns: int) -> None:  # noqa: ARG002
         """So many octets of a side were lost, 0 for not known. Raises ProtocolError if no message
@@ -70,7 +71,7 @@ class Conversation:
         """
         raise ProtocolError("octets are missing")
 
-    def close(self, time_ns: int) -> None:
+    def close(self, time_ns: int) -> None:  # noqa: B027 - some have nothing that waits
         """The stream is over: add what still waits for an answer to `exchanges`."""
 
 

@@ -1,12 +1,14 @@
 """What one side of a stream said and nobody has read: cut into messages whose head tells a length.
 
-Dissectors of such protocols (postgresql, mysql, mongodb) have one Inbox for each side. A message
-that is longer than what is kept is skipped as it comes; its first octets are still delivered. What
-is lost inside of a message costs that message; else the next one is looked for.
+Dissectors of such protocols (postgresql, mysql, mongodb, ldap, diameter) have one Inbox for each
+side. A message that is longer than what is kept is skipped as it comes; its first octets are still
+delivered. What is lost inside of a message costs that message; else the next one is looked for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
+
+from services.capture.dissectors.conversation import ProtocolError
 
 
 class Message(NamedTuple):
@@ -20,6 +22,8 @@ class Message(NamedTuple):
     """Time of the segment with its first octet."""
     lacks: bool
     """Some of it was lost on the way; `octets` end before that."""
+    end_ns: int = 0
+    """Time of the segment with its last octet."""
 
     @property
     def is_cut(self) -> bool:
@@ -32,7 +36,7 @@ class Inbox:
 
     __slots__ = (
         "_began_ns", "_cut", "_data", "_find", "_lacks", "_measure", "_missing", "_most_kept",
-        "_size", "has_begun", "is_lost",
+        "_size", "_was_lost", "has_begun", "is_lost",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +58,7 @@ class Inbox:
         self._began_ns = 0
         self.is_lost = False
         """Where the next message begins is not known."""
+        self._was_lost = False  # at some time, so that what was found may be no message
         self.has_begun = False
         """The side has said something."""
 
@@ -64,6 +69,11 @@ class Inbox:
     def is_empty(self) -> bool:
         """Nothing of a next message has come."""
         return not self._data and self._cut is None
+
+    @property
+    def is_between(self) -> bool:
+        """The next octet begins a message."""
+        return self.is_empty and not self.is_lost
 
     @property
     def next_octet(self) -> int:
@@ -79,16 +89,36 @@ class Inbox:
             dropped = min(self._missing, len(octets))
             self._missing -= dropped
             octets = octets[dropped:]
+        before = len(self._data)
         self._data += octets
         if self.is_lost:
-            self._look(time_ns)
+            self._look(time_ns, before)
 
-    def _look(self, time_ns: int) -> None:
-        """Find the next message after octets were lost."""
+    def _look(self, time_ns: int, before: int) -> None:
+        """Find the next message after octets were lost; those from `before` on came at time_ns."""
         at = self._find(self._data)
         self.is_lost = at < 0
-        self._began_ns = time_ns
-        del self._data[: at if at >= 0 else -1 - at]
+        at = at if at >= 0 else -1 - at
+        if at >= before:
+            self._began_ns = time_ns
+        del self._data[:at]
+
+    def messages(self, time_ns: int) -> Iterator[Message]:
+        """Yield the messages that nothing lacks until more comes. Raises ProtocolError, but not
+        where something was lost before: what was found then and is no message is passed over.
+        """
+        while True:
+            try:
+                message = self.read(time_ns)
+            except ProtocolError:
+                if not self._was_lost:
+                    raise
+                self.look_on(time_ns)
+                continue
+            if message is None:
+                return
+            if not message.lacks:
+                yield message
 
     def read(self, time_ns: int) -> Message | None:
         """Return the next message, or None until more comes. time_ns: of the last segment."""
@@ -109,7 +139,7 @@ class Inbox:
             return None
         else:
             octets, self._cut = self._cut, None
-        message = Message(octets, self._size, self._began_ns, self._lacks)
+        message = Message(octets, self._size, self._began_ns, self._lacks, time_ns)
         self._size = 0
         self._lacks = False
         self._began_ns = time_ns
@@ -145,7 +175,7 @@ class Inbox:
         """What was found is no message: look behind its first octet."""
         del self._data[:1]
         self._size = 0
-        self._look(time_ns)
+        self._look(time_ns, 0)
 
     def lose(self) -> None:
         """Forget what is here, and look for the next message in what comes."""
@@ -153,4 +183,25 @@ class Inbox:
         self._size = self._missing = 0
         self._cut = None
         self._lacks = False
-        self.is_lost = True
+        self.is_lost = self._was_lost = True
+
+
+def finder(
+    first: bytes, is_plausible: Callable[[bytearray, int], bool | None]
+) -> Callable[[bytearray], int]:
+    """Return a `find` of messages that begin with one certain octet.
+
+    is_plausible: whether a message can begin at a place, never where `measure` would raise; None
+    when more octets will tell. Looks at a few octets only.
+    """
+
+    def find(data: bytearray) -> int:
+        at = data.find(first)
+        while at >= 0:
+            can_be = is_plausible(data, at)
+            if can_be is not False:
+                return at if can_be else -1 - at
+            at = data.find(first, at + 1)
+        return -1 - len(data)
+
+    return find

@@ -11,7 +11,7 @@ from typing import Any
 from services.capture.dissectors.conversation import Conversation, ProtocolError
 from services.capture.dissectors.diameter import names
 from services.capture.dissectors.diameter.avps import Room, avps
-from services.capture.dissectors.lengths import UNKNOWN, Framing, Message, Side
+from services.capture.dissectors.inbox import Inbox, Message, finder
 from services.capture.dissectors.objectcalls import Exchange
 
 Json = dict[str, Any]
@@ -24,12 +24,12 @@ TLS_HANDSHAKE = 0x16  # of a record, which follows when the peers have agreed on
 SESSION_ID, RESULT_CODE, EXPERIMENTAL_RESULT, EXPERIMENTAL_CODE = 263, 268, 297, 298
 
 
-def measure(octets: bytearray, at: int) -> int:
-    """See lengths.Framing."""
+def measure(octets: bytearray, at: int = 0) -> int:
+    """Return the size of a message; see Inbox."""
     if len(octets) < at + 4:
         if octets[at : at + 1] not in (b"", bytes([VERSION])):
             raise ProtocolError("a message does not begin with Diameter's version")
-        return UNKNOWN
+        return 0
     size = int.from_bytes(octets[at + 1 : at + 4], "big")
     if octets[at] != VERSION or size < HEAD or size % 4:
         raise ProtocolError("what begins here is no header of Diameter")
@@ -37,12 +37,12 @@ def measure(octets: bytearray, at: int) -> int:
 
 
 def is_plausible(octets: bytearray, at: int) -> bool | None:
-    """See lengths.Framing. Looks at the header and the first AVP's."""
+    """See finder. Looks at the header and the first AVP's."""
     try:
         size = measure(octets, at)
     except ProtocolError:
         return False
-    if len(octets) < at + min(size, HEAD + 8) or size == UNKNOWN:
+    if len(octets) < at + min(size, HEAD + 8) or size == 0:
         return None
     command = int.from_bytes(octets[at + 5 : at + 8], "big")
     if size > MOST_KEPT or octets[at + 4] & RESERVED or command not in names.COMMANDS:
@@ -53,7 +53,7 @@ def is_plausible(octets: bytearray, at: int) -> bool | None:
     return HEAD + 8 <= HEAD + first <= size and octets[at + HEAD + 4] & 0x1F == 0
 
 
-FRAMING = Framing(bytes([VERSION]), MOST_KEPT, measure, is_plausible)
+find = finder(bytes([VERSION]), is_plausible)
 
 
 @dataclass(slots=True)
@@ -70,7 +70,7 @@ class Diameter(Conversation):
 
     def __init__(self) -> None:
         super().__init__()
-        self._sides = Side(FRAMING), Side(FRAMING)
+        self._inboxes = tuple(Inbox(measure, find, MOST_KEPT) for _ in range(2))
         self._waiting: dict[tuple[int, int], Waiting] = {}  # by side and hop-by-hop identifier
         self._kept_octets = 0  # of those requests
         self._has_gaps = False
@@ -78,21 +78,22 @@ class Diameter(Conversation):
     @property
     def buffered(self) -> int:
         """See Conversation."""
-        return self._sides[0].buffered + self._sides[1].buffered + self._kept_octets
+        return sum(map(len, self._inboxes)) + self._kept_octets
 
     def receive(self, side: int, octets: memoryview, time_ns: int) -> None:
         """See Conversation."""
-        is_between = self.understood and self._sides[side].is_between
+        is_between = self.understood and self._inboxes[side].is_between
         if is_between and octets[:1] == bytes([TLS_HANDSHAKE]):
             self.is_over = True
             return
-        for message in self._sides[side].take(octets, time_ns):
+        self._inboxes[side].feed(octets, time_ns)
+        for message in self._inboxes[side].messages(time_ns):
             self._take(side, message)
 
     def gap(self, side: int, octets: int, time_ns: int) -> None:  # noqa: ARG002
         """See Conversation."""
         self._has_gaps |= octets > 0
-        self._sides[side].gap(octets)
+        self._inboxes[side].gap(octets)
 
     def close(self, time_ns: int) -> None:
         """See Conversation."""
@@ -106,15 +107,15 @@ class Diameter(Conversation):
         told = self._read(message)
         self.understood = True
         if flags & REQUEST:
-            self._make_room((side, link), message.start_ns)
-            self._waiting[side, link] = Waiting(told, message.start_ns, message.size)
+            self._make_room((side, link), message.began_ns)
+            self._waiting[side, link] = Waiting(told, message.began_ns, message.size)
             self._kept_octets += len(message.octets)
             return
         asker = side ^ 1
         waiting = self._waiting.get((asker, link))
         if waiting is None or waiting.request["commandCode"] != told["commandCode"]:
             lacks = self._lack("the request of this answer was not seen")
-            self._add(asker, None, told, message.start_ns, message.end_ns, message.size, lacks)
+            self._add(asker, None, told, message.began_ns, message.end_ns, message.size, lacks)
             return
         self._pop((asker, link))
         self._add(asker, waiting, told, waiting.start_ns, message.end_ns, message.size)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from services.capture.dissectors.conversation import Conversation, ProtocolError
+from services.capture.dissectors.inbox import Inbox, Message, finder
 from services.capture.dissectors.ldap import names
 from services.capture.dissectors.ldap.messages import (
     TRUNCATED,
@@ -21,7 +22,6 @@ from services.capture.dissectors.ldap.messages import (
     request,
     response,
 )
-from services.capture.dissectors.lengths import UNKNOWN, Framing, Message, Side
 from services.capture.dissectors.objectcalls import Exchange
 
 Json = dict[str, Any]
@@ -39,21 +39,21 @@ UNPROTECTED = frozenset({"EXTERNAL", "PLAIN", "ANONYMOUS", "LOGIN", "CRAM-MD5"})
 """SASL mechanisms after which nothing is ever encrypted. After others it may be."""
 
 
-def measure(octets: bytearray, at: int) -> int:
-    """See lengths.Framing."""
+def measure(octets: bytearray, at: int = 0) -> int:
+    """Return the size of a message; see Inbox."""
     if len(octets) <= at:
-        return UNKNOWN
+        return 0
     if octets[at] != names.MESSAGE:
         raise ProtocolError("a message does not begin with the tag of a SEQUENCE")
     if len(octets) < at + 2:
-        return UNKNOWN
+        return 0
     length, head = octets[at + 1], 2
     if length >= 0x80:
         head += length - 0x80
         if not 2 < head <= 6:
             raise ProtocolError("a message's length is indefinite, or too long")
         if len(octets) < at + head:
-            return UNKNOWN
+            return 0
         length = int.from_bytes(octets[at + 2 : at + head], "big")
     if not SMALLEST_CONTENT <= length <= MOST_SIZE:
         raise ProtocolError("no message is that short, or that long")
@@ -61,10 +61,10 @@ def measure(octets: bytearray, at: int) -> int:
 
 
 def is_plausible(octets: bytearray, at: int) -> bool | None:
-    """See lengths.Framing. A message is a number and an operation, which fill it."""
+    """See finder. A message is a number and an operation, which fill it."""
     try:
         size = measure(octets, at)
-        if size == UNKNOWN:
+        if size == 0:
             return None
         position = at + 2 + (octets[at + 1] & 0x7F if octets[at + 1] >= 0x80 else 0)
         if octets[position] != 0x02 or not 0 < octets[position + 1] <= 4:
@@ -91,7 +91,7 @@ def is_plausible(octets: bytearray, at: int) -> bool | None:
     return rest >= 0
 
 
-FRAMING = Framing(bytes([names.MESSAGE]), MOST_KEPT, measure, is_plausible)
+find = finder(bytes([names.MESSAGE]), is_plausible)
 
 
 @dataclass(slots=True)
@@ -119,7 +119,7 @@ class Ldap(Conversation):
 
     def __init__(self) -> None:
         super().__init__()
-        self._sides = Side(FRAMING), Side(FRAMING)
+        self._inboxes = tuple(Inbox(measure, find, MOST_KEPT) for _ in range(2))
         self._waiting: dict[int, Waiting] = {}  # by the message's number
         self._kept_octets = 0  # of those requests, and of the entries that were found
         self._has_gaps = False
@@ -128,14 +128,15 @@ class Ldap(Conversation):
     @property
     def buffered(self) -> int:
         """See Conversation."""
-        return self._sides[0].buffered + self._sides[1].buffered + self._kept_octets
+        return sum(map(len, self._inboxes)) + self._kept_octets
 
     def receive(self, side: int, octets: memoryview, time_ns: int) -> None:
         """See Conversation."""
-        if self._may_be_encrypted and self._sides[side].is_between and bytes(octets[:1]) == b"\0":
+        if self._may_be_encrypted and self._inboxes[side].is_between and bytes(octets[:1]) == b"\0":
             self.is_over = True  # the length of a buffer of SASL, RFC 4422, section 3.7
             return
-        for message in self._sides[side].take(octets, time_ns):
+        self._inboxes[side].feed(octets, time_ns)
+        for message in self._inboxes[side].messages(time_ns):
             self._take(side, message)
             if self.is_over:
                 return
@@ -143,7 +144,7 @@ class Ldap(Conversation):
     def gap(self, side: int, octets: int, time_ns: int) -> None:  # noqa: ARG002
         """See Conversation."""
         self._has_gaps |= octets > 0
-        self._sides[side].gap(octets)
+        self._inboxes[side].gap(octets)
 
     def close(self, time_ns: int) -> None:
         """See Conversation."""
@@ -177,7 +178,7 @@ class Ldap(Conversation):
 
     def _take_request(self, side: int, message: Message, opened: LdapMessage) -> None:
         asked = self._read(request, names.REQUESTS, message, opened)
-        size, start_ns = message.size, message.start_ns
+        size, start_ns = message.size, message.began_ns
         if opened.tag not in names.ANSWERED_BY:
             self.exchanges.append(
                 Exchange(start_ns, message.end_ns, asked, None, size, 0, side, version=LDAP_VERSION)
@@ -193,7 +194,7 @@ class Ldap(Conversation):
     def _take_response(self, side: int, message: Message, opened: LdapMessage) -> None:
         waiting = self._waiting.get(opened.id)
         if waiting is None or not _can_answer(opened.tag, waiting.tag):
-            waiting = Waiting(None, opened.tag, message.start_ns, side ^ 1)
+            waiting = Waiting(None, opened.tag, message.began_ns, side ^ 1)
             if opened.tag in PARTS:
                 self._take_part_alone(opened, waiting)
         waiting.response_size += message.size
@@ -287,7 +288,7 @@ class ConnectionlessLdap(Ldap):
     def receive(self, side: int, octets: memoryview, time_ns: int) -> None:
         """See Conversation."""
         super().receive(side, octets, time_ns)
-        if self._sides[side].buffered:
+        if len(self._inboxes[side]):
             raise ProtocolError("a datagram ends within a message")
 
 

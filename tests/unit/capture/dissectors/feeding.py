@@ -24,6 +24,7 @@ from services.capture.headers import PROTOCOL_TCP, PROTOCOL_UDP
 from services.capture.reassembly import DATA, ENDED, GAP, SEGMENT
 from tests.unit.capture.dissectors.playback import Part, timed
 from tests.unit.capture.dissectors.recorded import CAPTURES, Stream, streams
+from tests.unit.capture.dissectors.test_websocket import SESSION
 
 MOST_FLOWS = 64
 KINDS = (*PROTOCOLS, *(kind for _, kind in BY_PROTOCOL))
@@ -37,6 +38,13 @@ NO_OCTETS = np.zeros(1, np.uint8)
 Json = dict[str, Any]
 
 
+MILLISECOND = 1_000_000
+MADE = {
+    "WS-tcp": [(side, octets, n * MILLISECOND) for n, (side, octets) in enumerate(SESSION, 1)],
+}
+"""What follows an upgrade of HTTP/1 has no signature, and begins no stream of a capture."""
+
+
 def recorded() -> dict[str, list[Stream]]:
     """Return the streams of all golden captures by the protocol that they are of, see NAMES."""
     found: dict[str, list[Stream]] = {name: [] for name in NAMES}
@@ -44,7 +52,7 @@ def recorded() -> dict[str, list[Stream]]:
         for stream in streams(path.name):
             for place in _kinds_of(stream):
                 found[NAMES[place]].append(stream)
-    return found
+    return found | {name: [Stream(PROTOCOL_TCP, 0, said)] for name, said in MADE.items()}
 
 
 def _kinds_of(stream: Stream) -> Iterable[int]:
