@@ -21,7 +21,7 @@ from services.runtime.settings import QuerySettings, SchedulerSettings
 from services.scheduler.app import Scheduler
 from tests.unit.query.conftest import ENTRY, WrittenRun, table
 
-SECONDS = 30.0
+SECONDS = 60.0
 """More than any of these takes, even on a busy machine."""
 
 JSON = query_pb2.ENTRY_FORMAT_JSON

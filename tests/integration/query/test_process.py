@@ -56,11 +56,11 @@ def test_it_serves_is_healthy_and_ends_on_sigterm(
     with open_channel(address(process)) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         request = health_pb2.HealthCheckRequest(service="recorder.v1.QueryService")
-        answer = health.Check(request, timeout=10)
+        answer = health.Check(request, timeout=30)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
         stub = query_pb2_grpc.QueryServiceStub(channel)
         with pytest.raises(grpc.RpcError) as caught:
-            list(stub.Query(query_pb2.QueryRequest(kfl="http"), timeout=10))
+            list(stub.Query(query_pb2.QueryRequest(kfl="http"), timeout=30))
         assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
         assert len(list(tmp_path.glob("recorder-query-*"))) == 1
         process.send_signal(signal.SIGTERM)
@@ -79,7 +79,7 @@ def test_all_that_can_be_asked_is_answered_by_a_process(
         for method in service.methods:
             request = getattr(query_pb2, method.input_type.name)()
             try:
-                answer = getattr(stub, method.name)(request, timeout=10)
+                answer = getattr(stub, method.name)(request, timeout=30)
                 if method.server_streaming:
                     list(answer)
                 told[method.name] = grpc.StatusCode.OK
