@@ -216,6 +216,7 @@ def test_without_an_api_server_addresses_stay_and_the_ledger_says_so(node, clust
 def test_whose_traffic_is_captured_changes_while_a_job_runs(node, cluster):
     cluster.call(node, 4, PODS[3], 8080, *paths("all", 2))
     agent = cluster.worker._agent
+    cluster.until(lambda: len(cluster.rows("job0")) == 2)
     before = agent._listed
     cluster.targets.write_text('{"regex": "^front$"}')
     cluster.until(lambda: agent._listed is not before)
