@@ -4,10 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import kfl
+from kfl.words import OF_GRAPHQL
 from services.runtime.logging import logger
 
 MAX_RUNS = 64
 """Most runs at once: `matching` keeps one bit for each run in a 64-bit word for each stream."""
+
+LEAST_FOR_GRAPHQL = 16 << 10
+"""Octets of bodies that are looked at for a run that keeps none; most requests have less."""
 
 _log = logger(__name__)
 
@@ -125,8 +129,8 @@ class Assignments:
 
     @property
     def body_limit(self) -> int:
-        """Most octets of a body that any active run wants."""
-        return max((run.assignment.body_limit for run in self.active), default=0)
+        """Most octets of a body that any active run wants, or that its filter has to look at."""
+        return max(map(_body_limit, self.active), default=0)
 
     @property
     def protocols(self) -> frozenset[str] | None:
@@ -185,3 +189,8 @@ class Assignments:
         self._told.add(assignment.key)
         self.refused += 1
         _log.error("run not recorded", job=assignment.job, run=assignment.run, reason=reason)
+
+
+def _body_limit(run: ActiveRun) -> int:
+    words = run.filter.protocols() or frozenset()
+    return max(run.assignment.body_limit, LEAST_FOR_GRAPHQL if words & OF_GRAPHQL else 0)

@@ -52,13 +52,18 @@ class ProtocolCalls(Protocol):
     def columns(self) -> Mapping[str, Callable[..., Column] | Column]:
         """Return hot columns, or how to make them, by their name in the table of entries.
 
-        How to make `request_headers.host` is said by `request_headers`, which gets the name.
+        How to make `request_headers.host` is said by `request_headers`, which gets the name;
+        `request.sni` is the text of one key of a message that is JSON.
         """
         ...
 
     def details(self, rows: np.ndarray) -> dict[str, pa.Array]:
         """Return the protocol's own columns of the table of entries for the chosen rows."""
         ...
+
+
+HEADERS = frozenset({"request_headers", "response_headers"})
+"""Columns that are made for each name of a header."""
 
 
 class LazyColumns(Mapping[str, "Column"]):
@@ -74,8 +79,13 @@ class LazyColumns(Mapping[str, "Column"]):
         if name in self.constants:
             return self.constants[name]
         if name not in self._made:
-            column, *keys = name.split(".", 1)
-            self._made[name] = self._makers[column](*keys)
+            column, dot, key = name.partition(".")
+            if name in self._makers:
+                self._made[name] = self._makers[name]()
+            elif dot and column in HEADERS:
+                self._made[name] = self._makers[column](key)
+            else:
+                raise KeyError(name)
         return self._made[name]
 
     def __iter__(self) -> Iterator[str]:
