@@ -30,6 +30,7 @@ class ApiServer:
         self.forgotten = 0  # versions up to this one
         self.objects = {kind: {} for kind in PATHS.values()}
         self.events = {kind: [] for kind in PATHS.values()}  # (version, type, object)
+        self.is_gone_at_once = False  # a forgotten version is a status, and no event
         self.refused = {}  # status by kind
         self.asked = []  # (kind, parameters)
         self.open = set()  # connections of watches
@@ -143,6 +144,8 @@ class ApiServer:
 
     def _watch(self, request, kind, asked):
         version = int(asked["resourceVersion"])
+        if version < self.forgotten and self.is_gone_at_once:
+            return self._send(request, 410, {"kind": "Status", "message": "too old"})
         if version < self.forgotten:
             gone = {"kind": "Status", "code": 410, "message": "too old resource version"}
             self._begin(request)

@@ -206,13 +206,14 @@ class Watch:
 
     def _ask(self, seconds: float, wanted: dict[str, Any]) -> Any:
         timeout = (CONNECT_SECONDS, seconds)
-        response = self._call(_preload_content=False, _request_timeout=timeout, **wanted)
+        try:
+            response = self._call(_preload_content=False, _request_timeout=timeout, **wanted)
+        except Exception as error:
+            status = getattr(error, "status", None)  # of the client's exception, dear to import
+            if not isinstance(status, int) or not status:
+                raise
+            raise RefusedError(status, _reason(getattr(error, "body", b""))) from error
         self._response = response
-        if response.status != 200:
-            try:
-                raise RefusedError(response.status, _reason(b"".join(response.stream(1 << 16))))
-            finally:
-                self._end(response)
         return response
 
     def _end(self, response: Any) -> None:
@@ -235,9 +236,10 @@ def _lines(response: Response) -> Iterator[bytes]:
             raise ValueError(f"an event of more than {MOST_LINE} octets")
 
 
-def _reason(body: bytes) -> str:
+def _reason(body: Any) -> str:
     """Return the message of a Status object, or the begin of what there is."""
     try:
         return str(orjson.loads(body)["message"])
     except (ValueError, KeyError, TypeError):
-        return body[:200].decode("utf-8", "replace")
+        text = body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body)
+        return text[:200]

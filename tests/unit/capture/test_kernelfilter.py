@@ -3,6 +3,7 @@
 import pytest
 from scapy.all import ICMP, IP, TCP, UDP, Ether
 
+import kfl
 from services.capture.frames.batch import CaptureError
 from services.capture.kernelfilter import KernelFilter
 from tests.unit.capture.bpfmachine import run
@@ -100,6 +101,15 @@ def test_names_are_the_addresses_that_they_have_now(socket):
     del peers["10.0.0.1"]
     kernel.refresh()
     assert (socket.keeps(there), socket.keeps(elsewhere)) == (False, True)
+
+
+def test_what_is_needed_besides_is_kept_while_there_is_a_statement(socket):
+    kernel = KernelFilter(socket, besides=kfl.compile("dns").packets())
+    kernel.follow({"http"})
+    assert (socket.keeps(HTTP), socket.keeps(DNS)) == (True, True)
+    assert kernel.packets.dissectors >= {"http", "dns"}
+    kernel.follow(set())
+    assert (socket.keeps(HTTP), socket.keeps(DNS)) == (False, False)
 
 
 def test_where_names_are_not_known_every_host_is_kept(socket):

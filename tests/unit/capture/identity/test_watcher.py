@@ -124,7 +124,11 @@ def test_a_bookmark_saves_a_list(api, names):
     assert len(watches) <= 1
 
 
-def test_versions_that_were_forgotten_are_listed_again_and_what_is_gone_is_noticed(api, names):
+@pytest.mark.parametrize("is_gone_at_once", [False, True], ids=["an event", "a status"])
+def test_forgotten_versions_are_listed_again_and_what_is_gone_is_noticed(
+    api, names, is_gone_at_once
+):
+    api.is_gone_at_once = is_gone_at_once
     gone = pod("gone-1", "10.1.0.9")
     api.put("pods", gone)
     api.put("pods", pod("cart-1", "10.1.0.5"))
