@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 
 import kfl
-from recordings import segments
+from recordings import layout, segments
 from recordings.entry import objects
 from recordings.schema import ENTRIES
 from services.capture import dissect
@@ -100,12 +100,14 @@ def test_matches_columns_and_sql_agree(path, tmp_path):
     assert dict(zip(texts, by_sql(tables, chosen, tmp_path), strict=True)) == wanted
 
 
-def by_sql(tables: list[pa.Table], chosen: list[kfl.Filter], folder: Path) -> Iterator[int]:
+def by_sql(tables: list[pa.Table], chosen: list[kfl.Filter], data: Path) -> Iterator[int]:
     """Yield how many entries of a recording the query service would answer with."""
+    folder = layout.run(data, "golden", 1)
+    folder.mkdir(parents=True)
     batches = [batch for table in tables for batch in table.cast(ENTRIES).to_batches()]
     segment = segments.write(folder, "entries", batches, 1)
     source = plan.Source("golden", (folder / segment.file,), (), segment.rows)
-    engine = Engine(folder.resolve(), memory_limit_bytes=256 << 20, threads=1)
+    engine = Engine(data.resolve(), memory_limit_bytes=256 << 20, threads=1)
     try:
         with engine.session(600) as session:
             for each in chosen:
