@@ -18,7 +18,17 @@ from grpc_health.v1 import health_pb2
 from recorder.v1 import query_pb2
 
 from services.gateway import openapi
-from services.gateway.answers import ARROW, JSON, Form, choose, file_name, forms, to_json
+from services.gateway.answers import (
+    ARROW,
+    EXPORTS,
+    JSON,
+    Form,
+    Octets,
+    choose,
+    file_name,
+    forms,
+    to_json,
+)
 from services.gateway.asking import read, read_timeout
 from services.gateway.exchange import ClientGone, Exchange, Headers, Receive, Scope, Send
 from services.gateway.origins import Origins
@@ -275,7 +285,9 @@ def _method(route: Route) -> tuple[str, Callable[..., bytes], Callable[..., Mess
 def _prepare(request: Message, form: Form, last_event_id: str) -> None:
     """Fill in what HTTP says elsewhere: how entries come, and from where a watch goes on."""
     names = request.DESCRIPTOR.fields_by_name
-    if form.media_type == ARROW:
+    if isinstance(form, Octets):
+        form.prepare(request)  # type: ignore[arg-type]
+    elif form.media_type == ARROW:
         request.format = query_pb2.ENTRY_FORMAT_ARROW  # type: ignore[attr-defined]
     elif "format" in names and not request.format:  # type: ignore[attr-defined]
         request.format = query_pb2.ENTRY_FORMAT_JSON  # type: ignore[attr-defined]
@@ -290,7 +302,8 @@ def _is_endless(request: Message) -> bool:
 def _stream_headers(route: Route, request: Message) -> Headers:
     if route.rpc.name != "Export":
         return []
-    name = file_name(request.kfl, "pcapng")  # type: ignore[attr-defined]
+    _, suffix = EXPORTS[request.format]  # type: ignore[attr-defined]
+    name = file_name(request.kfl, suffix)  # type: ignore[attr-defined]
     return [("content-disposition", f'attachment; filename="{name}"')]
 
 

@@ -1,14 +1,21 @@
-"""pcapng blocks, as octets. Called by export; knows nothing of recordings.
+"""pcapng blocks, as octets. Called by packetfiles; knows nothing of recordings.
 
 Format: draft-ietf-opsawg-pcapng-03. Little-endian, time stamps in nanoseconds, one section.
 """
 
+import ipaddress
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
 
 SECTION_HEADER = 0x0A0D0D0A
 INTERFACE_DESCRIPTION = 1
+NAME_RESOLUTION = 4
 ENHANCED_PACKET = 6
+
+RECORD_IPV4 = 1
+RECORD_IPV6 = 2
 
 BYTE_ORDER_MAGIC = 0x1A2B3C4D
 UNKNOWN_LENGTH = 0xFFFFFFFFFFFFFFFF
@@ -25,7 +32,28 @@ NANOSECONDS = b"\x09"
 MAX_OPTION_BYTES = 0xFFFF
 """The length of an option is 16 bits; a longer comment becomes several."""
 
+MAX_NAME_BYTES = 253
+"""Of a name; what DNS allows, RFC 1035."""
+
+NAMES_IN_BLOCK = 1000
+"""Addresses in one block, which readers hold in memory."""
+
 Option = tuple[int, bytes]
+
+_HEAD = np.dtype(
+    [
+        ("kind", "<u4"),
+        ("total", "<u4"),
+        ("interface", "<u4"),
+        ("high", "<u4"),
+        ("low", "<u4"),
+        ("length", "<u4"),
+        ("original", "<u4"),
+    ]
+)
+"""Enhanced Packet Block up to its packet."""
+
+_TAIL = np.dtype([("padding", "<u4"), ("total", "<u4")])
 
 
 def section(application: str, comments: Sequence[str]) -> bytes:
@@ -36,9 +64,10 @@ def section(application: str, comments: Sequence[str]) -> bytes:
     return _block(SECTION_HEADER, head + _options(options))
 
 
-def interface(link_type: int, name: str, description: str) -> bytes:
+def interface(link_type: int, name: str, description: str, note: str = "") -> bytes:
     """Return an Interface Description Block: no limit on the length of packets, nanoseconds."""
     options = [
+        *comment(note),
         (OPTION_INTERFACE_NAME, _cut(name)),
         (OPTION_INTERFACE_DESCRIPTION, _cut(description)),
         (OPTION_TIME_RESOLUTION, NANOSECONDS),
@@ -63,6 +92,60 @@ def packet(
     return _block(ENHANCED_PACKET, head + _padded(frame) + _options(comment(note) if note else []))
 
 
+def packets(
+    interfaces: np.ndarray, times_ns: np.ndarray, frames: Sequence[bytes], original: np.ndarray
+) -> bytes:
+    """Return an Enhanced Packet Block without a note for each frame."""
+    lengths = np.fromiter(map(len, frames), np.uint32, len(frames))
+    padding = -lengths.astype(np.int64) % 4
+    times = np.maximum(times_ns, 0)
+    heads = np.zeros(len(frames), _HEAD)
+    heads["kind"] = ENHANCED_PACKET
+    heads["total"] = lengths + padding + _HEAD.itemsize + 4
+    heads["interface"] = interfaces
+    heads["high"] = times >> 32
+    heads["low"] = times & 0xFFFFFFFF
+    heads["length"] = lengths
+    heads["original"] = np.maximum(original, lengths)
+    tails = np.zeros(len(frames), _TAIL)
+    tails["total"] = heads["total"]
+    before, behind = memoryview(heads.tobytes()), memoryview(tails.tobytes())
+    pieces: list[bytes | memoryview] = []
+    starts = range(0, len(before), _HEAD.itemsize)
+    ends = range(0, len(behind), _TAIL.itemsize)
+    for at, frame, end, pad in zip(starts, frames, ends, padding.tolist(), strict=True):
+        # Of the four octets of padding only so many as are needed.
+        pieces += (before[at : at + _HEAD.itemsize], frame, behind[end + 4 - pad : end + 8])
+    return b"".join(pieces)
+
+
+def names(found: Mapping[str, Sequence[str]]) -> Iterator[bytes]:
+    """Yield Name Resolution Blocks: what addresses are called, the best name first.
+
+    What is no address, and control characters in names, are left out.
+    """
+    records = [record for ip, known in found.items() if (record := _name_record(ip, known))]
+    for begin in range(0, len(records), NAMES_IN_BLOCK):
+        end = struct.pack("<HH", 0, 0)
+        yield _block(NAME_RESOLUTION, b"".join(records[begin : begin + NAMES_IN_BLOCK]) + end)
+
+
+def _name_record(ip: str, known: Sequence[str]) -> bytes:
+    try:
+        address = ipaddress.ip_address(ip)
+    except ValueError:
+        return b""
+    value = address.packed
+    for name in known:
+        octets = _cut("".join(c for c in name if c.isprintable()), MAX_NAME_BYTES)
+        if octets and len(value) + len(octets) < MAX_OPTION_BYTES:
+            value += octets + b"\0"
+    if len(value) == len(address.packed):
+        return b""
+    kind = RECORD_IPV4 if address.version == 4 else RECORD_IPV6
+    return struct.pack("<HH", kind, len(value)) + _padded(value)
+
+
 def comment(text: str) -> list[Option]:
     """Return `text` as comments, cut between characters where one option would be too short."""
     options = []
@@ -74,8 +157,8 @@ def comment(text: str) -> list[Option]:
     return options
 
 
-def _cut(text: str) -> bytes:
-    return text.encode()[:MAX_OPTION_BYTES].decode(errors="ignore").encode()
+def _cut(text: str, most: int = MAX_OPTION_BYTES) -> bytes:
+    return text.encode()[:most].decode(errors="ignore").encode()
 
 
 def _options(options: Sequence[Option]) -> bytes:

@@ -8,18 +8,19 @@ import grpc
 import pyarrow as pa
 from recorder.v1 import query_pb2, query_pb2_grpc
 
-from services.query import answer, export, ledger, messages, plan
-from services.query.asked import Asked, read_request, read_statement
+from services.query import answer, ledger, messages, plan
+from services.query.asked import Asked, read_request
 from services.query.base import NO_MACROS, Caller
 from services.query.catalog import Catalog, Opened
 from services.query.engine import Engine
+from services.query.export_rpc import ExportRpc
 from services.query.figures_rpc import FiguresRpc
 from services.query.follow import Follower
 from services.query.formats import Formatter
 from services.query.language_rpc import LanguageRpc
 from services.query.lookup_rpc import LookupRpc
 from services.query.plan import Source
-from services.query.refusals import refuse, told
+from services.query.refusals import told
 
 MAX_FOLLOWERS = 32
 """Half of the server's workers, so that followers leave room for questions."""
@@ -27,15 +28,12 @@ MAX_FOLLOWERS = 32
 FOLLOW_SECONDS = 0.25
 """How often a follower looks for what is new: well within the second that an answer may be old."""
 
-EXPORT_PATIENCE = 10
-"""An export may work this many times longer than a question: it reads and sorts whole streams."""
 
-
-class QueryService(LanguageRpc, LookupRpc, FiguresRpc):
+class QueryService(LanguageRpc, LookupRpc, FiguresRpc, ExportRpc):
     """Answers questions over the recordings of a Catalog with an Engine.
 
-    The RPCs about the language, about one entry or stream, and about figures are in files of their
-    own.
+    Export, and the RPCs about the language, about one entry or stream, and about figures are in
+    files of their own.
     """
 
     def __init__(
@@ -65,33 +63,6 @@ class QueryService(LanguageRpc, LookupRpc, FiguresRpc):
                 yield from self._follow(asked, caller, context)
             else:
                 yield from self._answer(asked, caller, context)
-
-    def Export(  # noqa: N802
-        self, request: query_pb2.ExportRequest, context: grpc.ServicerContext
-    ) -> Iterator[query_pb2.ExportResponse]:
-        """Send a pcapng file."""
-        statement = read_statement(request.kfl, context, self.catalog, self.macros)
-        if statement.redactions:
-            refuse(
-                context,
-                "kfl",
-                "redact() hides values of entries, but packets would show them. Leave it out, or "
-                "ask for entries.",
-            )
-        names = tuple(dict.fromkeys(statement.recordings()))
-        deadline = self.deadline_seconds * EXPORT_PATIENCE
-        with told(context, self.catalog, names), self.slot(context):
-            opened = [self.catalog.open(name) for name in names]
-            with self.session(Caller(context), deadline) as session:
-                for chunk in export.export(
-                    session,
-                    statement,
-                    [found.source("entries") for found in opened],
-                    [found.source("packets") for found in opened],
-                    ledger.losses([found.source("losses") for found in opened]),
-                    ledger.counts(opened),
-                ):
-                    yield query_pb2.ExportResponse(chunk=chunk)
 
     def ListRecordings(  # noqa: N802
         self, request: query_pb2.ListRecordingsRequest, context: grpc.ServicerContext
