@@ -51,12 +51,15 @@ LARGE_BYTES = 64 << 10
 
 HEALTH_SECONDS = 2.0
 
+CALLER = "recorder-caller"
+"""Metadata that says whom a call is for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one gateway takes at once."""
 
-    streams: int = 32
+    streams: int = 128
     """Streams."""
     deadline_seconds: float = 60.0
     """Longest time for an answer that is no stream."""
@@ -176,7 +179,7 @@ class Gateway:
         service = self._services[route.rpc.containing_service.full_name]
         most = self._limits.deadline_seconds
         call = service.channel.unary_unary(*_method(route))(
-            request, timeout=min(seconds or most, most)
+            request, timeout=min(seconds or most, most), metadata=_asked_for(exchange)
         )
         try:
             answer = await call
@@ -200,7 +203,9 @@ class Gateway:
     ) -> None:
         service = self._services[route.rpc.containing_service.full_name]
         _prepare(request, form, exchange.header("last-event-id"))
-        call = service.channel.unary_stream(*_method(route))(request, timeout=seconds)
+        call = service.channel.unary_stream(*_method(route))(
+            request, timeout=seconds, metadata=_asked_for(exchange)
+        )
         if _is_endless(request):
             self._endless.add(call)
         try:
@@ -293,6 +298,12 @@ def _prepare(request: Message, form: Form, last_event_id: str) -> None:
         request.format = query_pb2.ENTRY_FORMAT_JSON  # type: ignore[attr-defined]
     if "after_revision" in names and last_event_id.isascii() and last_event_id.isdigit():
         request.after_revision = min(int(last_event_id[:20]), 2**64 - 1)  # type: ignore[attr-defined]
+
+
+def _asked_for(exchange: Exchange) -> tuple[tuple[str, str], ...]:
+    """Return the metadata that says whom a call is for; the query service lets them take turns."""
+    host, *_ = exchange.scope.get("client") or ("",)
+    return ((CALLER, host),)
 
 
 def _is_endless(request: Message) -> bool:

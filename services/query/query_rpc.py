@@ -22,7 +22,7 @@ from services.query.lookup_rpc import LookupRpc
 from services.query.plan import Source
 from services.query.refusals import told
 
-MAX_FOLLOWERS = 32
+MAX_FOLLOWERS = 128
 """Half of the server's workers, so that followers leave room for questions."""
 
 FOLLOW_SECONDS = 0.25
