@@ -82,7 +82,7 @@ class QueryBase(query_pb2_grpc.QueryServiceServicer):
 
     @contextmanager
     def slot(self, context: grpc.ServicerContext) -> Iterator[None]:
-        """Hold one of the places for questions that read recordings, when it is the caller's turn."""
+        """Hold one of the places for questions over recordings, when it is the caller's turn."""
         caller = _caller(context)
         if not self._turns.enter(caller, QUEUE_SECONDS, context.is_active):
             context.abort(
