@@ -396,6 +396,9 @@ class _Run:
     # ------------------------------------------------------------------ words
 
     def _among(self, name: str, values: frozenset[str]) -> Bounds:
+        possible = self._batch.get(f"{name}s")
+        if isinstance(possible, frozenset) and not possible & values:
+            return FALSE, FALSE
         column = self._batch.get(name)
         if column is NotGiven:
             return PERHAPS
@@ -425,10 +428,13 @@ class _Run:
             is_tls = np.bool_(tls) if isinstance(tls, bool) else np.asarray(tls, np.bool_)
             return may | is_tls, must | is_tls
         if word.abbrs:
+            if not may.any():
+                return may, must
             other_may, other_must = self._among("protocol_abbr", word.abbrs)
-            if word.versions:
+            if word.versions and (not word.is_both or other_may.any()):
+                join = np.logical_and if word.is_both else np.logical_or
                 version_may, version_must = self._among("protocol_version", word.versions)
-                other_may, other_must = other_may | version_may, other_must | version_must
+                other_may, other_must = join(other_may, version_may), join(other_must, version_must)
             return may & other_may, must & other_must
         return may, must
 

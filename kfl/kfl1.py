@@ -121,6 +121,12 @@ _HTTP = (
     _of("request.grpcMethod", "text", "gRPC method", "grpc"),
     _of("response.grpcStatus", "number", "gRPC status, 0 is OK", "grpc"),
     _of("response.grpcMessage", "text", "gRPC status message", "grpc"),
+    _of("request.gqlOperationType", "text", "GraphQL: query, mutation or subscription", "gql"),
+    _of("request.gqlOperationName", "text", "name of the operation", "gql"),
+    _of("request.gqlFields", "list", "what it selects at its top", "gql"),
+    _of("request.gqlOperations", "list", "of a batch: list of {type, name, fields}", "gql"),
+    _of("response.gqlErrors", "list", "list of {message, path, code}", "gql"),
+    _of("response.gqlErrorCount", "number", "errors that the answer tells of", "gql"),
     *_both(
         "opcode",
         "text",

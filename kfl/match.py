@@ -463,6 +463,12 @@ def word_test(word: ProtocolWord) -> Test:
         return lambda entry: entry.get("tls") is True or _protocol(entry, "name") in names
     if word.versions or word.abbrs:
         versions, abbrs = word.versions, word.abbrs
+        if word.is_both:
+            return lambda entry: (
+                _protocol(entry, "name") in names
+                and _protocol(entry, "abbr") in abbrs
+                and _protocol(entry, "version") in versions
+            )
         return lambda entry: (
             _protocol(entry, "name") in names
             and (_protocol(entry, "abbr") in abbrs or _protocol(entry, "version") in versions)

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ProtocolWord:
-    """True for an entry when one of the given sets has its value; `names` narrows the others."""
+    """True for an entry when one of the given sets has its value; `names` narrows the others, and
+    where `is_both`, it is to be in both of them.
+    """
 
     name: str
     meaning: str
@@ -20,6 +22,7 @@ class ProtocolWord:
     abbrs: frozenset[str] = frozenset()  # protocol.abbr
     transport: str = ""  # transport
     encrypted: bool = False  # tls is true, or protocol.name is among the names
+    is_both: bool = False  # versions and abbrs
 
 
 TCP_PROTOCOLS = frozenset(
@@ -53,6 +56,9 @@ _NAME_WORDS = {
 }
 
 _HTTP = frozenset({"http", "ws"})
+_ON_HTTP = frozenset({"http"})
+_HTTP2 = frozenset({"2", "2.0"})
+_GRAPHQL = frozenset({"GQL"})
 _L4 = frozenset({"tcp", "udp"})
 
 WORDS: dict[str, ProtocolWord] = {
@@ -63,11 +69,21 @@ WORDS: dict[str, ProtocolWord] = {
             "http2",
             "HTTP/2, and what runs over it",
             frozenset({"http"}),
-            frozenset({"2", "2.0"}),
+            _HTTP2,
             frozenset({"HTTP/2"}),
         ),
         ProtocolWord("grpc", "gRPC", frozenset({"http"}), abbrs=frozenset({"gRPC"})),
-        ProtocolWord("gql", "GraphQL", frozenset({"http"}), abbrs=frozenset({"GQL"})),
+        ProtocolWord("gql", "GraphQL", _ON_HTTP, abbrs=_GRAPHQL),
+        ProtocolWord("graphql", "the same as gql", _ON_HTTP, abbrs=_GRAPHQL),
+        ProtocolWord(
+            "gqlv1",
+            "GraphQL over HTTP/1",
+            _ON_HTTP,
+            frozenset({"1.0", "1.1"}),
+            _GRAPHQL,
+            is_both=True,
+        ),
+        ProtocolWord("gqlv2", "GraphQL over HTTP/2", _ON_HTTP, _HTTP2, _GRAPHQL, is_both=True),
         ProtocolWord(
             "tls", "TLS, and any protocol inside of it", frozenset({"tls"}), encrypted=True
         ),
@@ -84,10 +100,14 @@ WORDS: dict[str, ProtocolWord] = {
 }
 """Every word, by its name."""
 
+_OF_GRAPHQL = {"gql", "graphql", "gqlv1", "gqlv2"}
+
 NARROWER = {
-    "http": {"http2", "grpc", "gql", "ws"},
-    "http2": {"grpc"},
-    "tcp": TCP_PROTOCOLS - {"tcp"} | {"http2", "grpc", "gql", "tcp_conn", "tcp_flow"},
+    "http": {"http2", "grpc", "ws"} | _OF_GRAPHQL,
+    "http2": {"grpc", "gqlv2"},
+    "gql": _OF_GRAPHQL - {"gql"},
+    "graphql": _OF_GRAPHQL - {"graphql"},
+    "tcp": TCP_PROTOCOLS - {"tcp"} | {"http2", "grpc", "tcp_conn", "tcp_flow"} | _OF_GRAPHQL,
     "udp": {"udp_conn", "udp_flow"},
     "conn": {"tcp_conn", "udp_conn"},
     "flow": {"tcp_flow", "udp_flow"},

@@ -90,5 +90,12 @@ def _copies() -> list[tuple[Place, Place]]:
 
 COPIES = _copies()
 
+PARTS: tuple[tuple[Place, Place], ...] = tuple(
+    (("request", of), ("request", key))
+    for of in ("body", "url", "queryString")
+    for key in ("gqlOperationType", "gqlOperationName", "gqlFields", "gqlOperations")
+) + tuple((("response", "body"), ("response", key)) for key in ("gqlErrors", "gqlErrorCount"))
+"""Pairs of places: the second one shows values of which some may be in the first one."""
+
 PEER_NAMES = ("name", "service", "pod", "dns")
 """Columns of a peer; the first one is a copy of one of the others."""

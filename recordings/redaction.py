@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from kfl import ast
 from kfl.parse import parse
 from recordings import schema
-from recordings.copies import COLUMNS, COOKIES, COPIES, MESSAGES, PEER_NAMES, PEERS
+from recordings.copies import COLUMNS, COOKIES, COPIES, MESSAGES, PARTS, PEER_NAMES, PEERS
 from recordings.redactedtext import (
     JSON_REDACTED,
     REDACTED,
@@ -76,6 +76,10 @@ class Redactions:
                 if () in self._at(*hidden) and () not in self._at(*copy):
                     self._wanted += (tuple(map(ast.Key, copy)),)
                     found = True
+        # Where in a part the value is that is hidden in the whole, nobody looks.
+        self._wanted += tuple(
+            tuple(map(ast.Key, part)) for whole, part in PARTS if self._at(*whole)
+        )
 
     def _at(self, *place: str) -> Wanted:
         """What is named, seen from a place of an entry."""

@@ -147,6 +147,7 @@ LOSS_KINDS = {
     "clock_step": "a node's clock was set while the run was on",
     "sampled": "streams that are not in the sample were not looked at",
     "redacted": "what packets carried was not stored, since values were to be hidden",
+    "live_overrun": "live traffic was not taken fast enough, or had no room in memory",
     "storage_limit": "the storage limit was reached",
     "disk_full": "the scheduler's disk took nothing for a while; agents kept what they could",
     "storage_damage": "octets of the recording were damaged on the scheduler's disk",

@@ -301,5 +301,5 @@ def _word(name: str) -> Piece:
         if values
     ]
     if others:
-        return all_of([names, some_of(others)])
+        return all_of([names, (all_of if word.is_both else some_of)(others)])
     return put("({})", names)

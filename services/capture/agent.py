@@ -18,6 +18,8 @@ from services.capture.assignments import ActiveRun, Assignments
 from services.capture.frames.afpacket import ANY, AfPacket
 from services.capture.frames.batch import CaptureError, FrameBatch, FrameSource, Loss
 from services.capture.kernelfilter import Filterable, KernelFilter
+from services.capture.livebox import FLUSH_SECONDS as LIVE_FLUSH_SECONDS
+from services.capture.liverun import LiveRun
 from services.capture.matching import Calls, Matcher, chosen_rows
 from services.capture.packetstore import Overwritten, Packets, PacketStore, choose, packets_table
 from services.capture.pipeline import MOST_FLOWS, Pipeline, PipelineOptions
@@ -278,7 +280,9 @@ class Agent:
             self._revision = self._uplink.revision
             listed = self._uplink.assignments
             # A file is read once, so nothing of it is there to be tried.
-            self._assignments.update([a for a in listed if not (a.probe and self._replay)])
+            self._assignments.update(
+                [a for a in listed if not (self._replay and (a.probe or a.live))]
+            )
         now_ns = _time_ns(self._clock)
         self._watch_clock(now_ns)
         changes = self._assignments.advance(now_ns)
@@ -298,11 +302,10 @@ class Agent:
         self._engine.pipeline.dissectors = self._kernel.packets.dissectors
         for run in changes.started:
             self._matcher.begin(run)
-            sink = Probe(self._uplink) if run.assignment.probe else self._uplink
-            self._buffers[run.key] = RunBuffer(run, sink, self._node)
+            self._buffers[run.key] = self._new_buffer(run)
             self._tell_matched(run)
             if (
-                not (self._replay or run.assignment.probe)
+                not (self._replay or run.assignment.probe or run.assignment.live)
                 and run.assignment.start_ns < self._begin_ns
             ):
                 self._buffers[run.key].lose([self._late(run)], self._clock.monotonic())
@@ -311,6 +314,12 @@ class Agent:
             for buffer in self._buffers.values():
                 detail = described(self._engine.pipeline.sample_percent)
                 buffer.tell_sample(detail, self._clock.monotonic())
+
+    def _new_buffer(self, run: ActiveRun) -> RunBuffer:
+        if run.assignment.live:
+            return RunBuffer(run, LiveRun(self._uplink), self._node, LIVE_FLUSH_SECONDS)
+        sink = Probe(self._uplink) if run.assignment.probe else self._uplink
+        return RunBuffer(run, sink, self._node)
 
     def _watch_clock(self, now_ns: int) -> None:
         """Put a clock that was set into every run's ledger."""
@@ -333,7 +342,8 @@ class Agent:
         """Get ready for what the runs need that are on, or soon will be."""
         statements = {run.assignment.kfl for run in self._assignments.active}
         for assignment in self._uplink.assignments:
-            if assignment.start_ns - AHEAD_NS <= now_ns < assignment.stop_ns:
+            is_soon = assignment.start_ns - AHEAD_NS <= now_ns < assignment.stop_ns
+            if is_soon or assignment.live:
                 statements.add(assignment.kfl)
         if not statements:
             self._prepared = None
@@ -397,7 +407,8 @@ class Agent:
 
     def _tell_matched(self, run: ActiveRun) -> None:
         """Tell the scheduler, at the begin and whenever it changes, how much of a limit is used."""
-        if run.filter.limit is not None and not run.assignment.probe and run.told != run.hits:
+        is_sent = not (run.assignment.probe or run.assignment.live)
+        if run.filter.limit is not None and is_sent and run.told != run.hits:
             run.told = run.hits
             self._uplink.tell_matched(*run.key, run.hits)
 

@@ -24,6 +24,8 @@ class Assignment:
     body_limit: int
     probe: bool = False
     """It is only counted what would be recorded."""
+    live: bool = False
+    """Someone watches: entries that match are sent as they come, whatever the time is."""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -59,7 +61,7 @@ class ActiveRun:
     @property
     def room(self) -> int | None:
         """Entries that may still match; None without a limit."""
-        limit = self.filter.limit
+        limit = None if self.assignment.live else self.filter.limit
         return None if limit is None else max(0, limit - self.hits - self.elsewhere)
 
 
@@ -140,7 +142,11 @@ class Assignments:
         assignment = self._listed.get(key)
         if assignment is None:
             return False
-        return self.ignore_times or assignment.start_ns <= now_ns < assignment.stop_ns
+        return (
+            self.ignore_times
+            or assignment.live
+            or assignment.start_ns <= now_ns < assignment.stop_ns
+        )
 
     def _start(self, assignment: Assignment, taken: set[int]) -> ActiveRun | None:
         if len(taken) >= MAX_RUNS:

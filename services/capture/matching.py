@@ -3,7 +3,7 @@
 A recording keeps whole streams: from the first entry of a stream that matches a run's filter on,
 all entries of it belong to that run, whether they match by themselves or not. So a filter is asked
 only about streams that are not in yet; hot columns decide first, and an entry is built only where
-they cannot rule it out.
+they cannot rule it out. A live run gets the entries that match, and nothing else of their streams.
 """
 
 from __future__ import annotations
@@ -123,8 +123,9 @@ class Matcher:
             for run in self._possible(entries.calls):
                 rows = self._matching_rows(entries, run)
                 if len(rows):
-                    streams = entries.calls.streams[rows]
-                    found.setdefault(run.bit, []).append(streams[streams != NO_STREAM])
+                    if not run.assignment.live:
+                        streams = entries.calls.streams[rows]
+                        found.setdefault(run.bit, []).append(streams[streams != NO_STREAM])
                     entries.bits[rows] |= flag(run.bit)
         opened: list[tuple[ActiveRun, Numbers]] = []
         for run in runs:

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from recorder.v1 import ingest_pb2
 
 from recordings import schema
+from services.capture.missing import Content, Missing
 from services.capture.spool import Place, Spool, SpoolFullError, message_of
 from services.runtime.logging import logger
 from services.runtime.metrics import Histogram
@@ -55,32 +56,6 @@ class Part:
     table: str
     arrow_ipc: bytes
     rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """What would be missing if some rows were dropped."""
-
-    batches: int = 0
-    entries: int = 0
-    streams: int = 0
-    packets: int = 0
-    octets: int = 0  # of the packets, on the wire
-    start_ns: int | None = None  # of the oldest row
-    end_ns: int | None = None
-
-    def __add__(self, other: "Content") -> "Content":
-        starts = [ns for ns in (self.start_ns, other.start_ns) if ns is not None]
-        ends = [ns for ns in (self.end_ns, other.end_ns) if ns is not None]
-        return Content(
-            self.batches + other.batches,
-            self.entries + other.entries,
-            self.streams + other.streams,
-            self.packets + other.packets,
-            self.octets + other.octets,
-            min(starts, default=None),
-            max(ends, default=None),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +207,7 @@ class Outbox:
     _in_flight_bytes: int = 0
     _sequence: int = 0  # of the last batch that got a number
     _acknowledged: int = 0  # number of the last batch that is on disk
-    _missing: dict[tuple[str, int], Content] = field(default_factory=dict)
+    _missing: Missing = field(default_factory=Missing)
     _told: dict[tuple[str, int], Part] = field(default_factory=dict)
     """What each run has counted last, for when the batch that says so is dropped."""
     _newest: deque[tuple[int, int]] = field(default_factory=deque)
@@ -244,6 +219,7 @@ class Outbox:
 
     def __post_init__(self) -> None:
         if self.spool is not None:
+            self._missing = Missing(self.spool)
             self._restore(self.spool)
 
     @property
@@ -271,8 +247,7 @@ class Outbox:
 
     def miss(self, job: str, run: int, missing: Content) -> None:
         """Note that rows of a run will not arrive; a loss row will say so."""
-        if missing != Content():
-            self._missing[job, run] = self._missing.get((job, run), Content()) + missing
+        self._missing.add((job, run), missing)
 
     def take_back(self) -> Iterator[Waiting]:
         """Yield what was never sent, with its octets; it is not here any more."""
@@ -285,8 +260,7 @@ class Outbox:
 
     def take_missing(self) -> dict[tuple[str, int], Content]:
         """Return what is missing from runs and was not told; another outbox tells it."""
-        missing, self._missing = self._missing, {}
-        return missing
+        return self._missing.take()
 
     def next(self) -> ingest_pb2.ConnectRequest | None:
         """Return the next message to send, if the window has room for one."""
@@ -400,11 +374,10 @@ class Outbox:
             if helps and batch.content.batches:
                 self.counters.dropped += 1
                 self.counters.dropped_bytes += batch.message_bytes
-                self._forget(batch)
-                self.miss(batch.job, batch.run, batch.content)
+                self._lose(batch)
                 if not batch.final:
                     continue
-                batch = Waiting(batch.job, batch.run, (), True, Content())
+                batch = self._kept(Waiting(batch.job, batch.run, (), True, Content()))
                 self.used_bytes += batch.size_bytes
             kept.append(batch)
         self._waiting.extendleft(reversed(kept))
@@ -416,6 +389,11 @@ class Outbox:
     @property
     def _is_spool_full(self) -> bool:
         return self.spool is not None and self.spool.used_bytes > self.spool.limit_bytes
+
+    def _lose(self, batch: Waiting) -> None:
+        serial = batch.place.serial if batch.place else 0
+        self._missing.add((batch.job, batch.run), batch.content, serial)
+        self._forget(batch)
 
     def _forget(self, batch: Waiting) -> None:
         self.used_bytes -= batch.size_bytes
@@ -449,14 +427,16 @@ class Outbox:
             message = message_of(self.spool.read(batch.place))
         except (OSError, DecodeError) as error:
             _log.error("a batch in the spool cannot be read", reason=str(error))
-            self._forget(batch)
-            self.miss(batch.job, batch.run, batch.content)
+            self._lose(batch)
             return None
         return replace(batch, parts=_parts(message))
 
     def _restore(self, spool: Spool) -> None:
         """Take up what an agent before this one left."""
         for place, number in spool.left:
+            if place.serial in self._missing.gone:
+                spool.settle(place.serial)
+                continue
             try:
                 message = message_of(spool.read(place))
                 batch = replace(_without_number(message), place=place)
@@ -495,11 +475,10 @@ class Outbox:
         if not self._missing:
             return
         first = self._waiting[0] if self._waiting else None
-        for (job, run), missing in list(self._missing.items()):
+        for job, run in list(self._missing.by_run):
             ends = first is not None and first.final and (first.job, first.run) == (job, run)
             if ends or self._has_calmed:
-                del self._missing[job, run]
-                table = _loss(self.node, missing)
+                table = loss_table(self.node, self._missing.tell((job, run)))
                 made, _ = batches(job, run, [("losses", table)], False, self.max_batch_bytes)
                 told = self._told.get((job, run))
                 if told is not None:
@@ -507,6 +486,7 @@ class Outbox:
                 for batch in map(self._kept, made):
                     self._waiting.appendleft(batch)
                     self.used_bytes += batch.size_bytes
+                self._missing.told((job, run))
 
     @property
     def _has_calmed(self) -> bool:
@@ -528,7 +508,7 @@ class Outbox:
             self.used_bytes += piece.size_bytes
 
 
-def _loss(node: str, missing: Content) -> pa.Table:
+def loss_table(node: str, missing: Content) -> pa.Table:
     """Return the loss row for what was dropped."""
     detail = (
         f"{missing.batches} batches with {missing.entries} entries, {missing.streams} streams and "

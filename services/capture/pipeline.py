@@ -21,6 +21,7 @@ from services.capture.dissectors.dns.tcp import DnsStreams
 from services.capture.dissectors.http1.entries import Http1Calls
 from services.capture.dissectors.http1.exchange import forget_overwritten
 from services.capture.dissectors.http1.framing import frame_segments
+from services.capture.dissectors.http1.handover import Handover, handovers
 from services.capture.dissectors.http1.midstream import begin_midstream
 from services.capture.dissectors.http1.past import new_past, recall, remember
 from services.capture.dissectors.http1.rows import NO_MESSAGE, new_framer
@@ -63,6 +64,8 @@ from services.capture.timewheel import END_OF_TIME, SECOND
 DNS_PORTS = np.array([53, 5353, 5355])  # DNS; mDNS, RFC 6762; LLMNR, RFC 4795
 MULTICAST_PORTS = (5353, 5355)
 SEGMENT_ROWS = 2 * MOST_FRAMES
+BEGIN_AS_HTTP1 = frozenset({Http1Calls.protocol_name, "ws"})
+"""Protocols that cannot be found without HTTP/1."""
 GIVEN_UP = (
     "datagrams of which fragments never came",
     "datagrams that had to make room for others",
@@ -128,6 +131,7 @@ class Pipeline:
         self.dns = Dns(DnsOptions())
         self.dns_streams = DnsStreams()
         self.recogniser = Recogniser(protocols, most_flows, self.streams)
+        self.recogniser.body_limit = options.body_limit
         self.by_protocol = ByProtocol(most_flows, self.streams)
         self.packet_streams = np.zeros(0, np.int64)
         """int64, one for each frame of the last batch: its stream's number, or 0."""
@@ -153,7 +157,8 @@ class Pipeline:
 
     @body_limit.setter
     def body_limit(self, octets: int) -> None:
-        self.framer.totals["body_limit"] = octets
+        if octets != self.body_limit:
+            self.framer.totals["body_limit"] = self.recogniser.body_limit = octets
 
     @property
     def dissectors(self) -> frozenset[str] | None:
@@ -170,7 +175,7 @@ class Pipeline:
             return
         self._dissectors = names
         had_http1, had_dns = self._has_http1, self._has_dns
-        self._has_http1 = names is None or Http1Calls.protocol_name in names
+        self._has_http1 = names is None or not names.isdisjoint(BEGIN_AS_HTTP1)
         self._has_dns = names is None or DnsCalls.protocol_name in names
         directions = self.reassembler.directions[: 2 * int(self.flows.counts[ROWS_USED])]
         if self._has_http1 and not had_http1:
@@ -383,11 +388,13 @@ class Pipeline:
     def _take_segments(self, octets: np.ndarray, filled: int) -> None:
         held = self.reassembler.octets
         row = 0 if self._has_http1 else filled
+        handed: list[Handover] = []
         while row < filled:
             row, calls = frame_segments(self.framer, self.segments, row, filled, octets, held)
             if calls:
                 self._http1.append(self.framer.calls[:calls].copy())
-        self.recogniser.take_segments(self.segments[:filled], octets, held)
+                handed += handovers(self.framer, self._http1[-1])
+        self.recogniser.take_segments(self.segments[:filled], octets, held, handed)
         if not self._has_dns:
             return
         of_dns = np.flatnonzero(self.segments["hint"][:filled] == reassembly.DNS_HINT)

@@ -48,16 +48,20 @@ class Sink(Protocol):
 class RunBuffer:
     """Tables of one run, until they are sent. What its filter redacts is gone from them."""
 
-    def __init__(self, run: ActiveRun, uplink: Sink, node: str) -> None:
+    def __init__(
+        self, run: ActiveRun, uplink: Sink, node: str, flush_seconds: float = FLUSH_SECONDS
+    ) -> None:
         self.run = run
         self._uplink = uplink
         self._node = node
+        self._flush_seconds = flush_seconds
         self._tables: dict[str, list[pa.Table]] = {name: [] for name in ORDER}
         self._losses: list[Loss] = []
         self._sums: dict[str, tuple[Loss | None, int]] = {}  # and how many it stands for
         self._bytes = 0
         self._since: float | None = None
-        paths = run.filter.redactions
+        # Live, the query service redacts: others may watch the same run.
+        paths = () if run.assignment.live else run.filter.redactions
         self._redactions = Redactions(paths) if paths else None
         self._lasting: dict[str, Loss] = {}  # since these were last told, by kind
         self._told_kinds: set[str] = set()
@@ -151,7 +155,7 @@ class RunBuffer:
         """Say whether it is time to send."""
         return (
             self._bytes >= FLUSH_BYTES
-            or (self._since is not None and now - self._since >= FLUSH_SECONDS)
+            or (self._since is not None and now - self._since >= self._flush_seconds)
             or self._is_to_be_told(now)
         )
 

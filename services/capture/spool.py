@@ -6,6 +6,7 @@ A folder has one agent at a time:
     lock             held while the process lives
     agent            its name, under which the scheduler counts its batches
     sent             (serial, number, CRC-32) of each batch that got a number
+    missing          what had to be dropped, see missing.py
     00000001.batches records: CRC-32, octets, serial, then a Batch of ingest.proto without number
 
 A batch's *serial* counts on over restarts; its *number* is the scheduler's, given when it is sent.
@@ -60,6 +61,8 @@ class Place:
 @dataclass(slots=True)
 class _File:
     number: int
+    first: int
+    """Serial of its first batch."""
     size: int = 0
     waiting: set[int] = field(default_factory=set)
     """Serials of batches that have not settled."""
@@ -77,7 +80,7 @@ class Spool:
         self.limit_bytes = limit_bytes
         self.left: list[tuple[Place, int]] = []
         """Batches that were there, in order, each with its number; 0 when it was never sent."""
-        self._folder = folder
+        self.folder = folder
         self._files: dict[int, _File] = {}
         self._of: dict[int, int] = {}  # serial -> file
         self._numbers: dict[int, int] = {}
@@ -99,8 +102,18 @@ class Spool:
     def agent_id(self) -> str:
         """Whose batches these are; "" when nobody said."""
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            return (self._folder / "agent").read_text().strip()
+            return (self.folder / "agent").read_text().strip()
         return ""
+
+    @property
+    def next_serial(self) -> int:
+        """Serial that the next batch gets."""
+        return self._serial + 1
+
+    @property
+    def first_serial(self) -> int:
+        """No batch before this serial is in any file."""
+        return min((file.first for file in self._files.values()), default=self.next_serial)
 
     @property
     def used_bytes(self) -> int:
@@ -109,11 +122,11 @@ class Spool:
 
     def name(self, agent_id: str) -> None:
         """Say whose batches these are from now on; their numbers are void."""
-        beside = self._folder / "agent.new"
+        beside = self.folder / "agent.new"
         beside.write_text(agent_id)
         self._numbers.clear()
         self._write_sent()
-        beside.replace(self._folder / "agent")
+        beside.replace(self.folder / "agent")
 
     def append(self, message: bytes) -> Place:
         """Keep a batch. Raises SpoolFullError when the disk is full or broken."""
@@ -147,7 +160,7 @@ class Spool:
         if self._records >= SENT_RECORDS:
             self._write_sent()
             return
-        with contextlib.suppress(OSError), (self._folder / "sent").open("ab") as file:
+        with contextlib.suppress(OSError), (self.folder / "sent").open("ab") as file:
             file.write(_sent_record(serial, number))
             self._records += 1
 
@@ -171,13 +184,13 @@ class Spool:
             for file in list(self._files.values()):
                 self._remove(file)
             for name in ("agent", "sent"):
-                (self._folder / name).unlink(missing_ok=True)
+                (self.folder / name).unlink(missing_ok=True)
         os.close(self._lock)
 
     # ------------------------------------------------------------------ files
 
     def _path(self, number: int) -> Path:
-        return self._folder / f"{number:08d}{_SUFFIX}"
+        return self.folder / f"{number:08d}{_SUFFIX}"
 
     def _last_file(self) -> _File:
         if self._files:
@@ -186,7 +199,7 @@ class Spool:
                 return last
         self._close_writing()
         number = max(self._files, default=0) + 1
-        self._files[number] = _File(number)
+        self._files[number] = _File(number, self._serial)
         return self._files[number]
 
     def _open_last(self, file: _File) -> int:
@@ -207,16 +220,16 @@ class Spool:
 
     def _write_sent(self) -> None:
         """Write the file `sent` anew."""
-        beside = self._folder / "sent.new"
+        beside = self.folder / "sent.new"
         beside.write_bytes(b"".join(_sent_record(*pair) for pair in self._numbers.items()))
-        beside.replace(self._folder / "sent")
+        beside.replace(self.folder / "sent")
         self._records = len(self._numbers)
 
     # ------------------------------------------------------------------ what was left
 
     def _load(self) -> None:
         numbers = dict(self._read_sent())
-        for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
+        for path in sorted(self.folder.glob(f"*{_SUFFIX}")):
             if path.stem.isdigit():
                 self._load_file(path, numbers)
         self._numbers = {place.serial: number for place, number in self.left if number}
@@ -224,9 +237,10 @@ class Spool:
         self._write_sent()
 
     def _load_file(self, path: Path, numbers: dict[int, int]) -> None:
-        file = _File(int(path.stem))
+        records = list(_records(path))
+        file = _File(int(path.stem), min((serial for serial, *_ in records), default=0))
         self._files[file.number] = file
-        for serial, offset, length in _records(path):
+        for serial, offset, length in records:
             self.left.append((Place(serial, file.number, offset, length), numbers.get(serial, 0)))
             self._serial = max(self._serial, serial)
             self._of[serial] = file.number
@@ -241,7 +255,7 @@ class Spool:
 
     def _read_sent(self) -> Iterator[tuple[int, int]]:
         try:
-            octets = (self._folder / "sent").read_bytes()
+            octets = (self.folder / "sent").read_bytes()
         except FileNotFoundError:
             return
         for offset in range(0, len(octets) - _SENT.size + 1, _SENT.size):

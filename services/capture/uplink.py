@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 import grpc
 from recorder.v1 import ingest_pb2, ingest_pb2_grpc
 
-from services.capture import outbox
+from services.capture import missing, outbox
 from services.capture.assignments import Assignment
+from services.capture.livebox import JOB, LiveBox
 from services.capture.outbox import Outbox, Parts
 from services.capture.spool import Spool
 from services.runtime.channel import open_channel
@@ -94,6 +95,8 @@ class Uplink:
         self._untold: set[tuple[str, int]] = set()  # keys of it that this session has yet to say
         self._elsewhere: Mapping[tuple[str, int], int] = {}
         self._probed: list[ingest_pb2.Probed] = []
+        self._live = LiveBox(node)
+        self._is_live_next = True
         self._reconnects = 0
         self._is_connected = False
         self._is_told = False
@@ -197,7 +200,7 @@ class Uplink:
         """
         made, too_large = outbox.batches(job, run, parts, final, self._outbox.max_batch_bytes)
         with self._changed:
-            if too_large != outbox.Content():
+            if too_large != missing.Content():
                 _log.error("rows larger than a batch were dropped", job=job, run=run)
                 self._outbox.miss(job, run, too_large)
             for batch in made:
@@ -230,6 +233,13 @@ class Uplink:
         with self._changed:
             self._probed.append(counts)
             self._changed.notify_all()
+
+    def send_live(self, run: int, parts: Parts) -> None:
+        """Send tables of a live run, if there is a session; what finds no room is dropped."""
+        with self._changed:
+            if self._is_connected:
+                self._live.put(run, parts)
+                self._changed.notify_all()
 
     def flush(self, timeout: float) -> bool:
         """Wait until all is acknowledged; False when it is not within `timeout` seconds."""
@@ -317,6 +327,7 @@ class Uplink:
             with self._changed:
                 session.over = True
                 self._is_connected = self._is_told = False
+                self._end_live()
                 self._call = None
                 self._changed.notify_all()
             channel.close()
@@ -349,10 +360,28 @@ class Uplink:
         if self._probed:
             return ingest_pb2.ConnectRequest(probed=self._probed.pop())
         if not self._untold:
-            return self._outbox.next()
+            return self._next_rows()
         job, run = key = self._untold.pop()
         matched = ingest_pb2.Matched(job=job, run=run, calls=self._matched[key])
         return ingest_pb2.ConnectRequest(matched=matched)
+
+    def _next_rows(self) -> ingest_pb2.ConnectRequest | None:
+        """Live traffic and recordings in turns, so that neither waits for all of the other."""
+        boxes = (self._live, self._outbox) if self._is_live_next else (self._outbox, self._live)
+        for box in boxes:
+            request = box.next()
+            if request is not None:
+                self._is_live_next = box is not self._live
+                return request
+        return None
+
+    def _end_live(self) -> None:
+        """End live runs: nobody can watch without a session."""
+        self._live.clear()
+        listed = tuple(found for found in self._assignments if not found.live)
+        if listed != self._assignments:
+            self._assignments = listed
+            self._revision += 1
 
     def _take(self, session: _Session, response: ingest_pb2.ConnectResponse) -> None:
         kind = response.WhichOneof("message")
@@ -367,6 +396,7 @@ class Uplink:
                 self._assignments = (
                     *(_assignment(a) for a in lists.assignments),
                     *(replace(_assignment(a), probe=True) for a in lists.probes),
+                    *(replace(_assignment(a), job=JOB, live=True) for a in lists.live),
                 )
                 self._revision += 1
                 self._is_told = True

@@ -124,6 +124,10 @@ class Uplinks:
         """Tell what a probe has counted."""
         self._uplink.tell_probed(probe, entries, streams, packets, octets)
 
+    def send_live(self, run: int, parts: Parts) -> None:
+        """Send tables of a live run to the scheduler in use."""
+        self._uplink.send_live(run, parts)
+
     def flush(self, timeout: float) -> bool:
         """Wait until all is acknowledged; False when it is not within `timeout` seconds."""
         with self._changed:

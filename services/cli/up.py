@@ -186,7 +186,8 @@ def start_services(plan: Plan, processes: Processes) -> None:
     services = (("scheduler", plan.scheduler), ("query", plan.query))
     data = ["--data", str(plan.data), *(("--macros", plan.macros) if plan.macros else ())]
     for name, address in services:
-        process = Process(name, ("--listen", address, *data), _log(plan, name))
+        whose = ("--scheduler", plan.scheduler) if name == "query" else ()
+        process = Process(name, ("--listen", address, *data, *whose), _log(plan, name))
         with step(f"Starting {name}"):
             processes.start(process)
             wait_until_serving(process, address, processes)

@@ -10,6 +10,7 @@ from recordings.remote import Remote
 from recordings.storage import Storage
 from services.query.catalog import Catalog
 from services.query.engine import Engine
+from services.query.live import Limits, Live
 from services.query.query_rpc import QueryService, add_to
 from services.runtime.logging import logger
 from services.runtime.process import run_until_signal
@@ -33,6 +34,7 @@ class App:
         self._settings = settings
         self._engine: Engine | None = None
         self._service: QueryService | None = None
+        self._live: Live | None = None
         self._folder: CacheFolder | None = None
         self.server: Server | None = None
         """Set once it serves."""
@@ -54,8 +56,10 @@ class App:
             threads=settings.threads,
             cache=cache,
         )
+        limits = Limits(settings.live_window, settings.live_linger, settings.live_memory)
+        self._live = Live(settings.scheduler, limits, settings.macros)
         self._service = QueryService(
-            catalog, self._engine, settings.deadline_seconds, settings.macros
+            catalog, self._engine, settings.deadline_seconds, settings.macros, self._live
         )
         try:
             self.server = serve(settings.listen, add_to(self._service), WORKERS)
@@ -82,6 +86,8 @@ class App:
             self._service.close()
         if self.server is not None:
             self.server.stop(self._settings.grace_seconds * STOP_SHARE)
+        if self._live is not None:
+            self._live.close()
         if self._engine is not None:
             self._engine.close()
         if self._folder is not None:

@@ -10,6 +10,7 @@ from recorder.v1 import query_pb2
 import kfl
 from services.query import plan
 from services.query.catalog import Catalog
+from services.query.livememory import RECORD
 from services.query.plan import Window
 from services.query.refusals import refuse, refuse_live, refuse_statement
 
@@ -18,6 +19,8 @@ MAX_LIMIT = 10_000_000
 
 MAX_RECORDINGS = 64
 """Recordings in one statement: each is opened, and its journal is read."""
+
+NO_LIVE = "Live traffic cannot be asked here; the answer is from the named recordings only."
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,24 +34,29 @@ class Asked:
     follow: bool
     format: int
     warnings: tuple[str, ...]
+    is_live: bool = False
+    """Live traffic is asked, too."""
 
     @property
     def recordings(self) -> tuple[str, ...]:
         """Names of the recordings, in the order of the statement."""
         return tuple(dict.fromkeys(self.filter.recordings()))
 
+    @property
+    def places(self) -> tuple[str, ...]:
+        """The recordings, and then the name of live traffic if it is asked."""
+        return (*self.recordings, *((RECORD,) if self.is_live else ()))
+
 
 def read_statement(
-    text: str, context: grpc.ServicerContext, catalog: Catalog, macros: Mapping[str, str]
+    text: str, context: grpc.ServicerContext, macros: Mapping[str, str]
 ) -> kfl.Filter:
-    """Return the filter of a statement that can be asked of recordings, or abort."""
+    """Return the filter of a statement, or abort."""
     try:
         statement = kfl.compile(text, macros)
         names = statement.recordings()
     except kfl.KflError as error:
         refuse_statement(context, error)
-    if not names:
-        refuse_live(context, catalog)
     if len(set(names)) > MAX_RECORDINGS:
         refuse(context, "kfl", f"A statement can name {MAX_RECORDINGS} recordings, no more.")
     return statement
@@ -59,9 +67,16 @@ def read_request(
     context: grpc.ServicerContext,
     catalog: Catalog,
     macros: Mapping[str, str],
+    *,
+    has_live: bool = False,
 ) -> Asked:
-    """Return what a request asks, or abort. `macros` are operators' words of KFL."""
-    statement = read_statement(request.kfl, context, catalog, macros)
+    """Return what a request asks, or abort. `macros` are operators' words of KFL.
+
+    `has_live`: live traffic can be asked.
+    """
+    statement = read_statement(request.kfl, context, macros)
+    if not has_live and not statement.recordings():
+        refuse_live(context, catalog)
     if request.limit > MAX_LIMIT:
         refuse(context, "limit", f"A limit is at most {MAX_LIMIT}; 0 means no limit of its own.")
     if request.follow and request.descending:
@@ -74,10 +89,8 @@ def read_request(
         refuse(context, "end_time", "The end is not after the start.")
     limits = [limit for limit in (request.limit or None, statement.limit) if limit is not None]
     warnings = [_warning(found) for found in statement.warnings]
-    if statement.needs_live:
-        warnings.append(
-            "Live traffic cannot be asked yet; the answer is from the named recordings only."
-        )
+    if statement.needs_live and not has_live:
+        warnings.append(NO_LIVE)
     return Asked(
         filter=statement,
         window=Window(start_ns, end_ns),
@@ -86,6 +99,7 @@ def read_request(
         follow=request.follow,
         format=request.format,
         warnings=tuple(warnings),
+        is_live=has_live and statement.needs_live,
     )
 
 

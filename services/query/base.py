@@ -4,14 +4,17 @@ Called by the files named *_rpc.
 """
 
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 
 import grpc
 from recorder.v1 import query_pb2_grpc
 
-from services.query.catalog import Catalog
+from services.query.asked import Asked
+from services.query.catalog import Catalog, Opened
 from services.query.engine import CancelledError, Engine, Session
+from services.query.live import Live
+from services.query.livememory import RECORD
 from services.query.turns import Turns
 
 MAX_CONCURRENT = 8
@@ -41,6 +44,8 @@ class Caller:
     def __init__(self, context: grpc.ServicerContext) -> None:
         self.gone = threading.Event()
         """The call was cancelled, its deadline has passed, or it has ended."""
+        self.wake = threading.Event()
+        """Set with it, and whenever a follower is to look at once."""
         self._session: Session | None = None
         if not context.add_callback(self._leave):
             self._leave()
@@ -58,6 +63,7 @@ class Caller:
 
     def _leave(self) -> None:
         self.gone.set()
+        self.wake.set()
         session = self._session
         if session is not None:
             session.interrupt()
@@ -72,13 +78,34 @@ class QueryBase(query_pb2_grpc.QueryServiceServicer):
         engine: Engine,
         deadline_seconds: float,
         macros: Mapping[str, str] = NO_MACROS,
+        live: Live | None = None,
     ) -> None:
-        """`macros` are operators' words of KFL."""
+        """`macros` are operators' words of KFL; without `live` there is no live traffic."""
         self.catalog = catalog
         self.macros = macros
+        self.live = live
         self.deadline_seconds = deadline_seconds
         self._engine = engine
         self._turns = Turns(MAX_CONCURRENT, min(MOST_EACH, MAX_CONCURRENT))
+
+    @contextmanager
+    def watching(self, asked: Iterable[Asked]) -> Iterator[None]:
+        """Watch what is asked of live traffic. Raises what Live.viewing() does."""
+        with ExitStack() as stack:
+            for each in asked:
+                if each.is_live and self.live is not None:
+                    is_all = not each.recordings
+                    stack.enter_context(self.live.viewing(each.filter, is_all=is_all))
+            yield
+
+    def open(self, name: str, asked: Asked) -> Opened:
+        """Return a recording, or live traffic for its name, as it is now.
+
+        Raises UnknownRecordingError.
+        """
+        if name == RECORD and self.live is not None:
+            return self.live.open(asked.filter)
+        return self.catalog.open(name)
 
     @contextmanager
     def slot(self, context: grpc.ServicerContext) -> Iterator[None]:

@@ -33,6 +33,7 @@ _RULES = (
     _Rule("dns", "dns", "code", '"NOERROR"'),
     # It runs over HTTP, whose status is 200 all the same.
     _Rule("grpc", "http", "grpcStatus", "0"),
+    _Rule("gql", "http", "gqlErrorCount", "0"),
 )
 
 FAILED = " or ".join([_ANY_PROTOCOL, *(f"{rule.word} and {rule.condition}" for rule in _RULES)])

@@ -2,8 +2,13 @@
 
 from dataclasses import dataclass
 
+import pyarrow as pa
+
+from recordings.snapshot import Snapshot
 from services.query.catalog import Catalog, Opened, UnknownRecordingError
 from services.query.engine import FilesGoneError
+from services.query.live import Live
+from services.query.livememory import RECORD
 from services.query.plan import Source, Window
 
 
@@ -63,3 +68,26 @@ class Follower:
         except OSError as error:
             raise FilesGoneError("A file of the recording could not be read.") from error
         return Source(self._name, (), ((f"{self._name}/~news", rows),), rows.num_rows)
+
+
+class LiveFollower:
+    """Gives each row of live traffic once."""
+
+    def __init__(self, live: Live) -> None:
+        self._live = live
+        self._ends: tuple[int, int] | None = None
+
+    def news(self) -> News:
+        """Return everything the first time, then what is new since the last call."""
+        if self._ends is None:
+            opened, self._ends = self._live.open_to_follow()
+            return News(opened, opened.source("entries"), opened.source("losses"))
+        self._ends, entries, losses = self._live.news(self._ends)
+        opened = Opened(Snapshot(RECORD, ()))
+        return News(opened, _source("entries", entries), _source("losses", losses))
+
+
+def _source(table: str, rows: pa.Table) -> Source:
+    if not rows.num_rows:
+        return Source(RECORD, (), (), 0)
+    return Source(RECORD, (), ((f"~live/{table}", rows),), rows.num_rows)

@@ -16,6 +16,7 @@ from services.query import answer, figures, lookup, messages, peers, plan
 from services.query.asked import Asked, read_statement
 from services.query.base import QueryBase
 from services.query.catalog import Opened
+from services.query.livememory import RECORD
 from services.query.plan import ALWAYS
 from services.query.question import Work, read_limit, work
 from services.query.refusals import refuse, refuse_live, refuse_statement
@@ -111,13 +112,17 @@ class LookupRpc(QueryBase):
         """Return a statement with a condition, and the recordings that it is asked of."""
         if text:
             # What is wrong with the statement is told of the statement alone.
-            given = read_statement(text, context, self.catalog, self.macros)
+            given = read_statement(text, context, self.macros)
             names = list(dict.fromkeys(given.recordings()))
+            is_live = given.needs_live and self.live is not None
+            if not names and not is_live:
+                refuse_live(context, self.catalog)
             # The line may end in a comment.
             condition = f"({text}\n) and {condition}"
         else:
             names = self.catalog.names()
-            if not names:
+            is_live = self.live is not None and self.live.is_on
+            if not names and not is_live:
                 refuse_live(context, self.catalog)
             if len(names) > MAX_SEARCHED:
                 refuse(context, "kfl", f'Name a recording, as in record("{names[0]}").')
@@ -125,10 +130,14 @@ class LookupRpc(QueryBase):
             statement = kfl.compile(condition, self.macros)
         except kfl.KflError as error:
             refuse_statement(context, error)
+        # Not watched for this: an entry that has an id has come already.
+        names += [RECORD] if is_live else []
         return Asked(statement, ALWAYS, None, False, False, 0, ()), names
 
 
 def _where(names: Sequence[str]) -> str:
+    if RECORD in names:
+        return "in the recordings and live traffic" if len(names) > 1 else "in live traffic"
     return f'in the recording "{names[0]}"' if len(names) == 1 else "in the recordings"
 
 

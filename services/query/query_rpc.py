@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import grpc
 import pyarrow as pa
@@ -15,9 +16,11 @@ from services.query.catalog import Catalog, Opened
 from services.query.engine import Engine
 from services.query.export_rpc import ExportRpc
 from services.query.figures_rpc import FiguresRpc
-from services.query.follow import Follower
+from services.query.follow import Follower, LiveFollower
 from services.query.formats import Formatter
 from services.query.language_rpc import LanguageRpc
+from services.query.live import Live
+from services.query.livememory import RECORD
 from services.query.lookup_rpc import LookupRpc
 from services.query.plan import Source
 from services.query.refusals import told
@@ -27,6 +30,9 @@ MAX_FOLLOWERS = 128
 
 FOLLOW_SECONDS = 0.25
 """How often a follower looks for what is new: well within the second that an answer may be old."""
+
+GATHER_SECONDS = 0.02
+"""Least time between two looks, so that what comes at once is looked at together."""
 
 
 class QueryService(LanguageRpc, LookupRpc, FiguresRpc, ExportRpc):
@@ -42,9 +48,10 @@ class QueryService(LanguageRpc, LookupRpc, FiguresRpc, ExportRpc):
         engine: Engine,
         deadline_seconds: float,
         macros: Mapping[str, str] = NO_MACROS,
+        live: Live | None = None,
     ) -> None:
-        """`macros` are operators' words of KFL."""
-        super().__init__(catalog, engine, deadline_seconds, macros)
+        """`macros` are operators' words of KFL; without `live` there is no live traffic."""
+        super().__init__(catalog, engine, deadline_seconds, macros, live)
         self._followers = threading.BoundedSemaphore(MAX_FOLLOWERS)
         self._ended = threading.Event()
 
@@ -56,9 +63,10 @@ class QueryService(LanguageRpc, LookupRpc, FiguresRpc, ExportRpc):
         self, request: query_pb2.QueryRequest, context: grpc.ServicerContext
     ) -> Iterator[query_pb2.QueryResponse]:
         """Send the entries that match, what is missing, and how the question was answered."""
-        asked = read_request(request, context, self.catalog, self.macros)
+        has_live = self.live is not None
+        asked = read_request(request, context, self.catalog, self.macros, has_live=has_live)
         caller = Caller(context)
-        with told(context, self.catalog, asked.recordings):
+        with told(context, self.catalog, asked.places):
             if asked.follow:
                 yield from self._follow(asked, caller, context)
             else:
@@ -77,8 +85,8 @@ class QueryService(LanguageRpc, LookupRpc, FiguresRpc, ExportRpc):
     ) -> Iterator[query_pb2.QueryResponse]:
         """Send the answer over what is there now."""
         count = _Count(asked)
-        with self.slot(context):
-            opened = [self.catalog.open(name) for name in asked.recordings]
+        with self.watching([asked]), self.slot(context):
+            opened = [self.open(name, asked) for name in asked.places]
             count.warn(opened)
             entries = [found.source("entries", asked.window) for found in opened]
             losses = [found.source("losses") for found in opened]
@@ -97,20 +105,43 @@ class QueryService(LanguageRpc, LookupRpc, FiguresRpc, ExportRpc):
                 f"{MAX_FOLLOWERS} questions are being followed; there is no room for more.",
             )
         try:
-            count = _Count(asked)
-            followers = [Follower(self.catalog, name, asked.window) for name in asked.recordings]
-            with self.slot(context):
-                yield from self._news(asked, followers, count, caller)
-            yield count.status()
-            while not (self._ended.is_set() or count.is_full):
-                if caller.gone.wait(FOLLOW_SECONDS):
-                    return
-                yield from self._news(asked, followers, count, caller)
+            with self.watching([asked]), self._waking(asked, caller):
+                yield from self._follow_on(asked, caller, context)
         finally:
             self._followers.release()
 
+    def _follow_on(
+        self, asked: Asked, caller: Caller, context: grpc.ServicerContext
+    ) -> Iterator[query_pb2.QueryResponse]:
+        count = _Count(asked)
+        followers = [self._follower(name, asked) for name in asked.places]
+        with self.slot(context):
+            yield from self._news(asked, followers, count, caller)
+        yield count.status()
+        while not (self._ended.is_set() or count.is_full):
+            caller.wake.wait(FOLLOW_SECONDS)
+            if caller.gone.wait(GATHER_SECONDS):
+                return
+            caller.wake.clear()
+            yield from self._news(asked, followers, count, caller)
+
+    def _waking(self, asked: Asked, caller: Caller) -> AbstractContextManager[None]:
+        """Let a follower of live traffic look when something comes."""
+        if asked.is_live and self.live is not None:
+            return self.live.waking(caller.wake)
+        return nullcontext()
+
+    def _follower(self, name: str, asked: Asked) -> Follower | LiveFollower:
+        if name == RECORD and self.live is not None:
+            return LiveFollower(self.live)
+        return Follower(self.catalog, name, asked.window)
+
     def _news(
-        self, asked: Asked, followers: Sequence[Follower], count: "_Count", caller: Caller
+        self,
+        asked: Asked,
+        followers: Sequence[Follower | LiveFollower],
+        count: "_Count",
+        caller: Caller,
     ) -> Iterator[query_pb2.QueryResponse]:
         """Send what the followers have not given yet."""
         news = [follower.news() for follower in followers]

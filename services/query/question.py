@@ -60,7 +60,7 @@ class Work:
             status=query_pb2.QueryStatus(
                 entries=entries,
                 entries_scanned=sum(source.rows for source in self.entries),
-                recordings=[found.name for found in self.opened],
+                recordings=[found.name for found in self.opened if found.name],
                 truncated=truncated,
                 elapsed_ms=(time.monotonic() - self.begin) * 1000,
                 warnings=dict.fromkeys([*self.asked.warnings, *damage, *self.notes]),
@@ -76,7 +76,9 @@ def read(question: query_pb2.Question, context: grpc.ServicerContext, service: Q
     for name in ("start_time", "end_time"):
         if question.HasField(name):
             getattr(request, name).CopyFrom(getattr(question, name))
-    return read_request(request, context, service.catalog, service.macros)
+    return read_request(
+        request, context, service.catalog, service.macros, has_live=service.live is not None
+    )
 
 
 @contextmanager
@@ -94,13 +96,17 @@ def work(
 
     Aborts the call, with a sentence, when something goes wrong within.
     """
-    every = dict.fromkeys([*names, *(name for each in asked for name in each.recordings)])
-    with told(context, service.catalog, list(every)), service.slot(context):
-        opened = {name: service.catalog.open(name) for name in every}
+    every = {name: each for each in asked for name in (*names, *each.places)}
+    with (
+        told(context, service.catalog, list(every)),
+        service.watching(asked),
+        service.slot(context),
+    ):
+        opened = {name: service.open(name, each) for name, each in every.items()}
         with service.session(Caller(context), service.deadline_seconds) as session:
             found = []
             for place, each in enumerate(asked):
-                mine = [opened[name] for name in names or each.recordings]
+                mine = [opened[name] for name in names or each.places]
                 if place < len(runs) and runs[place]:
                     mine = [_of_run(recording, runs[place], context) for recording in mine]
                 notes = []
@@ -112,6 +118,8 @@ def work(
 
 def _of_run(opened: Opened, number: int, context: grpc.ServicerContext) -> Opened:
     runs = tuple(run for run in opened.taken.runs if run.run == number)
+    if not opened.name:
+        refuse(context, "run", "Live traffic has no runs.")
     if not runs:
         numbers = sorted({run.run for run in opened.taken.runs})
         known = ", ".join(map(str, numbers)) or "none"

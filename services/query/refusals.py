@@ -18,6 +18,7 @@ from services.query.engine import (
     OutOfMemoryError,
     OutOfTimeError,
 )
+from services.query.live import LiveAwayError, LiveFullError
 from services.query.packetfiles import LinkTypesError
 from services.query.streams import TooMuchError
 from services.runtime.errors import Violation, failed_precondition, invalid_argument, not_found
@@ -44,10 +45,10 @@ def refuse_statement(context: grpc.ServicerContext, error: KflError) -> NoReturn
 
 
 def refuse_live(context: grpc.ServicerContext, catalog: Catalog) -> NoReturn:
-    """Abort the call because it asks for live traffic only."""
+    """Abort the call because it asks for live traffic only, of which there is none here."""
     failed_precondition(
         context,
-        "Live traffic cannot be asked yet. Name a recording, as in "
+        "Live traffic has entries alone, while someone watches. Name a recording, as in "
         f'record("name") and http. {catalog.listing()}',
     )
 
@@ -67,11 +68,11 @@ def told(
         refuse(context, "kfl", str(error))
     except (FilesGoneError, FileNotFoundError):
         _tell_gone(context, catalog, recordings)
-    except CacheFullError as error:
+    except (CacheFullError, LiveFullError) as error:
         context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
     except DamagedObjectError as error:
         context.abort(grpc.StatusCode.DATA_LOSS, str(error))
-    except RemoteError as error:
+    except (RemoteError, LiveAwayError) as error:
         context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
     except EngineError as error:
         code = _CODES.get(type(error))
@@ -86,7 +87,7 @@ def _tell_gone(
 ) -> NoReturn:
     known = set(catalog.names())
     for name in recordings:
-        if name not in known:
+        if name and name not in known:
             not_found(
                 context,
                 f'The recording "{name}" was deleted while it was read; the answer ends here.',

@@ -159,6 +159,24 @@ class QuerySettings(ServiceSettings):
     storage: Place = Field(
         "", description="Where recordings live whose scheduler has this setting; the same URL."
     )
+    scheduler: Annotated[list[Address], NoDecode, BeforeValidator(values.split_names)] = Field(
+        ["127.0.0.1:8897"],
+        min_length=1,
+        description="Address of the scheduler whose agents see live traffic; may be repeated, or "
+        "several with commas, of schedulers that share their jobs: each has agents of its own.",
+    )
+    live_window: float = Field(
+        300.0, gt=0, le=3600, description="Seconds of live traffic that can be asked for."
+    )
+    live_linger: float = Field(
+        300.0,
+        ge=0,
+        le=3600,
+        description="Seconds that agents go on for live traffic after the last viewer.",
+    )
+    live_memory: Octets = Field(
+        64 << 20, ge=1 << 20, description="Most memory for live traffic; then the oldest goes."
+    )
     cache_limit: Octets = Field(
         1 << 30, ge=1 << 20, description="Most octets of archived files that are kept on disk."
     )

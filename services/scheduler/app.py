@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from recorder.v1 import ingest_pb2, ingest_pb2_grpc, jobs_pb2, jobs_pb2_grpc
+from recorder.v1 import (
+    ingest_pb2,
+    ingest_pb2_grpc,
+    jobs_pb2,
+    jobs_pb2_grpc,
+    live_pb2,
+    live_pb2_grpc,
+)
 
 from recordings import places
 from recordings.remote import Remote
@@ -29,6 +36,7 @@ from services.scheduler.ingest_rpc import IngestService
 from services.scheduler.jobs_rpc import JobsService
 from services.scheduler.jobstore import JobStore
 from services.scheduler.lifecycle import Lifecycle
+from services.scheduler.live_rpc import LiveService
 from services.scheduler.quota import Quota
 from services.scheduler.runs import Runs
 from services.scheduler.sessions import Sessions
@@ -84,13 +92,16 @@ class Scheduler:
             stack.callback(archiver.stop)
             archiver.start()
         ingest = IngestService(writer, jobs.sessions)
+        live = jobs.sessions.live
 
         def add_services(server: grpc.Server) -> list[str]:
             jobs_pb2_grpc.add_JobsServiceServicer_to_server(jobs.service, server)
             ingest_pb2_grpc.add_IngestServiceServicer_to_server(ingest, server)
+            live_pb2_grpc.add_LiveServiceServicer_to_server(LiveService(live), server)
             return [
                 jobs_pb2.DESCRIPTOR.services_by_name["JobsService"].full_name,
                 ingest_pb2.DESCRIPTOR.services_by_name["IngestService"].full_name,
+                live_pb2.DESCRIPTOR.services_by_name["LiveService"].full_name,
             ]
 
         server = serve(settings.listen, add_services, WORKERS)
@@ -99,6 +110,7 @@ class Scheduler:
         # Before the server: agents' sessions end when what came is answered, watchers are let go,
         # and no job moves from then on.
         stack.callback(ingest.close)
+        stack.callback(live.close)
         stack.callback(jobs.stop)
         jobs.start(_advertised(settings, server.address))
 

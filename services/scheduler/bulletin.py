@@ -5,7 +5,7 @@ change that is being made.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -28,6 +28,7 @@ class Assignment:
     stop_time: datetime
     body_limit: int  # octets
     probe: bool = False  # it is only counted what would be recorded
+    live: bool = False  # someone watches, and nothing is stored
 
 
 def assigned(jobs: Iterable[Job], now: datetime) -> Iterator[Assignment]:
@@ -57,6 +58,7 @@ class Bulletin:
         self._change = threading.Condition()
         self._jobs: Mapping[str, Job] = {}
         self._lists: tuple[list[Assignment], list[Assignment]] = ([], [])
+        self._live: list[Assignment] = []
         self._revision = 0
         self._version = 0
         self._changes = 0
@@ -90,6 +92,17 @@ class Bulletin:
                 self._revision = max(revision, self._revision + 1)
             self._change.notify_all()
 
+    def watch(self, live: Sequence[Assignment]) -> None:
+        """Publish what is watched: agents on the wire have it in their list, too.
+
+        Its revision is none of the store's, since nothing of it outlives this process.
+        """
+        with self._change:
+            if list(live) != self._live:
+                self._live = list(live)
+                self._revision += 1
+                self._change.notify_all()
+
     def open(self) -> None:
         """Let people wait for jobs; after close()."""
         with self._change:
@@ -120,7 +133,7 @@ class Bulletin:
             wire, imports = self._lists
             if import_job:
                 return self._revision, [item for item in imports if item.job == import_job]
-            return self._revision, list(wire)
+            return self._revision, [*wire, *self._live]
 
     def is_assigned(self, job: str, run: int) -> bool:
         """Whether agents, or an importer, are to record this run now or soon."""

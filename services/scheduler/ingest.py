@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from recordings import names
-from recordings.journal import LONGEST_NODE
+from recordings.journal import LONGEST_NODE, Part
 from services.scheduler.batches import MAX_BATCH_BYTES, Batch
 from services.scheduler.bulletin import Assignment
 from services.scheduler.writer import Outcome, Refused
@@ -80,6 +80,15 @@ class Probed:
 
 
 @dataclass(frozen=True, slots=True)
+class LiveRows:
+    """What an agent has seen of a statement that someone watches."""
+
+    run: int
+    number: int
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Welcome:
     """Answers a hello."""
 
@@ -142,8 +151,8 @@ class Session:
         self._matched: Mapping[tuple[str, int], int] = {}
 
     def receive(
-        self, message: Hello | Delivery | Matched | Probed
-    ) -> Hello | Batch | Matched | Probed:
+        self, message: Hello | Delivery | Matched | Probed | LiveRows
+    ) -> Hello | Batch | Matched | Probed | LiveRows:
         """Take the agent's next message and return who it is, a batch to be stored, or a count.
 
         Raises ProtocolError.
@@ -159,7 +168,7 @@ class Session:
         if self.hello is None:
             what = "a batch" if isinstance(message, Delivery) else "a count"
             raise ProtocolError(f"The first message of a session must be a hello, not {what}.")
-        if isinstance(message, Probed):
+        if isinstance(message, Probed | LiveRows):
             return message
         if isinstance(message, Matched):
             self._check_job(message.job, "A count")

@@ -7,7 +7,7 @@ answers and new assignments come through a queue to the one that sends.
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -25,6 +25,7 @@ from services.scheduler.ingest import (
     Delivery,
     Finished,
     Hello,
+    LiveRows,
     Matched,
     Probed,
     ProtocolError,
@@ -75,6 +76,9 @@ class Lifecycle(Protocol):
 
     def agent_probed(self, agent_id: str, probed: Probed) -> None:
         """Note what an agent has counted during a probe."""
+
+    def agent_saw(self, agent_id: str, node: str, rows: LiveRows) -> None:
+        """Take live traffic; returns at once."""
 
     def matched_elsewhere(self, agent_id: str) -> Mapping[tuple[str, int], int]:
         """Return how many calls have matched on all other agents, by job and run."""
@@ -363,7 +367,7 @@ class _Conversation:
                 return False
         with self._changed:
             if self._is_over or self._is_stopping:
-                received: Hello | Batch | Matched | Probed | None = None
+                received: Hello | Batch | Matched | Probed | LiveRows | None = None
             else:
                 try:
                     received = self._session.receive(message)
@@ -379,6 +383,10 @@ class _Conversation:
             self._lifecycle.agent_matched(agent_id, received.job, received.run, received.calls)
         elif isinstance(received, Probed):
             self._lifecycle.agent_probed(self.agent_id, received)
+        elif isinstance(received, LiveRows):
+            assert self._session.hello is not None
+            if not self._session.hello.import_job:
+                self._lifecycle.agent_saw(self.agent_id, self._session.hello.node, received)
         elif received is not None:
             self._submit(received, size)
         elif isinstance(message, Delivery):
@@ -438,7 +446,9 @@ class _Memory:
             self._changed.notify_all()
 
 
-def _message(request: ingest_pb2.ConnectRequest) -> Hello | Delivery | Matched | Probed:
+def _message(
+    request: ingest_pb2.ConnectRequest,
+) -> Hello | Delivery | Matched | Probed | LiveRows:
     """Return a message of the protocol; ProtocolError for one that is none."""
     kind = request.WhichOneof("message")
     if kind == "hello":
@@ -456,21 +466,27 @@ def _message(request: ingest_pb2.ConnectRequest) -> Hello | Delivery | Matched |
     if kind == "probed":
         found = request.probed
         return Probed(found.probe, found.entries, found.streams, found.packets, found.bytes)
+    if kind == "live":
+        live = request.live
+        return LiveRows(live.run, live.number, _parts(live.parts, "Live traffic"))
     if kind != "batch":
         raise ProtocolError("A message holds neither a hello nor a batch.")
     batch = request.batch
-    parts = []
-    for part in batch.parts:
-        table = TABLE_NAMES.get(part.table)
-        if table is None:
+    parts = _parts(batch.parts, f"Batch {batch.sequence}")
+    return Delivery(
+        Batch(batch.sequence, batch.job, batch.run, parts, batch.final), batch.ByteSize()
+    )
+
+
+def _parts(parts: Iterable[ingest_pb2.BatchPart], what: str) -> tuple[Part, ...]:
+    """Return parts of a message; ProtocolError for one of no table."""
+    for part in parts:
+        if part.table not in TABLE_NAMES:
             raise ProtocolError(
-                f"Batch {batch.sequence} has a part of table {part.table}; "
+                f"{what} has a part of table {part.table}; "
                 f"known are {', '.join(f'{code} ({name})' for code, name in TABLE_NAMES.items())}."
             )
-        parts.append(Part(table, part.rows, part.arrow_ipc))
-    return Delivery(
-        Batch(batch.sequence, batch.job, batch.run, tuple(parts), batch.final), batch.ByteSize()
-    )
+    return tuple(Part(TABLE_NAMES[part.table], part.rows, part.arrow_ipc) for part in parts)
 
 
 def _response(
@@ -494,7 +510,8 @@ def _response(
         response.assignments.revision = answer.revision
         for found in answer.assignments:
             lists = response.assignments
-            added = (lists.probes if found.probe else lists.assignments).add(
+            kind = lists.probes if found.probe else lists.live if found.live else lists.assignments
+            added = kind.add(
                 job=found.job, run=found.run, kfl=found.kfl, body_limit=found.body_limit
             )
             added.start_time.FromDatetime(found.start_time)

@@ -40,7 +40,8 @@ from services.scheduler.jobs import (
     with_run,
 )
 from services.scheduler.jobstore import WHOLE_JOB, Event, JobStore, NameTakenError
-from services.scheduler.probes import ANSWER_SECONDS
+from services.scheduler.live import MOST_WATCHERS
+from services.scheduler.probes import ANSWER_SECONDS, MOST_PROBES
 from services.scheduler.runs import KEPT_AFTER_EXPIRY, PREPARE_LEAD, Runs, sentence, spoken
 from services.scheduler.sessions import Sessions
 from services.scheduler.writer import Writer
@@ -54,9 +55,9 @@ RETRY = timedelta(seconds=10)
 MOST_CHANGES = 1000
 """Of a job's history, that are told at once: three years of a daily job."""
 
-MOST_JOBS = 64
-"""Jobs that are not over. An agent can record this many runs at once; one more would be recorded
-nowhere, and nobody would know."""
+MOST_JOBS = 64 - MOST_PROBES - MOST_WATCHERS
+"""Jobs that are not over. An agent can have 64 runs at once, forecasts and live traffic among them;
+one more would be recorded nowhere, and nobody would know."""
 
 STOP_LEAD = timedelta(seconds=1)
 """How far ahead the instant is at which a stopped run ends: long enough for all agents to hear of

@@ -61,7 +61,8 @@ class Tail:
 class RunFiles:
     """One run on disk. Made by `create` or `load`."""
 
-    def __init__(self, folder: Path, quota: Quota, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, quota: Quota, manifest: Manifest, size: int) -> None:
+        """`size` is that of the manifest in octets."""
         self.folder = folder
         self.job, self.run = manifest.job, manifest.run
         self.lock = threading.Lock()
@@ -88,7 +89,7 @@ class RunFiles:
         self.here_bytes = 0
         """Octets of the segments that live on disk."""
         self._quota = quota
-        self._measure(manifest, len(manifest.encode()))
+        self._measure(manifest, size)
         self._is_shelved = False
         self._is_torn = False  # a sync has failed: nobody knows what of the journal is on disk
         self._safe: Tail | None = None  # the journal at its last sync, when more was appended since
@@ -99,7 +100,7 @@ class RunFiles:
     @classmethod
     def create(cls, folder: Path, quota: Quota, manifest: Manifest) -> "RunFiles":
         """Make the folder and manifest of a new run; StorageFullError, or another OSError."""
-        run = cls(folder, quota, manifest)
+        run = cls(folder, quota, manifest, len(manifest.encode()))
         run._reserve()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -125,7 +126,7 @@ class RunFiles:
         numbers = layout.journals(folder)
         for number in numbers:
             journal.read(layout.journal(folder, number), limit=1)  # raises for a later version
-        run = cls(folder, quota, manifest)
+        run = cls(folder, quota, manifest, (folder / layout.MANIFEST).stat().st_size)
         here = {segment.file for segment in manifest.segments if not segment.is_remote}
         run._sweep({*here, *(retired.file for retired in manifest.retired)})
         for number in layout.journals(folder):

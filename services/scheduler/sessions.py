@@ -10,7 +10,8 @@ from services.runtime.clock import Clock
 from services.runtime.logging import logger
 from services.scheduler.bulletin import Assignment, Bulletin
 from services.scheduler.deliveries import Deliveries
-from services.scheduler.ingest import Probed
+from services.scheduler.ingest import LiveRows, Probed
+from services.scheduler.live import Live
 from services.scheduler.matches import Matches
 from services.scheduler.probes import Probes
 
@@ -23,6 +24,7 @@ class Sessions:
         self.deliveries = Deliveries()
         self.matches = Matches()
         self.probes = Probes()
+        self.live = Live(clock, self.bulletin.watch)
         self.wake = threading.Event()
         """Set when something is to be looked at."""
         self._clock = clock
@@ -53,12 +55,15 @@ class Sessions:
     def agent_connected(self, agent_id: str, node: str, import_job: str = "") -> None:
         """Note that an agent's session has begun: runs wait for it at their end."""
         self.deliveries.connected(agent_id, node, import_job, self._clock.now())
+        if not import_job:
+            self.live.agent_came(agent_id, node)
         self.wake.set()
         self._log.info("agent connected", agent=agent_id, node=node)
 
     def agent_disconnected(self, agent_id: str) -> None:
         """Note that an agent's session has ended."""
         self.deliveries.disconnected(agent_id, self._clock.now())
+        self.live.agent_left(agent_id)
         self.wake.set()
         self._log.info("agent disconnected", agent=agent_id)
 
@@ -86,6 +91,10 @@ class Sessions:
     def agent_probed(self, agent_id: str, probed: Probed) -> None:
         """Note what an agent has counted during a probe."""
         self.probes.told(agent_id, probed)
+
+    def agent_saw(self, agent_id: str, node: str, rows: LiveRows) -> None:
+        """Pass live traffic on to who watches."""
+        self.live.took(agent_id, node, rows)
 
     def matched_elsewhere(self, agent_id: str) -> dict[tuple[str, int], int]:
         """Return how many calls have matched on all other agents, by job and run."""

@@ -27,11 +27,24 @@ CONNECT_SECONDS: Final = 1.0
 MOST_SECONDS: Final = 1e6
 """More than any deadline: what gRPC says for none."""
 
+LEADS: Final = "recorder-leads"
+"""Of what the leader answers to a call that was passed on."""
+
 LEADS_NOT: Final = "recorder-leads-not"
 """Of the answer to such a call, by a scheduler that does not lead: another one may by now."""
 
 PASSED_ON: Final = "recorder-passed-on"
 """Of a call that comes from another scheduler: it is not passed on again."""
+
+CUT: Final = (
+    "The leading scheduler stopped during this call. Look whether it took effect, then try again."
+)
+
+ASKING: Final = frozenset({"GetJob", "ListJobs", "WatchJobs", "ForecastJob"})
+"""Methods that change nothing, so that they can be passed on again."""
+
+_WENT_AWAY: Final = (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
+"""How gRPC ends calls to a server that stops, or is lost."""
 
 _METHODS: Final = jobs_pb2.DESCRIPTOR.services_by_name["JobsService"].methods
 
@@ -75,6 +88,7 @@ class SharedJobsService:
             try:
                 here = self._cluster.lifecycle
                 if here is not None:
+                    context.set_trailing_metadata(((LEADS, "1"),))
                     service = JobsService(here, self._macros)
                     yield from each(getattr(service, method)(request, context))
                     return
@@ -116,8 +130,12 @@ def _passed_on(
                 yield part
         except grpc.RpcError as error:
             said = [key for key, _ in error.trailing_metadata() or ()]
-            if LEADS_NOT in said and not has_answered:
+            # Nobody said this, so the leader went away. (Details of a refusal are said, too.)
+            is_cut = not said and error.code() in _WENT_AWAY and context.is_active()
+            if not has_answered and (LEADS_NOT in said or (is_cut and method in ASKING)):
                 return False
+            if is_cut:
+                context.abort(grpc.StatusCode.UNAVAILABLE, CUT)
             details = [p for p in error.trailing_metadata() or () if p[0].endswith("-bin")]
             context.set_trailing_metadata(details)
             context.abort(error.code(), error.details())

@@ -46,6 +46,8 @@ POLICY = compactor.Policy(400_000, grace_seconds=180, look_seconds=0.01, is_gent
 """The grace is by the fast clock: three seconds."""
 PAUSE_SECONDS = 0.02
 SPOOL_FILE_BYTES = 100_000
+SPOOL_BYTES = 4 << 20
+"""A thousand batches; while the scheduler is away for long, the oldest are dropped."""
 TAG = re.compile(rb"\[([a-z0-9-]+) ([0-9]+) ([0-9]+)/([0-9]+)\]")
 """Is in each frame and each path: agent, ID of the batch, number of the row, rows of the batch."""
 
@@ -95,7 +97,7 @@ def agent(
     """Send batches for all that is assigned, until killed; none while `folder/pause` is there."""
     begin(log, point)
     spools.FILE_BYTES = SPOOL_FILE_BYTES
-    kept = Spool(folder / name, 64 << 20) if with_spool else None
+    kept = Spool(folder / name, SPOOL_BYTES) if with_spool else None
     journal = (folder / f"{name}.log").open("ab", buffering=0)
 
     def note(word: str, batch: int | bytes, job: str) -> None:

@@ -77,12 +77,12 @@ def directly(data: Path, job: str) -> set[Tag]:
     return whole(_tags(values))
 
 
-def ledger(data: Path, job: str) -> Counter[str]:
-    """Return the packets of each kind of loss."""
+def dropped(data: Path, job: str) -> Counter[str]:
+    """Return how many packets agents had to drop, by node, as the ledger says."""
     found: Counter[str] = Counter()
-    rows = snapshot.open(data, job).rows_after("losses", {})
-    for kind, packets in zip(rows["kind"].to_pylist(), rows["packets"].to_pylist(), strict=True):
-        found[kind] += packets
+    for row in snapshot.open(data, job).rows_after("losses", {}).to_pylist():
+        if row["kind"] == "uplink_overrun":
+            found[row["node_name"]] += row["packets"]
     return found
 
 

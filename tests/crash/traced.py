@@ -3,7 +3,7 @@ what was synced and what was acknowledged stand in one order. Arguments: the dat
 
 Says on stdout, a line each, in one call: `created JOB`, `deleting JOB`, `deleted JOB`, and as an
 agent in roles.py `sending` and `stored`, with the agent's name. An agent's numbers are those of its
-batches at the scheduler.
+batches at the scheduler. It goes on until something was merged, however slow the machine is.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from recorder.v1 import jobs_pb2, jobs_pb2_grpc
 
+from recordings import layout
 from services.capture.uplink import Uplink
 from services.runtime.channel import open_channel
 from services.runtime.settings import SchedulerSettings
@@ -46,7 +47,9 @@ def main() -> None:
             threading.Thread(target=agent, args=(scheduler.address, name), daemon=True).start()
         end = time.monotonic() + seconds
         for number in itertools.count():
-            if time.monotonic() > end:
+            if time.monotonic() > end and any(
+                layout.is_merged(path.name) for path in data.rglob("*.parquet")
+            ):
                 os._exit(0)
             create(stub, f"fresh-{number}")
             time.sleep(FRESH_SECONDS)

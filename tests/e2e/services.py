@@ -113,8 +113,9 @@ class Recorder:
         return self.scheduler
 
     def start_query(self, *more: str) -> Service:
-        arguments = ("--listen", self.query_address, "--data", str(self.data), *more)
-        self.query = self.start("query", *arguments)
+        arguments = ("--listen", self.query_address, "--data", str(self.data))
+        whose = ("--scheduler", self.scheduler_address)
+        self.query = self.start("query", *arguments, *whose, *more)
         self.query.wait_for("query service is ready")
         return self.query
 

@@ -1,5 +1,7 @@
-"""Recorded clients and servers of TLS, HTTP/2, gRPC and QUIC: what they said they did is what we
-read. The expectations lie beside the captures, and say how these were recorded.
+"""Recorded clients and servers of TLS, HTTP/2, gRPC and QUIC, and of what begins as another
+protocol (WebSocket, h2c, proxies, STARTTLS, GraphQL): what they said they did is what we read.
+
+The expectations lie beside the captures, and say how these were recorded.
 """
 
 import subprocess
@@ -20,6 +22,14 @@ ABBRS = {
     "grpc-python": "gRPC",
 }
 
+AS_ANOTHER = {  # how often the calls of the expectation were made
+    "websocket-python": 1,
+    "h2c-nghttpx": 1,
+    "connect-tinyproxy": 1,
+    "starttls-postgresql": 1,
+    "graphql-core": 2,
+}
+
 
 def lacks(found: Any, wanted: Any) -> bool:
     """Whether something that is wanted is not there, or is otherwise."""
@@ -37,6 +47,17 @@ def test_what_was_done_is_what_is_read(name):
         each for table in tables(FOLDER / f"{name}.pcap", None, 1 << 16) for each in objects(table)
     ]
     assert [each["protocol"]["abbr"] for each in found] == [ABBRS[name]] * len(wanted)
+    for number, (each, call) in enumerate(zip(found, wanted, strict=True)):
+        assert not lacks(each, call), (number, call, each)
+
+
+@pytest.mark.parametrize(("name", "times"), AS_ANOTHER.items())
+def test_what_begins_as_another_protocol_is_read(name, times):
+    wanted = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())["calls"] * times
+    found = [
+        each for table in tables(FOLDER / f"{name}.pcap", None, 1 << 16) for each in objects(table)
+    ]
+    assert len(found) == len(wanted)
     for number, (each, call) in enumerate(zip(found, wanted, strict=True)):
         assert not lacks(each, call), (number, call, each)
 

@@ -16,6 +16,8 @@ from services.capture.dissectors.dissector import IS_SERVER, OTHER_MISSED, Disse
 from services.capture.dissectors.objectcalls import Exchange, ObjectCalls
 from services.capture.reassembly import DATA, ENDED, GAP, IN_HELD, OPENED
 
+DEFAULT_BODY = 64 << 10  # octets: what the scheduler lets a run keep if nobody says more
+LARGEST_BODY = 2 << 20  # octets: the most that it lets a run keep, and a few of MOST_BUFFERED
 MOST_CONVERSATIONS = 1 << 16  # streams of one protocol at once, a few KB each
 MOST_BUFFERED = 64 << 20  # octets of messages that all of them wait for the rest of
 SHARE_FREED = 8  # an eighth of that goes at once, so that looking for the largest is seldom
@@ -41,6 +43,11 @@ class Conversation:
         """Some message made sense, so that the stream is of this protocol."""
         self.is_over = False
         """What follows is of no interest: it is encrypted, or of another protocol."""
+        self.unread: int | None = None
+        """Where that begins with octets that tell what it is (TLS, after STARTTLS), how many of
+        what was received last are of it."""
+        self.body_limit = DEFAULT_BODY
+        """Octets of each body to keep, 0 for none. Who takes the exchanges may change it."""
 
     @property
     def buffered(self) -> int:
@@ -89,10 +96,12 @@ class ConversationDissector:
         self._done: list[tuple[int, int, Exchange]] = []  # stream, direction that asked
         self._order: deque[int] = deque()  # streams, one for each exchange that is remembered
         self._past_octets = 0
+        self._body_limit = DEFAULT_BODY
         self.buffered = 0
         self.refused: list[int] = []
         self.broken: list[int] = []
         self.over: list[int] = []
+        self.followed: dict[int, tuple[int, int]] = {}
         self.overrun = 0
         self.faults: Counter[str] = Counter()
 
@@ -103,8 +112,8 @@ class ConversationDissector:
         places = memoryview(frames), memoryview(held)
         names = ("timestamp", "position", "stream", "direction", "length", "kind", "place")
         columns = (segments[name].tolist() for name in names)
-        for time_ns, position, number, direction, length, kind, place, mark in zip(
-            *columns, marks.tolist(), strict=True
+        for row, (time_ns, position, number, direction, length, kind, place, mark) in enumerate(
+            zip(*columns, marks.tolist(), strict=True)
         ):
             if kind == OPENED:  # the one before it is in the next end_streams()
                 continue
@@ -116,7 +125,9 @@ class ConversationDissector:
                 self._miss(stream, 1 - server, time_ns)
             if kind == DATA:
                 octets = places[place == IN_HELD][position : position + length]
-                self._do(number, stream, "receive", server, octets, time_ns)
+                unread = self._do(number, stream, "receive", server, octets, time_ns)
+                if unread is not None:
+                    self.followed[number] = row, unread
             elif kind == GAP:
                 self._do(number, stream, "gap", server, length, time_ns)
             elif kind == ENDED:
@@ -136,6 +147,36 @@ class ConversationDissector:
                 payload = place[position : position + length]
                 self._do(number, stream, "receive", server, payload, time_ns)
 
+    @property
+    def body_limit(self) -> int:
+        """See Dissector.body_limit."""
+        return self._body_limit
+
+    @body_limit.setter
+    def body_limit(self, octets: int) -> None:
+        self._body_limit = min(octets, LARGEST_BODY)
+        for stream in self._streams.values():
+            if stream.conversation is not None:
+                stream.conversation.body_limit = self._body_limit
+
+    def _new_conversation(self) -> Conversation:
+        conversation = self._new()
+        conversation.body_limit = self._body_limit
+        return conversation
+
+    def adopt(self, number: int, direction: int, conversation: Conversation) -> bool:
+        """Read on in a stream by a conversation that knows what was before; return whether there is
+        room. direction: of the client.
+        """
+        old = self._streams.get(number)
+        if old is None and self._stream(number, direction) is None:
+            return False
+        stream = self._streams[number]
+        conversation.body_limit = self._body_limit
+        conversation.understood = True  # other octets are a fault, not of another protocol
+        stream.conversation, stream.direction = conversation, direction
+        return True
+
     def _stream(self, number: int, direction: int) -> _Stream | None:
         stream = self._streams.get(number)
         if stream is None:
@@ -143,7 +184,7 @@ class ConversationDissector:
                 self.overrun += 1
                 self.broken.append(number)
                 return None
-            stream = self._streams[number] = _Stream(self._new(), direction)
+            stream = self._streams[number] = _Stream(self._new_conversation(), direction)
         return stream
 
     def _miss(self, stream: _Stream, side: int, time_ns: int) -> None:
@@ -153,13 +194,15 @@ class ConversationDissector:
         try:
             stream.conversation.gap(side, 0, time_ns)
         except ProtocolError:
-            stream.conversation = self._new()
+            stream.conversation = self._new_conversation()
         except Exception as error:
             self._count_fault(error)
-            stream.conversation = self._new()
+            stream.conversation = self._new_conversation()
 
-    def _do(self, number: int, stream: _Stream, what: str, *arguments) -> None:
-        """Let the conversation take something; end it when it cannot."""
+    def _do(self, number: int, stream: _Stream, what: str, *arguments) -> int | None:
+        """Let the conversation take something; end it when it cannot. Return Conversation.unread
+        when it has come to its end.
+        """
         conversation = stream.conversation
         try:
             getattr(conversation, what)(*arguments)
@@ -182,6 +225,7 @@ class ConversationDissector:
             self._end(number, stream, arguments[-1])
         if self.buffered > MOST_BUFFERED:
             self._make_room(arguments[-1])
+        return conversation.unread if conversation.is_over and not failed else None
 
     def _count_fault(self, error: Exception) -> None:
         """Count an error that no conversation may raise, which is a mistake of ours."""

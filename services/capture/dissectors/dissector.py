@@ -38,11 +38,18 @@ class Dissector(Protocol):
     """Streams that made sense until now; they are no more dissected."""
     over: list[int]
     """Streams of which the rest is of no interest. All three are emptied by the caller."""
+    followed: dict[int, tuple[int, int]]
+    """Of those that are over, the ones whose rest is to be recognised by its first octets: the row
+    of the last take() behind which it begins, and how many octets of that row are of it. Emptied by
+    the caller."""
     overrun: int
     """Calls and streams that were lost since room ran out, since the caller last set it to 0."""
     faults: Counter[str]
     """Errors of ours that ended the dissection of a stream (it is among those above), by what and
     where they are; no word of it is from the wire. Emptied by the caller."""
+
+    body_limit: int
+    """Octets of each body to keep, 0 for none; set by the caller at any time."""
 
     def take(
         self, segments: np.ndarray, marks: np.ndarray, frames: np.ndarray, held: np.ndarray

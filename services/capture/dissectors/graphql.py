@@ -10,11 +10,22 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qsl
 
 MOST_DOCUMENT = 64 << 10  # octets of a document that are looked at: what is kept of a body
 MOST_OPERATIONS = 64  # of one document, or of a batch
+MOST_PARAMETERS = 1000  # of a URL
 MOST_ERRORS = 16  # of a response that are told; of all others, the number
 MOST_TEXT = 1024  # characters of an error's text
+
+ABBR = "GQL"
+"""Of entries over HTTP that are GraphQL."""
+REQUEST_KEYS = frozenset({"gqlOperationType", "gqlOperationName", "gqlFields", "gqlOperations"})
+RESPONSE_KEYS = frozenset({"gqlErrors", "gqlErrorCount"})
+"""What their requests and responses have beside HTTP's."""
+
+IN_TARGET = "query="
+"""What the target of a GET with a query has."""
 
 _KINDS = ("query", "mutation", "subscription")
 _DEFINITIONS = (*_KINDS, "fragment")
@@ -93,6 +104,46 @@ def errors_of_response(content_type: str, body: str) -> Failure | None:
         has_data |= answer.get("data") is not None
         told += [_told(each) for each in errors[: MOST_ERRORS - len(told)]]
     return Failure(count, tuple(told), has_data) if count else None
+
+
+def may_ask(content_type: str | None, url: str) -> bool:
+    """Whether the head of a request lets it be GraphQL, so that its body is worth a look."""
+    kind = (content_type or "").lstrip().lower()
+    return kind.startswith(("application/json", "application/graphql")) or IN_TARGET in url
+
+
+def told_request(
+    content_type: str | None, url: str, body: str | None, is_cut: bool
+) -> dict[str, Any]:
+    """Return what an entry's request says of GraphQL, nothing where it is none. body: None where it
+    is no text.
+    """
+    if not may_ask(content_type, url):
+        return {}
+    query_string = dict(parse_qsl(url.partition("?")[2], max_num_fields=MOST_PARAMETERS))
+    found = operations_of_request(content_type or "", body or "", query_string, is_cut)
+    if not found:
+        return {}
+    told: dict[str, Any] = {}
+    if found[0].kind:
+        told["gqlOperationType"] = found[0].kind
+    if found[0].name:
+        told["gqlOperationName"] = found[0].name
+    if found[0].fields:
+        told["gqlFields"] = list(found[0].fields)
+    if len(found) > 1 or not told:
+        told["gqlOperations"] = [
+            {"type": each.kind, "name": each.name, "fields": list(each.fields)} for each in found
+        ]
+    return told
+
+
+def told_response(content_type: str | None, body: str | None) -> dict[str, Any]:
+    """Return what an entry's response to GraphQL says of errors, nothing where there are none."""
+    found = errors_of_response(content_type or "", body or "")
+    if found is None:
+        return {}
+    return {"gqlErrors": list(found.errors), "gqlErrorCount": found.count}
 
 
 def scan(document: str, is_cut: bool = False) -> tuple[Operation, ...] | None:

@@ -79,11 +79,14 @@ class Side:
             octets = self._skipped(octets, time_ns, found)
         if not self._octets:
             self._start_ns = time_ns
+        before = len(self._octets)
         self._octets += octets
         at = 0
         while True:
             if self._searching:
                 at = self._search(at)
+                if at >= before:
+                    self._start_ns = time_ns
                 if self._searching:
                     break
             size = self._size or self._measure(at)

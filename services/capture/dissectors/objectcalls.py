@@ -5,6 +5,7 @@ Keys that have a column of their own in ENTRIES go there, the rest is JSON text.
 for the rows that are asked for.
 """
 
+import functools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -36,6 +37,32 @@ HEADERS = "headers"
 FLAGS = {"bodyTruncated": "body_truncated", "bodyEncoding": "body_base64"}
 DEEPEST = 100  # lists in lists: what is deeper is left out
 HOT = ("request_method", "request_url", "request_path", "response_status")
+
+
+class Late(Sequence[Any]):
+    """A list in a message that is made when somebody looks at it: most entries are never wanted."""
+
+    def __init__(self, make: Callable[[], list[Any]]) -> None:
+        self._make = make
+
+    @functools.cached_property
+    def items(self) -> list[Any]:
+        """The list."""
+        try:
+            return self._make()
+        except Exception as error:  # it must not end the capture of all others
+            return [{"error": f"it could not be read: {type(error).__name__}"}]
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.items[place]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __eq__(self, other: object) -> bool:
+        return self.items == (other.items if isinstance(other, Late) else other)
+
+    __hash__ = None
 
 
 @dataclass(slots=True)
@@ -188,9 +215,15 @@ def _dumped(message: Json | None, side: str) -> str | None:
 def dumped(value: Any) -> str:
     """Return JSON text of anything that a dissector may have read; octets become Latin-1."""
     try:
-        return orjson.dumps(value).decode()
+        return orjson.dumps(value, _items).decode()
     except TypeError:  # octets, keys that are no text, numbers of more than 64 bits, half letters …
         return json.dumps(_plain(value, 0), ensure_ascii=False, separators=(",", ":"))
+
+
+def _items(value: Any) -> list[Any]:
+    if isinstance(value, Late):
+        return value.items
+    raise TypeError
 
 
 def _plain(value: Any, depth: int) -> Any:
@@ -199,7 +232,7 @@ def _plain(value: Any, depth: int) -> Any:
         return None
     if isinstance(value, dict):
         return {_clean(str(key)): _plain(each, depth + 1) for key, each in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, list | tuple | set | frozenset | Late):
         return [_plain(each, depth + 1) for each in value]
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value).decode("latin-1")

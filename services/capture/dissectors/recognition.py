@@ -3,7 +3,8 @@
 
 The pipeline calls it behind the reassembly. A flow has one STATE row; a stream that is of none of
 the protocols costs a look at that row for each of its segments. Looked at are the first octets of
-each side; after a gap, and in the middle of a stream, those of the next few segments.
+each side; after a gap, and in the middle of a stream, those of the next few segments; and those
+behind HTTP/1, where that hands a stream over.
 """
 
 from collections import Counter
@@ -12,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from services.capture.decode import PACKET
+from services.capture.dissectors.conversation import DEFAULT_BODY
 from services.capture.dissectors.dissector import (
     FOUND,
     IS_FIRST,
@@ -19,6 +21,7 @@ from services.capture.dissectors.dissector import (
     Dissector,
     ProtocolKind,
 )
+from services.capture.dissectors.http1.handover import Handover
 from services.capture.dissectors.pending import Pending
 from services.capture.dissectors.signatures import TOO_SHORT, bits_of, look, new_table
 from services.capture.flows import STREAM, Streams, stream_row
@@ -191,11 +194,25 @@ class Recogniser:
         self._found = np.zeros(0, FOUND)
         self._pending: dict[int, Pending] = {}  # by the number of the stream
         self.dissectors: dict[int, Dissector] = {}  # by the number of the protocol
+        self._body_limit = DEFAULT_BODY
         self.failed: Counter[tuple[str, str]] = Counter()
         """By protocol and one of FAILURES: streams that were not dissected, or not to their end."""
         self._broken: Counter[str] = Counter()  # by protocol, since losses() was asked
         self._wanted = {"tcp": bits_of(self._table, ()), "udp": bits_of(self._table, ())}
+        self._abbrs = {kind.abbr: number for number, kind in enumerate(self._kinds)}
+        self._has_tcp = False  # some protocol on it is wanted
         self.want(None)
+
+    @property
+    def body_limit(self) -> int:
+        """Octets of each body that are kept, 0 for none; may be changed between batches."""
+        return self._body_limit
+
+    @body_limit.setter
+    def body_limit(self, octets: int) -> None:
+        self._body_limit = octets
+        for dissector in self.dissectors.values():
+            dissector.body_limit = octets
 
     def want(self, names: frozenset[str] | None) -> None:
         """Look for these protocols from now on, in streams that are under way too; None for all.
@@ -212,6 +229,8 @@ class Recogniser:
             )
             for number in numbers
         }  # fmt: skip
+        self.body_limit = self._body_limit
+        self._has_tcp = any(self._kinds[number].transport == "tcp" for number in numbers)
         for transport in self._wanted:
             mine = [n for n in numbers if self._kinds[n].transport == transport]
             self._wanted[transport] = bits_of(self._table, mine)
@@ -221,11 +240,48 @@ class Recogniser:
         self._states["missed"][~keep] = BOTH
         self._pending.clear()
 
-    def take_segments(self, segments: np.ndarray, frames: np.ndarray, held: np.ndarray) -> None:
-        """Give SEGMENT rows to the dissectors that want them."""
-        wanted = self._wanted["tcp"]
-        if not wanted.any():
+    def take_segments(
+        self,
+        segments: np.ndarray,
+        frames: np.ndarray,
+        held: np.ndarray,
+        handovers: Sequence[Handover] = (),
+    ) -> None:
+        """Give SEGMENT rows to the dissectors that want them. handovers: of these rows, in their
+        order; rows are changed to what is behind HTTP/1.
+        """
+        if not self._has_tcp:
             return
+        first = 0
+        for each in handovers:
+            self._take(segments[first : each.row], frames, held)
+            self._hand_over(segments[each.row], each)
+            first = each.row + (segments["length"][each.row] == 0)
+        self._take(segments[first:], frames, held)
+
+    def _hand_over(self, segment: np.record, handover: Handover) -> None:
+        """Begin anew with a stream, behind its HTTP/1."""
+        end = int(segment["position"]) + int(segment["length"])
+        segment["position"], segment["length"] = handover.position, end - handover.position
+        number, flow = handover.stream, int(segment["direction"]) >> 1
+        self._pending.pop(number, None)
+        # In the middle of a stream the transport may have guessed; HTTP knows.
+        self._streams.rows[number & (len(self._streams.rows) - 1)]["client"] = handover.client
+        state = self._states[flow]
+        state["stream"], state["state"] = number, UNKNOWN
+        state["refused"] = state["missed"] = 0
+        state["looks"] = LOOKS_AT_START
+        if handover.conversation is None:
+            return
+        place = self._abbrs.get(handover.abbr, -1)
+        dissector = self.dissectors.get(place)
+        is_read = dissector is not None and dissector.adopt(
+            number, handover.client, handover.conversation
+        )
+        state["state"] = FIRST_PROTOCOL + place if is_read else NONE
+
+    def _take(self, segments: np.ndarray, frames: np.ndarray, held: np.ndarray) -> None:
+        wanted = self._wanted["tcp"]
         while len(segments):  # once more for each protocol that has refused some of them
             found = self._room(len(segments))
             count = find_segments(
@@ -240,6 +296,7 @@ class Recogniser:
                     number = code - FIRST_PROTOCOL
                     refused = self._give(number, chosen, mine["marks"], frames, held)
                     again += mine["row"][refused].tolist()
+                    again += self._follow(number, segments, mine["row"])
             segments = segments[np.sort(np.array(again, np.int64))]
 
     def take_datagrams(self, packets: np.ndarray, octets: np.ndarray) -> None:
@@ -302,6 +359,7 @@ class Recogniser:
     ) -> np.ndarray:
         """Let a dissector take rows; return which of them are to be looked at once more."""
         streams, flows = segments["stream"].copy(), segments["direction"] >> 1
+        self.dissectors[number].followed.clear()
         self.dissectors[number].take(segments, marks.copy(), *places)
         return self._settle(number, streams, flows, marks)
 
@@ -324,13 +382,37 @@ class Recogniser:
         begun = set(streams[marks & IS_FIRST != 0].tolist())
         for ended in (dissector.broken, dissector.over):
             for stream in ended:
-                self._set_state(stream, rows, NONE, ALL_PROTOCOLS)
+                if stream in dissector.followed:
+                    self._begin_anew(stream, rows)
+                else:
+                    self._set_state(stream, rows, NONE, ALL_PROTOCOLS)
         for stream in dissector.refused:
             self._set_state(stream, rows, UNKNOWN, 1 << number, is_whole=stream in begun)
         again |= np.isin(streams, dissector.refused)
         for each in (dissector.broken, dissector.over, dissector.refused):
             each.clear()
         return again
+
+    def _follow(self, number: int, segments: np.ndarray, rows: np.ndarray) -> list[int]:
+        """Return which of the rows that a dissector got are behind its part of a stream."""
+        found: list[int] = []
+        for stream, (place, unread) in self.dissectors[number].followed.items():
+            if unread:
+                last = segments[rows[place]]
+                unread = min(unread, int(last["length"]))
+                last["position"] += int(last["length"]) - unread
+                last["length"] = unread
+                found.append(int(rows[place]))
+            later = rows[place + 1 :]
+            found += later[segments["stream"][later] == stream].tolist()
+        return found
+
+    def _begin_anew(self, stream: int, flows: dict[int, int]) -> None:
+        """Look for another protocol, as at the start of a stream."""
+        self._set_state(stream, flows, UNKNOWN, 0)
+        if stream in flows and self._states[flows[stream]]["stream"] == stream:
+            self._states[flows[stream]]["looks"] = LOOKS_AT_START
+            self._states[flows[stream]]["missed"] = 0
 
     def _set_state(
         self, stream: int, flows: dict[int, int], code: int, refused: int, is_whole: bool = True
@@ -387,7 +469,8 @@ class Recogniser:
                 return PENDING if waits and not pending.is_full else NONE
             segments, marks, octets = pending.replay()
             if not self._give(found, segments, marks, octets, held).any():
-                return FIRST_PROTOCOL + found
+                is_followed = bool(self.dissectors[found].followed)
+                return UNKNOWN if is_followed else FIRST_PROTOCOL + found
             pending.refused |= 1 << found
 
     def _look_at_both(self, pending: Pending, ports: tuple[int, int]) -> tuple[int, bool]:

@@ -15,6 +15,7 @@ from services.capture.dissectors.ldap import CLDAP, LDAP
 from services.capture.dissectors.radius import RADIUS
 from services.capture.dissectors.tls import handshake as tls
 from services.capture.dissectors.tls import quic
+from services.capture.dissectors.websocket import WebSocket
 
 # fmt: off
 PROTOCOLS: tuple[ProtocolKind, ...] = (
@@ -31,5 +32,6 @@ PROTOCOLS: tuple[ProtocolKind, ...] = (
     ProtocolKind("redis", "REDIS", "tcp", redis.PORTS, redis.SIGNATURES, redis.RedisDissector),
     ProtocolKind("tls", "TLS", "tcp", frozenset({443}), tls.SIGNATURES, of(tls.Handshake)),
     ProtocolKind("tls", "TLS", "udp", frozenset({443}), quic.SIGNATURES, of(quic.Quic)),
+    ProtocolKind("ws", "WS", "tcp", frozenset(), (), of(WebSocket)),  # by an upgrade of HTTP/1
 )
 # fmt: on

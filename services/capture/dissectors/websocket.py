@@ -14,7 +14,6 @@ from services.capture.dissectors.conversation import Conversation, ProtocolError
 from services.capture.dissectors.objectcalls import Exchange, Json
 from services.capture.dissectors.signatures import CLIENT, SERVER
 
-MOST_BODY = 64 << 10  # octets of a message: what the scheduler lets a run keep if nobody says more
 MOST_INFLATED = 4 << 20  # octets that a message is inflated to; later ones need all of it
 WINDOW = 1 << 15  # octets that DEFLATE looks back, which zlib keeps between messages
 PIECE = 16 << 10  # octets that are inflated at once
@@ -241,10 +240,10 @@ class WebSocket(Conversation):
             if head.is_last and this.left == 0:
                 packed += _FLUSH
             for piece in this.inflater.inflate(packed):
-                message.body += piece[: max(0, MOST_BODY - len(message.body))]
+                message.body += piece[: max(0, self.body_limit - len(message.body))]
                 message.whole += len(piece)
         else:
-            room = MOST_BODY - len(message.body)
+            room = self.body_limit - len(message.body)
             message.whole += len(octets)
             message.body += _unmasked(octets[:room], head.mask, place) if room > 0 else b""
 
@@ -317,6 +316,9 @@ class WebSocket(Conversation):
         self, side: int, message: _Message, time_ns: int, error: tuple[str | None, str | None]
     ) -> None:
         told = _told(message)
+        if not self.body_limit:
+            for key in ("body", "bodyEncoding", "bodyTruncated"):
+                told.pop(key, None)
         request, response = (told, None) if side == CLIENT else (None, told)
         sizes = (message.size, 0) if side == CLIENT else (0, message.size)
         self.exchanges.append(

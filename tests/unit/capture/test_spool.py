@@ -1,6 +1,7 @@
 """What an agent has not delivered when it ends, and what the next one finds."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -332,3 +333,41 @@ def test_what_is_left_at_the_end_is_delivered_by_the_next_agent(tmp_path: Path) 
     server.stop(0).wait()
     assert frames(ingest) == [1]
     assert [batch.final for batch in ingest.stored()] == [True]
+
+
+def test_what_was_dropped_is_told_by_the_next_one_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after any batch: each packet arrives, or the ledger counts it; none is in both."""
+    monkeypatch.setattr(spool, "FILE_BYTES", 5_000)
+    first = Outbox("node", 1 << 30, spool=Spool(tmp_path / "first", 8 * spool.SMALLEST_BATCH))
+    first.spool.name("node-1-abc")
+    for batch in range(40):
+        first.put(waiting(100 * batch, rows=1 + batch % 3))
+        if batch == 20:  # the scheduler was there for a moment
+            delivered(first, most=2)
+        copy = tmp_path / str(batch)
+        shutil.copytree(tmp_path / "first", copy)
+        second = Outbox("node", 1 << 30, spool=Spool(copy, LIMIT))
+        arrived, told = delivered(second)
+        put = {100 * each + row for each in range(batch + 1) for row in range(1 + each % 3)}
+        assert arrived <= put
+        assert told == len(put - arrived)
+        second.spool.close()
+    first.spool.close()
+
+
+def delivered(box: Outbox, most: int = 1 << 30) -> tuple[set[int], int]:
+    """Deliver batches; return the packets that arrived, and how many are told to be missing."""
+    box.welcome(0, 1 << 30, 1 << 20)
+    arrived, told = [], 0
+    while most and (request := box.next()):
+        most -= 1
+        for part in request.batch.parts:
+            table = outbox.decode(part.arrow_ipc)
+            if outbox.TABLE_NAMES[part.table] == "losses":
+                told += sum(table.column("packets").to_pylist())
+            else:
+                arrived += [int.from_bytes(f.as_py()[:8], "big") for f in table.column("frame")]
+    assert len(arrived) == len(set(arrived)), "something arrived twice"
+    return set(arrived), told

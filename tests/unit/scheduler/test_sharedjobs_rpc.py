@@ -71,14 +71,15 @@ def test_a_watch_at_any_sees_what_is_changed_at_another(stubs):
         watch.cancel()
 
 
-def test_a_call_waits_for_the_next_leader(schedulers, stubs):
+def test_calls_wait_for_the_next_leader(schedulers, stubs):
     create(stubs[0])
     for stub in stubs:
         stub.GetJob(jobs_pb2.GetJobRequest(name="nightly"), timeout=30)
     stopping = threading.Thread(target=schedulers[0].stop)
     stopping.start()
-    found = stubs[1].GetJob(jobs_pb2.GetJobRequest(name="nightly"), timeout=30)
-    assert found.job.spec.name == "nightly"
+    while stopping.is_alive():
+        found = stubs[1].GetJob(jobs_pb2.GetJobRequest(name="nightly"), timeout=30)
+        assert found.job.spec.name == "nightly"
     stopping.join()
     assert create(stubs[1], "new").spec.name == "new"
 

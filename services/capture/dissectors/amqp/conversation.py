@@ -24,7 +24,6 @@ from services.capture.dissectors.conversation import Conversation, ProtocolError
 from services.capture.dissectors.objectcalls import Exchange, Json
 from services.capture.dissectors.signatures import ANY, CLIENT, SERVER, Signature
 
-MOST_BODY = 64 << 10  # octets of a body: what the scheduler lets a run keep if nobody says more
 MOST_HELD = 4 << 20  # octets of a connection's messages that are not yet whole, or not answered
 MOST_CONTENTS = 2048  # bodies at once: channels that RabbitMQ allows
 MOST_WAITING = 1024  # methods of a connection that wait for an answer; a channel has one or two
@@ -286,7 +285,7 @@ class Amqp(Conversation):
         if length > content.left:
             raise ProtocolError("a body is longer than its header says")
         content.left -= length
-        room = min(MOST_BODY - len(content.body), MOST_HELD - self._held_octets, length)
+        room = min(self.body_limit - len(content.body), MOST_HELD - self._held_octets, length)
         if room > 0 and not content.lacks:  # what follows a hole is no part of a beginning
             content.body += memoryview(data)[frame.at : frame.at + room]
             self._held_octets += room
@@ -297,7 +296,7 @@ class Amqp(Conversation):
         """Tell of a message as far as it came."""
         content = self._contents[side].pop(channel)
         self._held_octets -= len(content.body) + content.held
-        if content.has_header:
+        if content.has_header and self.body_limit:
             content.put_body()
         if content.lacks:
             error = _GAP

@@ -16,8 +16,10 @@ from services.capture.columns import (
     number_column,
     text_column,
 )
+from services.capture.dissectors import graphql
 from services.capture.dissectors.http1 import headers as heads_of
 from services.capture.dissectors.http1.bodies import BodyColumns, body_columns
+from services.capture.dissectors.http1.queries import abbrs, columns_of_graphql
 from services.capture.dissectors.http1.rows import (
     ANSWER_LOST,
     COMPLETE,
@@ -33,10 +35,16 @@ SHORTEST_HEADER_LINE = 2  # ":\n", a name may be empty: an upper bound of lines 
 
 _KEYS = {"httpVersion", "headersSize", "bodySize", "body", "bodyEncoding", "bodyTruncated"}
 REQUEST_KEYS = frozenset(
-    {"method", "url", "path", "headers", "cookies", "pathSegments", "queryString"} | _KEYS
+    {"method", "url", "path", "headers", "cookies", "pathSegments", "queryString"}
+    | _KEYS
+    | graphql.REQUEST_KEYS
 )
-RESPONSE_KEYS = frozenset({"status", "statusText", "headers", "cookies"} | _KEYS)
+RESPONSE_KEYS = frozenset(
+    {"status", "statusText", "headers", "cookies"} | _KEYS | graphql.RESPONSE_KEYS
+)
 """What an entry's request and response can have; a filter on anything else finds nothing."""
+
+ABBRS = frozenset({"HTTP", graphql.ABBR})
 
 PROBLEMS = {
     NO_REQUEST: ("pair-not-found", "the request was not seen"),
@@ -204,6 +212,9 @@ class Http1Calls:
         """Hot columns, or how to make them, named as in the table of entries."""
         request, response = self.request, self.response
         return {
+            "protocol_abbr": lambda: abbrs(self),
+            "protocol_abbrs": ABBRS,
+            "protocol_version": lambda: _version(request.text("version"), response.text("version")),
             "transport": "tcp",
             "request_method": lambda: request.text("method"),
             "request_url": lambda: request.text("target"),
@@ -220,13 +231,15 @@ class Http1Calls:
             "response_keys": RESPONSE_KEYS,
         }
 
+    def chosen(self, rows: np.ndarray) -> "Http1Calls":
+        """Return some of them (int64)."""
+        return Http1Calls(self.framer, self.calls[rows])
+
     def _bodies(self, side: str) -> Callable[[np.ndarray], pa.Array] | None:
         limit = int(self.framer.totals["body_limit"][0])
         if not limit:
             return None
-        return lambda rows: (
-            getattr(Http1Calls(self.framer, self.calls[rows]), side).bodies(limit).body
-        )
+        return lambda rows: getattr(self.chosen(rows), side).bodies(limit).body
 
     def problems(self) -> tuple[list[str | None], list[str | None]]:
         """(error_type, error_msg) of each call."""
@@ -244,12 +257,12 @@ class Http1Calls:
 
     def details(self, rows: np.ndarray) -> dict[str, pa.Array]:
         """The columns of the table of entries that are HTTP's, for the chosen rows."""
-        chosen = Http1Calls(self.framer, self.calls[rows])
+        chosen = self.chosen(rows)
         request, response = chosen.request, chosen.response
         limit = int(self.framer.totals["body_limit"][0])
         types, messages = chosen.problems()
         asked, answered = request.details("request", limit), response.details("response", limit)
-        return {
+        columns = {
             "protocol_version": _version(
                 asked["request_http_version"], answered["response_http_version"]
             ),
@@ -263,6 +276,7 @@ class Http1Calls:
             "error_type": pa.array(types, pa.string()),
             "error_msg": pa.array(messages, pa.string()),
         }
+        return columns | columns_of_graphql(chosen, columns)
 
 
 # Typed: for a Python value Arrow would look for pandas each time.

@@ -30,6 +30,8 @@ OTHER_METHOD, HEAD_METHOD, CONNECT_METHOD = 0, 1, 2
 HEAD_WORD = int.from_bytes(b"HEAD".ljust(8, b"\0"), "big")
 CONNECT_WORD = int.from_bytes(b"CONNECT".ljust(8, b"\0"), "big")
 
+SWITCHING_PROTOCOLS = 101
+
 NO_EXCHANGE = -1  # of a response whose request was not seen
 
 
@@ -87,13 +89,14 @@ def realign(f, exchanges, segment, is_response):
 
 @kernel
 def is_informational(status):
-    return 100 <= status < 200 and status != 101
+    return 100 <= status < 200 and status != SWITCHING_PROTOCOLS
 
 
 @kernel
 def body_of_response(head, method):
     """RFC 9112, section 6.3."""
-    if head.status == 101 or (method == CONNECT_METHOD and 200 <= head.status < 300):
+    is_tunnel = method == CONNECT_METHOD and 200 <= head.status < 300
+    if is_tunnel or head.status == SWITCHING_PROTOCOLS:
         return TUNNELLED
     if method == HEAD_METHOD or is_informational(head.status) or head.status in (204, 304):
         return NO_BODY

@@ -16,6 +16,7 @@ import numpy as np
 from services.capture.dissectors.http1.exchange import (
     BY_LENGTH,
     CHUNKED,
+    SWITCHING_PROTOCOLS,
     TUNNELLED,
     UNTIL_CLOSE,
     count_exchange,
@@ -61,7 +62,7 @@ CHUNK_END = 6  # the line end after a chunk's data
 TRAILER_START = 7  # at the start of a trailer line
 TRAILER = 8  # in a trailer line
 CLOSE_BODY = 9  # until the stream closes
-TUNNEL = 10  # after CONNECT or an upgrade: no HTTP any more
+TUNNEL = 10  # after an upgrade: no HTTP any more
 LOST = 11
 OTHER = 12  # not HTTP
 
@@ -88,8 +89,29 @@ def give_up(f, direction, segment, state):
 
 
 @kernel
-def begin_body(f, direction, segment, head, body):
-    """Set the state that follows a head; a message without octets of body ends here."""
+def hand_over(f, direction, segment, head, after):
+    """The call that ended just now makes both sides another protocol's, from `after` on."""
+    totals = f.totals[0]
+    handover = f.handovers[np.uint64(totals.handovers)]
+    handover.row = totals.row
+    handover.position = after
+    handover.call = totals.calls - 1
+    totals.handovers += 1
+    # In a proxy's tunnel can be HTTP again; no upgrade leads to what was there before.
+    state = TUNNEL if head.status == SWITCHING_PROTOCOLS else NEW
+    direction.state = state
+    other = f.directions[np.uint64(segment.direction ^ 1)]
+    end_message(f, other, segment, COMPLETE)
+    free_slot(f, other)
+    other.state = state
+
+
+@kernel
+def begin_body(f, direction, segment, head, body, after):
+    """Set the state that follows a head; a message without octets of body ends here.
+
+    after: the position behind the head, in the segment.
+    """
     if body == CHUNKED:
         direction.remaining = NO_DIGITS
         direction.state = CHUNK_SIZE
@@ -101,22 +123,18 @@ def begin_body(f, direction, segment, head, body):
     else:
         complete(f, direction, segment)
     if body == TUNNELLED:
-        direction.state = TUNNEL
-        other = f.directions[np.uint64(segment.direction ^ 1)]
-        end_message(f, other, segment, COMPLETE)
-        free_slot(f, other)
-        other.state = TUNNEL
+        hand_over(f, direction, segment, head, after)
 
 
 @kernel
-def add_head(f, direction, segment, head, octets, position):
-    """Add the message whose head is at `position`, and begin its body."""
+def add_head(f, direction, segment, head, octets, position, after):
+    """Add the message whose head is at `position`, and begin its body. after: as begin_body."""
     exchanges = f.exchanges[np.uint64(segment.direction >> 1)]
     exchange, body = count_exchange(exchanges, head)
     number = add_message(f, direction, segment, head, octets, position, exchange, body)
     if not head.is_response:
         put_waiting(f, exchanges, number, segment.timestamp)
-    begin_body(f, direction, segment, head, body)
+    begin_body(f, direction, segment, head, body, after)
 
 
 @kernel
@@ -155,8 +173,9 @@ def continue_head(f, direction, segment, octets, position, end):
     if head.outcome != READ:
         return give_up_head(f, direction, segment, end)
     free_slot(f, direction)
-    add_head(f, direction, segment, head, f.slots, start)
-    return position + head_end - (start + kept)
+    after = position + head_end - (start + kept)
+    add_head(f, direction, segment, head, f.slots, start, after)
+    return after
 
 
 @kernel
@@ -173,7 +192,7 @@ def take_head(f, direction, segment, octets, position, end):
         return give_up_head(f, direction, segment, end)
     if head.outcome != READ:
         return keep_head(f, direction, segment, octets, position, end)
-    add_head(f, direction, segment, head, octets, position)
+    add_head(f, direction, segment, head, octets, position, position + head.length)
     return position + head.length
 
 
@@ -410,11 +429,12 @@ def take_segment(f, segment, frames, held):
 def frame_segments(f, segments, row, rows, frames, held):
     """Take segments[row:rows], whose octets lie in `frames` or in `held` (Reassembler.octets).
 
-    Return (row of the next segment, calls filled). When that row is before `rows`, the calls are
-    full: use them up and call again from it.
+    Return (row of the next segment, calls filled); totals.handovers says how many of `handovers`
+    are. When that row is before `rows`, the calls are full: use them up and call again from it.
     """
     totals = f.totals[0]
-    totals.calls = 0
-    while row < rows and take_segment(f, segments[np.uint64(row)], frames, held):
-        row += 1
-    return row, totals.calls
+    totals.calls = totals.handovers = 0
+    totals.row = row
+    while totals.row < rows and take_segment(f, segments[np.uint64(totals.row)], frames, held):
+        totals.row += 1
+    return totals.row, totals.calls

@@ -69,6 +69,12 @@ CALL = np.dtype((np.record, [
     ("lacks", np.uint8),            # NOTHING, NO_REQUEST, NO_ANSWER …
 ]))
 
+HANDOVER = np.dtype((np.record, [
+    ("row", np.int64),              # of the segment that ends HTTP
+    ("position", np.int64),         # of what follows in it
+    ("call", np.int64),             # row of the CALL whose answer said so
+]))
+
 PIECE = np.dtype((np.record, [
     ("number", np.int64),
     ("position", np.int64),         # in the arena
@@ -97,6 +103,8 @@ EXCHANGES = np.dtype((np.record, [
 
 TOTALS = np.dtype((np.record, [
     ("calls", np.int64),            # rows of this call
+    ("handovers", np.int64),        # and of HANDOVER
+    ("row", np.int64),              # of the segment that is taken
     ("free_slots", np.int64),
     ("messages", np.int64),         # so far
     ("pieces", np.int64),
@@ -118,6 +126,7 @@ class Framer(NamedTuple):
     messages: np.ndarray  # MESSAGE, a power of two long
     pieces: np.ndarray  # PIECE, a power of two long: number n is in row n & (len - 1)
     calls: np.ndarray  # CALL
+    handovers: np.ndarray  # HANDOVER, as many as calls, since each has one
     arena: Arena
     totals: np.ndarray  # TOTALS, one element
 
@@ -235,6 +244,7 @@ def new_framer(
         messages=np.zeros(messages, MESSAGE),
         pieces=np.zeros(4 * messages, PIECE),
         calls=np.zeros(calls, CALL),
+        handovers=np.zeros(calls, HANDOVER),
         arena=new_arena(arena_octets),
         totals=totals,
     )

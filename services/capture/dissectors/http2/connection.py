@@ -27,7 +27,7 @@ from services.capture.dissectors.signatures import ANY, CLIENT, SERVER, Signatur
 
 MOST_STREAMS = 1024  # of a connection that are open at once; servers allow 100 to 1000
 MOST_CLOSED = 256  # numbers of streams that were told of, for what still comes of them
-MOST_BODIES = 1 << 20  # octets of bodies that a connection keeps for its open streams
+MOST_BODIES = 4 << 20  # octets of bodies that a connection keeps for its open streams
 
 NO_ANSWER = "pair-not-found", "the stream ended before an answer"
 NO_END = "pair-not-found", "the stream ended before the answer did"
@@ -81,6 +81,24 @@ class Http2(Conversation):
     def has_preface(self) -> bool:
         """Whether the begin of the connection was seen."""
         return self._sides[CLIENT].reader.was_begin
+
+    def begin_upgraded(self) -> None:
+        """HTTP/1 was before it, and nothing of this connection."""
+        self._sides[CLIENT].reader.was_begin = True
+
+    def take_upgrade(
+        self, fields: list[Pair], size: int, body: bytes, body_size: int, begin_ns: int, end_ns: int
+    ) -> None:
+        """Take the request that asked for the upgrade, which is stream 1's (RFC 7540, 3.2); size:
+        octets of its head; body: what was kept of so many octets.
+        """
+        self._streams[1] = stream = Stream(1)
+        half = stream.asking
+        half.headers, half.headers_size, half.is_over = fields, size, True
+        half.begin_ns, half.end_ns, half.size = begin_ns, end_ns, size + body_size
+        self.take_body(half, memoryview(body), 0)
+        half.is_body_cut |= len(body) < body_size
+        half.body_size = body_size
 
     def receive(self, side: int, octets: memoryview, time_ns: int) -> None:
         """See Conversation.receive."""
@@ -143,7 +161,8 @@ class Http2(Conversation):
 
     def take_body(self, half: Half, octets: memoryview, frame: int) -> None:
         """Take octets of a body, and keep them if there is room. frame: as Half.take_body."""
-        self._bodies += half.take_body(octets, frame, MOST_BODIES - self._bodies)
+        room = min(self.body_limit - len(half.body), MOST_BODIES - self._bodies)
+        self._bodies += half.take_body(octets, frame, max(0, room))
 
     def end_frame(self, side: int, frame: Frame, time_ns: int) -> None:
         """A frame of a stream is over."""
@@ -208,7 +227,7 @@ class Http2(Conversation):
         self._closed_set.add(number)
         if lack == NO_END and stream.answering.headers is None:
             lack = NO_ANSWER
-        exchange = stream.exchange(self._client, lack)
+        exchange = stream.exchange(self._client, lack, self.body_limit)
         if exchange is not None:
             self.exchanges.append(exchange)
 

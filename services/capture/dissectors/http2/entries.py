@@ -25,6 +25,7 @@ class Http2Calls(ObjectCalls):
             **super().columns(),
             "transport": "tcp",
             "protocol_abbr": lambda: self._abbrs(self.exchanges),
+            "protocol_version": "2.0",
         }
         for side in ("request", "response"):
             found |= {
@@ -44,7 +45,7 @@ class Http2Calls(ObjectCalls):
 
     def _bodies(self, side: str, rows: np.ndarray) -> pa.Array:
         messages = self._messages(side, rows)
-        return pa.array([each["body"] if each else None for each in messages], pa.string())
+        return pa.array([each.get("body") if each else None for each in messages], pa.string())
 
     def details(self, rows: np.ndarray) -> dict[str, pa.Array]:
         """See ObjectCalls.details."""

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
+from services.capture.dissectors import graphql
 from services.capture.dissectors.http1.bodies import show
 from services.capture.dissectors.http2 import grpc
 from services.capture.dissectors.http2.headers import UNKNOWN, Pair
 from services.capture.dissectors.objectcalls import Exchange
 
-BODY_LIMIT = 1 << 16  # octets of a body that are kept, as many as `recorder dissect` shows
 VERSION = "HTTP/2"
 
 Json = dict[str, Any]
@@ -56,7 +56,7 @@ class Half:
         """
         self.body_size += len(octets)
         self.messages.feed(octets, frame)
-        kept = 0 if self.is_body_cut else min(len(octets), room, BODY_LIMIT - len(self.body))
+        kept = 0 if self.is_body_cut else min(len(octets), room)
         self.body += octets[:kept]
         self.is_body_cut |= kept < len(octets)
         return kept
@@ -67,8 +67,10 @@ class Half:
         self.messages.skip(octets)
         self.is_body_cut = self.is_cut = True
 
-    def shown(self, call: bool) -> Json:
-        """Return what a request and a response have both. call: whether it is one of gRPC."""
+    def shown(self, call: bool, body_limit: int) -> Json:
+        """Return what a request and a response have both. call: whether it is one of gRPC;
+        body_limit: octets of a decoded body, 0 to leave bodies out.
+        """
         found: Json = {
             "httpVersion": VERSION,
             "headers": _with_one_cookie(self.headers or []),
@@ -79,6 +81,9 @@ class Half:
             found["trailers"] = _joined(self.trailers)
         if call:
             found |= self.messages.shown()
+        if not body_limit:
+            return found
+        if call:
             kind = (self.value("content-type") or "").lower()
             coding = self.value("grpc-encoding") or ""
             body, is_all = grpc.body(bytes(self.body), coding, kind.endswith("+json"))
@@ -86,7 +91,7 @@ class Half:
         else:
             coding = self.value("content-encoding") or ""
             body, is_base64, truncated = show(
-                bytes(self.body), coding, self.is_body_cut, BODY_LIMIT
+                bytes(self.body), coding, self.is_body_cut, body_limit
             )
         found["body"] = body
         if is_base64:
@@ -141,8 +146,12 @@ class Stream:
             and all(half.messages.is_whole for half in halves)
         )
 
-    def exchange(self, asked_by: int, error: tuple[str, str] | None) -> Http2Exchange | None:
-        """Return what it is when it is over. error: what it lacks where nothing else is wrong."""
+    def exchange(
+        self, asked_by: int, error: tuple[str, str] | None, body_limit: int
+    ) -> Http2Exchange | None:
+        """Return what it is when it is over. error: what it lacks where nothing else is wrong;
+        body_limit: as Half.shown.
+        """
         asking, answering = self.asking, self.answering
         has_request = asking.headers is not None or asking.body_size > 0
         has_response = answering.headers is not None or answering.body_size > 0
@@ -154,13 +163,28 @@ class Stream:
         ]
         error = self.error or self._lack(has_request, has_response, error)
         kind, sentence = error or (None, None)
+        request = self._request(call, body_limit) if has_request else None
+        response = self._response(call, body_limit) if has_response else None
+        abbr = "gRPC" if call else VERSION
+        if request is not None and not call and self._tell_graphql(request, response):
+            abbr = graphql.ABBR
         return Http2Exchange(
-            halves[0].begin_ns, max(half.end_ns for half in halves),
-            self._request(call) if has_request else None,
-            self._response(call) if has_response else None,
-            asking.size, answering.size, asked_by, kind, sentence, "2.0",
-            abbr="gRPC" if call else VERSION,
+            halves[0].begin_ns, max(half.end_ns for half in halves), request, response,
+            asking.size, answering.size, asked_by, kind, sentence, "2.0", abbr=abbr,
         )  # fmt: skip
+
+    def _tell_graphql(self, request: Json, response: Json | None) -> bool:
+        """Add what is asked and what went wrong, if it is GraphQL; return whether it is."""
+        said = graphql.told_request(
+            self.asking.value("content-type"), request.get("url", ""),
+            None if "bodyEncoding" in request else request.get("body"), self.asking.is_body_cut,
+        )  # fmt: skip
+        request |= said
+        if said and response is not None:
+            response |= graphql.told_response(
+                self.answering.value("content-type"), response.get("body")
+            )
+        return bool(said)
 
     def _lack(
         self, has_request: bool, has_response: bool, error: tuple[str, str] | None
@@ -175,12 +199,12 @@ class Stream:
                 return "gap", f"the {name} was not captured whole"
         return None if self.answering.is_over else error
 
-    def _request(self, call: bool) -> Json:
+    def _request(self, call: bool, body_limit: int) -> Json:
         half = self.asking
         url = half.value(":path")
         if url is None:
             url = half.value(":authority") if half.value(":method") == "CONNECT" else None
-        found = half.shown(call) | {"streamId": self.number}
+        found = half.shown(call, body_limit) | {"streamId": self.number}
         method = half.value(":method")
         if method is not None:
             found["method"] = method
@@ -192,9 +216,9 @@ class Stream:
             found["pushed"] = True
         return found
 
-    def _response(self, call: bool) -> Json:
+    def _response(self, call: bool, body_limit: int) -> Json:
         half = self.answering
-        found = half.shown(call) | {"streamId": self.number}
+        found = half.shown(call, body_limit) | {"streamId": self.number}
         status = half.value(":status")
         if status is not None and status.isascii() and status.isdigit() and len(status) == 3:
             found["status"] = int(status)

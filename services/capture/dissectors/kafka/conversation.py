@@ -53,13 +53,10 @@ class _Waiting:
     size: int
     number: int
     error: tuple[str, str] | None
+    held: int
+    """Octets of it that are kept."""
     is_doubtful: bool = False
     """Octets of responses are missing since."""
-
-    @property
-    def held(self) -> int:
-        """Octets of it that are kept."""
-        return min(self.size, MOST_KEPT)
 
 
 class Kafka(Conversation):
@@ -94,6 +91,7 @@ class Kafka(Conversation):
         is_asker = side == self._asker
         take = self._take_request if is_asker else self._take_response
         framer = self._framers[not is_asker]
+        framer.most_kept = max(MOST_KEPT, 2 * self.body_limit)
         for message in framer.feed(octets, time_ns):
             try:
                 take(message, time_ns)
@@ -166,14 +164,21 @@ class Kafka(Conversation):
             self._tell(message.began_ns, time_ns, request, None, size, 0, error)
             return
         self._number += 1
-        self._wait(_Waiting(request, message.began_ns, size, self._number, error), time_ns)
+        held = message.end - message.at
+        self._wait(_Waiting(request, message.began_ns, size, self._number, error, held), time_ns)
 
     def _read_request(
         self, message: Message, header: Header, request: Json
     ) -> tuple[str, str] | None:
         """Put the payload into a request; return what is wrong with it."""
         payload, reader, failed = read_payload(
-            REQUEST, header.key, header.version, message.data, header.end, message.end
+            REQUEST,
+            header.key,
+            header.version,
+            message.data,
+            header.end,
+            message.end,
+            self.body_limit,
         )
         request["payload"] = payload
         self._topics.put(payload)
@@ -243,7 +248,7 @@ class Kafka(Conversation):
     def _read_response(self, message: Message, response: Json) -> tuple[str, str] | None:
         key, version = response["apiKey"], response["apiVersion"]
         payload, found, failed = read_payload(
-            RESPONSE, key, version, message.data, message.at + 4, message.end
+            RESPONSE, key, version, message.data, message.at + 4, message.end, self.body_limit
         )
         response["payload"] = payload
         if key == METADATA:

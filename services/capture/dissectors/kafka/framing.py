@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from services.capture.dissectors.conversation import ProtocolError
 
-MOST_KEPT = 128 << 10  # octets of a message that are read; producers send 16 KiB at a time
+MOST_KEPT = 128 << 10  # octets of a message that are read, or twice what is kept of its records
 LONGEST = 1 << 28  # octets; brokers take 100 MiB and send what consumers ask for, 50 MiB
 LENGTH_SIZE = 4
 NOT_FOUND = -1
@@ -42,6 +42,8 @@ class Framer:
         """The beginning of a long message whose rest is still to come."""
         self.is_searching = self.is_unsure = False
         """Unsure is whether the message that was found is one."""
+        self.most_kept = MOST_KEPT
+        """Octets of a message that are kept."""
         self._find = find
         self._began_ns = self._kept_ns = 0
         self._left = self._kept_size = 0
@@ -76,15 +78,15 @@ class Framer:
                 raise ProtocolError(f"no message has a length of {size} octets")
             began_ns = time_ns if at >= old else self._began_ns
             start = at + LENGTH_SIZE
-            if size <= MOST_KEPT:
+            if size <= self.most_kept:
                 if len(data) - start < size:
                     break
                 at = start + size
                 yield Message(data, start, at, began_ns, size)
             else:
-                if len(data) - start < MOST_KEPT:
+                if len(data) - start < self.most_kept:
                     break
-                at = start + MOST_KEPT
+                at = start + self.most_kept
                 self._keep(data[start:at], size, began_ns, False)
         if at >= old:
             self._began_ns = time_ns

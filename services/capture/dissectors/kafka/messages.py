@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeAlias
 
+from services.capture.dissectors.conversation import DEFAULT_BODY
 from services.capture.dissectors.kafka.records import read_records
 from services.capture.dissectors.kafka.schemas import SCHEMAS
 from services.capture.dissectors.kafka.values import IncompleteError, Octets, Reader
@@ -137,13 +138,21 @@ def is_known(key: int, version: int) -> bool:
 
 
 def read_payload(
-    side: str, key: int, version: int, data: Octets, at: int, end: int
+    side: str,
+    key: int,
+    version: int,
+    data: Octets,
+    at: int,
+    end: int,
+    body_limit: int = DEFAULT_BODY,
 ) -> tuple[Target, Reader, IncompleteError | None]:
     """Read what follows the fixed part of the header; `is_known`. Return the fields, where the
-    reader stopped and what it saw, and why it stopped before the end, if so.
+    reader stopped and what it saw, and why it stopped before the end, if so. body_limit: octets of
+    records that are read.
     """
     flexible = APIS[key].first_flexible <= version
     reader = Reader(data, at, end, flexible)
+    reader.body_limit = body_limit
     is_about_versions = side == RESPONSE and key == API_VERSIONS
     if is_about_versions and data[at : at + 2] == UNSUPPORTED_VERSION:
         # Whatever was asked for, this is said as in version 0 (KIP-511); what follows differs.

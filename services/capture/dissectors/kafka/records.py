@@ -3,6 +3,7 @@ of versions 0 and 1 (https://kafka.apache.org/documentation/#recordbatch, KIP-32
 """
 
 import base64
+import functools
 import struct
 import zlib
 from typing import Any
@@ -10,7 +11,13 @@ from typing import Any
 import cramjam
 import zstandard
 
-from services.capture.dissectors.kafka.values import MOST_OCTETS, IncompleteError, Reader
+from services.capture.dissectors.kafka.values import (
+    MOST_ITEMS,
+    MOST_OCTETS,
+    IncompleteError,
+    Reader,
+)
+from services.capture.dissectors.objectcalls import Late
 
 MOST_RECORDS = 256  # of a message that are told; of all others, the number
 MOST_UNPACKED = 1 << 20  # octets that a batch is unpacked to: what the broker takes by default
@@ -33,20 +40,50 @@ class _UnpackError(Exception):
     """The octets are not of this compression, or too many."""
 
 
-def read_records(reader: Reader) -> list[dict[str, Any]] | None:
-    """Return the batches; the last may be cut, as brokers send as much as fits."""
+class _Counts:
+    """What was read of the records of a message, so that they have one limit together."""
+
+    __slots__ = ("headers", "limit", "octets", "records", "unpacked")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        """Octets that are read of all of them."""
+        self.headers = self.octets = self.records = self.unpacked = 0
+
+
+class _Outer(Reader):
+    """The octets of some batches."""
+
+    __slots__ = ("counts",)
+
+    def __init__(self, octets: bytes, counts: _Counts) -> None:
+        super().__init__(octets, 0, len(octets))
+        self.counts = counts
+
+
+def read_records(reader: Reader) -> Late | None:
+    """Return the batches, which are read when they are asked for."""
     length = reader.count()
     if length < 0:
         return None
-    end = min(reader.at + length, reader.end)
+    at = reader.skip(length)
+    if reader.late is None:
+        reader.late = _Counts(reader.body_limit)
+    octets = bytes(reader.data[at : at + length])
+    return Late(functools.partial(_read_batches, octets, reader.late))
+
+
+def _read_batches(octets: bytes, counts: _Counts) -> list[dict[str, Any]]:
+    """Return the batches; the last may be cut, as brokers send as much as fits."""
+    outer = _Outer(octets, counts)
+    at, end = 0, len(octets)
     batches: list[dict[str, Any]] = []
-    at = reader.at
     while end - at >= _SHORTEST and len(batches) < MOST_BATCHES:
-        size = int.from_bytes(reader.data[at + 8 : at + 12], "big", signed=True)
+        size = int.from_bytes(octets[at + 8 : at + 12], "big", signed=True)
         if size < _SHORTEST - 12:
             break
         after = at + 12 + size
-        batch = _read_batch(reader, at, min(after, end))
+        batch = _read_batch(outer, at, min(after, end))
         if batch is None:
             break
         batches.append(batch)
@@ -55,11 +92,10 @@ def read_records(reader: Reader) -> list[dict[str, Any]] | None:
         at = after
     if at < end and len(batches) == MOST_BATCHES:
         batches[-1]["moreBatches"] = True
-    reader.skip(length)
     return batches
 
 
-def _read_batch(outer: Reader, at: int, end: int) -> dict[str, Any] | None:
+def _read_batch(outer: _Outer, at: int, end: int) -> dict[str, Any] | None:
     magic = outer.data[at + _MAGIC_AT]
     if magic < 2:
         return _read_message(outer, at, end)
@@ -86,7 +122,7 @@ def _read_batch(outer: Reader, at: int, end: int) -> dict[str, Any] | None:
             if not _has_room(outer):
                 break
             found.append(_read_record(outer, reader, base_offset, base_time))
-            outer.records += 1
+            outer.counts.records += 1
     except (_UnpackError, IncompleteError):
         pass
     if len(found) < count:
@@ -94,11 +130,11 @@ def _read_batch(outer: Reader, at: int, end: int) -> dict[str, Any] | None:
     return batch
 
 
-def _has_room(outer: Reader) -> bool:
-    return outer.records < MOST_RECORDS and outer.octets < MOST_OCTETS
+def _has_room(outer: _Outer) -> bool:
+    return outer.counts.records < MOST_RECORDS and outer.counts.octets < outer.counts.limit
 
 
-def _read_record(outer: Reader, reader: Reader, offset: int, time: int) -> dict[str, Any]:
+def _read_record(outer: _Outer, reader: Reader, offset: int, time: int) -> dict[str, Any]:
     """Read a record of version 2."""
     size = reader.signed_varint()
     start = reader.at
@@ -110,7 +146,9 @@ def _read_record(outer: Reader, reader: Reader, offset: int, time: int) -> dict[
     _put(outer, record, "value", reader, reader.signed_varint())
     headers: dict[str, Any] = {}
     for _ in range(reader.signed_varint()):
-        outer.take_room()
+        outer.counts.headers += 1
+        if outer.counts.headers > MOST_ITEMS:
+            raise IncompleteError(f"more than {MOST_ITEMS} headers")
         length = reader.signed_varint()
         at = reader.skip(length)
         name = bytes(reader.data[at : at + min(length, MOST_OCTETS)]).decode("utf-8", "replace")
@@ -122,15 +160,15 @@ def _read_record(outer: Reader, reader: Reader, offset: int, time: int) -> dict[
     return record
 
 
-def _put(outer: Reader, target: dict[str, Any], name: str, reader: Reader, length: int) -> None:
+def _put(outer: _Outer, target: dict[str, Any], name: str, reader: Reader, length: int) -> None:
     """Put a key or value of so many octets, -1 for null, as text, else in base64."""
     if length < 0:
         target[name] = None
         return
     at = reader.skip(length)
-    kept = min(length, max(0, MOST_OCTETS - outer.octets))
+    kept = min(length, max(0, outer.counts.limit - outer.counts.octets))
     octets = bytes(reader.data[at : at + kept])
-    outer.octets += kept
+    outer.counts.octets += kept
     try:
         target[name] = octets.decode()
     except UnicodeDecodeError as error:
@@ -143,7 +181,7 @@ def _put(outer: Reader, target: dict[str, Any], name: str, reader: Reader, lengt
         target[f"{name}Truncated"] = True
 
 
-def _read_message(outer: Reader, at: int, end: int) -> dict[str, Any] | None:
+def _read_message(outer: _Outer, at: int, end: int) -> dict[str, Any] | None:
     """Read a message of version 0 or 1; one that is compressed holds others."""
     if end - at < _OLD_HEAD.size:
         return None
@@ -170,7 +208,7 @@ def _read_message(outer: Reader, at: int, end: int) -> dict[str, Any] | None:
     return batch
 
 
-def _read_old(outer: Reader, reader: Reader) -> dict[str, Any]:
+def _read_old(outer: _Outer, reader: Reader) -> dict[str, Any]:
     at = reader.skip(_OLD_HEAD.size)
     offset, size, _, magic, _ = _OLD_HEAD.unpack_from(reader.data, at)
     record: dict[str, Any] = {"offset": offset}
@@ -179,24 +217,24 @@ def _read_old(outer: Reader, reader: Reader) -> dict[str, Any]:
         record["timestamp"] = int.from_bytes(reader.data[time : time + 8], "big", signed=True)
     _put(outer, record, "key", reader, reader.i32())
     _put(outer, record, "value", reader, reader.i32())
-    outer.records += 1
+    outer.counts.records += 1
     if reader.at != at + 12 + size:
         raise IncompleteError("a message is not as long as it says")
     return record
 
 
-def _unpacked(outer: Reader, at: int, end: int, codec: int) -> Reader:
+def _unpacked(outer: _Outer, at: int, end: int, codec: int) -> Reader:
     if codec == 0:
         return Reader(outer.data, at, end)
-    if outer.unpacked >= MOST_UNPACKED_IN_ALL:
+    if outer.counts.unpacked >= MOST_UNPACKED_IN_ALL:
         raise _UnpackError
     packed = bytes(outer.data[at:end])
     try:
         octets = _UNPACK[codec](packed)
     except (IndexError, zlib.error, zstandard.ZstdError, cramjam.DecompressionError) as error:
-        outer.unpacked += MOST_UNPACKED  # as much work as any
+        outer.counts.unpacked += MOST_UNPACKED  # as much work as any
         raise _UnpackError from error
-    outer.unpacked += len(octets)
+    outer.counts.unpacked += len(octets)
     return Reader(octets, 0, len(octets))
 
 

@@ -8,10 +8,10 @@ import base64
 import struct
 from typing import Any, TypeAlias
 
-from services.capture.dissectors.conversation import ProtocolError
+from services.capture.dissectors.conversation import DEFAULT_BODY, ProtocolError
 
 MOST_ITEMS = 4096  # values of lists in one message: an empty one is an octet, and far more as JSON
-MOST_OCTETS = 64 << 10  # of a text, or of all records of a message, as of a body elsewhere
+MOST_OCTETS = 64 << 10  # of a text
 LONGEST_VARINT = 10  # octets: 64 bits, 7 in each
 
 Octets: TypeAlias = bytes | bytearray | memoryview
@@ -26,17 +26,17 @@ class IncompleteError(ProtocolError):
 class Reader:
     """The octets data[at:end], read one value after the other. Raises IncompleteError."""
 
-    __slots__ = (
-        "at", "code", "data", "end", "is_flexible", "octets", "records", "room", "unpacked",
-    )  # fmt: skip
+    __slots__ = ("at", "body_limit", "code", "data", "end", "is_flexible", "late", "room")
 
     def __init__(self, data: Octets, at: int, end: int, is_flexible: bool = False) -> None:
         self.data, self.at, self.end = data, at, end
         self.is_flexible = is_flexible
         """Lengths are varints, and structs end with tagged fields (KIP-482)."""
         self.room = MOST_ITEMS
-        self.records = self.octets = self.unpacked = 0
-        """How many records were read already, octets of them, and octets that were unpacked."""
+        self.body_limit = DEFAULT_BODY
+        """Octets of all records of a message that are read, as of a body elsewhere."""
+        self.late: Any = None
+        """What the lists share that are read later."""
         self.code = 0
         """The first error code that is not 0."""
 

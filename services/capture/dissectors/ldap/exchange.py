@@ -275,7 +275,8 @@ class Ldap(Conversation):
         if answer["type"] not in ("bindResponse", "extendedResponse") or asked is None:
             return
         if answer.get("resultCode") == 0:
-            self.is_over = asked.get("oid") == names.START_TLS
+            if asked.get("oid") == names.START_TLS:
+                self.is_over, self.unread = True, 0
             mechanism = asked.get("mechanism", "EXTERNAL").upper()
             self._may_be_encrypted |= mechanism not in UNPROTECTED
 

@@ -233,6 +233,7 @@ class Session(Conversation):
             call.answer.begun = True
         if login.wants_tls:
             self.understood = self.is_over = call.answer.done = True
+            self.unread = len(self._inboxes[CLIENT])
             self._add(call)
         else:
             self._wait(call)

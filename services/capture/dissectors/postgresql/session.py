@@ -269,6 +269,7 @@ class Session(Pairing):
             unit.response_size = 1
             self.understood = True
             self.is_over = first != ord("N")
+            self.unread = len(inbox)
             unit.response["encryption"] = "refused" if first == ord("N") else "accepted"
             self._add(unit)
         elif first == ord("E"):

@@ -141,6 +141,8 @@ class RedisDissector:
         self.refused: list[int] = []
         self.broken: list[int] = []
         self.over: list[int] = []
+        self.followed: dict[int, tuple[int, int]] = {}
+        self.body_limit = 0  # what commands and replies say is bounded by the framer
         self.overrun = 0
         self.faults: Counter[str] = Counter()
 

@@ -1,6 +1,5 @@
 """AMQP 0-9-1: what a connection's octets become, whole, cut, damaged and from the middle."""
 
-import random
 import struct
 from collections import Counter
 
@@ -10,14 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.capture.dissectors.amqp import SIGNATURES, Amqp
-from services.capture.dissectors.amqp.conversation import MOST_BODY, MOST_CONTENTS, MOST_HELD
+from services.capture.dissectors.amqp.conversation import MOST_CONTENTS, MOST_HELD
 from services.capture.dissectors.amqp.frames import MOST_HEAD
 from services.capture.dissectors.amqp.methods import METHODS
 from services.capture.dissectors.amqp.values import MOST_DEPTH, MOST_VALUES
-from services.capture.dissectors.conversation import ProtocolError
+from services.capture.dissectors.conversation import DEFAULT_BODY, ProtocolError
 from services.capture.dissectors.objectcalls import dumped
 from services.capture.dissectors.signatures import CLIENT, SERVER
-from tests.unit.capture.dissectors import captured
+from tests.unit.capture.dissectors.playback import bear_damage, cut, play
+from tests.unit.capture.dissectors.recorded import CAPTURES, streams
 
 GREETING = b"AMQP\x00\x00\x09\x01"
 HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
@@ -92,14 +92,6 @@ SESSION = (
 )
 
 
-def seen(exchanges):
-    """Return what was asked and answered, without the times."""
-    return [
-        (e.request, e.response, e.request_size, e.response_size, e.asked_by, e.error_type)
-        for e in exchanges
-    ]
-
-
 def names(exchanges):
     return [
         tuple(side["method"] if side else None for side in (each.request, each.response))
@@ -107,11 +99,11 @@ def names(exchanges):
     ]
 
 
-WHOLE = seen(captured.played(Amqp(), list(SESSION)))
+WHOLE = play(Amqp, SESSION)
 
 
 def test_a_connection_becomes_calls_in_the_order_in_which_they_ended():
-    exchanges = captured.played(Amqp(), list(SESSION))
+    exchanges = play(Amqp, SESSION)
     assert names(exchanges) == [
         ("connection start", "connection start-ok"),
         ("queue declare", "queue declare-ok"),
@@ -126,7 +118,7 @@ def test_a_connection_becomes_calls_in_the_order_in_which_they_ended():
 
 
 def test_a_publish_has_all_that_filters_ask_for():
-    exchange = captured.played(Amqp(), [(CLIENT, publish(1, "order.new", b"hello", 2))])[0]
+    exchange = play(Amqp, [(CLIENT, publish(1, "order.new", b"hello", 2))])[0]
     assert exchange.request == {
         "method": "basic publish", "exchange": "shop", "routingKey": "order.new",
         "mandatory": True, "immediate": False, "channel": 1,
@@ -138,14 +130,14 @@ def test_a_publish_has_all_that_filters_ask_for():
 
 
 def test_a_delivery_tells_the_queue_that_was_consumed():
-    exchanges = captured.played(Amqp(), list(SESSION))
+    exchanges = play(Amqp, SESSION)
     assert exchanges[4].request["queue"] == "orders"
 
 
 def test_a_consumer_that_was_cancelled_has_no_queue():
     cancel, cancelled = method(1, 60, 30, short("tag") + b"\x00"), method(1, 60, 31, short("tag"))
     steps = [(CLIENT, CONSUME), (SERVER, CONSUME_OK), (CLIENT, cancel), (SERVER, cancelled)]
-    exchanges = captured.played(Amqp(), [*steps, (SERVER, deliver(1, "key", b"late"))])
+    exchanges = play(Amqp, [*steps, (SERVER, deliver(1, "key", b"late"))])
     assert "queue" not in exchanges[-1].request
 
 
@@ -157,7 +149,7 @@ def test_times_are_those_of_the_first_and_of_the_last_octet():
         (SERVER, answered[:5]),
         (SERVER, answered[5:]),
     ]
-    exchange = captured.played(Amqp(), steps)[0]
+    exchange = play(Amqp, steps)[0]
     assert (exchange.start_ns, exchange.end_ns) == (1, 4)
 
 
@@ -166,7 +158,7 @@ def test_passwords_are_not_stored():
     secure_ok = method(0, 10, 21, long(b"answer-secret"))
     update = method(0, 10, 70, long(b"token-secret") + short("expired"))
     steps = [*SESSION[:3], (SERVER, secure), (CLIENT, secure_ok), (CLIENT, update)]
-    text = dumped([(e.request, e.response) for e in captured.played(Amqp(), steps)])
+    text = dumped([(e.request, e.response) for e in play(Amqp, steps)])
     assert "hunter2" not in text
     assert "secret" not in text.replace("update-secret", "").replace("newSecret", "")
     assert text.count("[redacted]") == 4
@@ -177,15 +169,15 @@ def test_channels_may_be_mixed_frame_by_frame():
     pieces_one = [one[:32], one[32:]]
     cut = len(method(1, 60, 40, b"\0\0" + short("shop") + short("one") + b"\x01"))
     pieces_one, pieces_two = (one[:cut], one[cut:]), (two[:cut], two[cut:])
-    exchanges = captured.played(
-        Amqp(), [(CLIENT, pieces_one[0] + pieces_two[0]), (CLIENT, pieces_two[1] + pieces_one[1])]
+    exchanges = play(
+        Amqp, [(CLIENT, pieces_one[0] + pieces_two[0]), (CLIENT, pieces_two[1] + pieces_one[1])]
     )
     assert [each.request["body"] for each in exchanges] == ["second", "first"]
 
 
 def test_what_a_close_answers_is_an_error_with_its_code():
     steps = [(CLIENT, declare(1, "gone")), (SERVER, CLOSE), (CLIENT, CLOSE_OK)]
-    asked, closed = captured.played(Amqp(), steps)
+    asked, closed = play(Amqp, steps)
     assert asked.request["queue"] == "gone"
     assert (asked.error_type, asked.error_msg) == ("closed", "404 NOT_FOUND - no queue")
     assert closed.request["replyCode"] == 404
@@ -195,21 +187,21 @@ def test_what_a_close_answers_is_an_error_with_its_code():
 
 def test_a_method_that_wants_no_answer_is_no_error():
     no_wait = method(1, 50, 10, b"\0\0" + short("q") + b"\x10" + long(b""))
-    (exchange,) = captured.played(Amqp(), [(CLIENT, no_wait)])
+    (exchange,) = play(Amqp, [(CLIENT, no_wait)])
     assert exchange.request["noWait"] is True
     assert exchange.error_type is None
 
 
 def test_what_is_alone_says_why():
-    (asked,) = captured.played(Amqp(), [(CLIENT, declare(1, "q"))])
-    (answered,) = captured.played(Amqp(), [(SERVER, declared(1, "q"))])
+    (asked,) = play(Amqp, [(CLIENT, declare(1, "q"))])
+    (answered,) = play(Amqp, [(SERVER, declared(1, "q"))])
     assert (asked.error_type, asked.response) == ("pair-not-found", None)
     assert (answered.error_type, answered.request) == ("pair-not-found", None)
     assert answered.asked_by == CLIENT
 
 
 def test_a_server_that_wants_another_version_says_which():
-    (exchange,) = captured.played(Amqp(), [(CLIENT, GREETING), (SERVER, b"AMQP\x01\x01\x00\x09")])
+    (exchange,) = play(Amqp, [(CLIENT, GREETING), (SERVER, b"AMQP\x01\x01\x00\x09")])
     assert exchange.response == {"method": "protocol header", "version": "0-9"}
     assert exchange.error_type == "closed"
 
@@ -219,7 +211,7 @@ def test_what_older_versions_say_otherwise_is_read():
     close = method(0, 10, 60, struct.pack(">H", 320) + short("CONNECTION_FORCED") + bytes(4))
     steps = [(CLIENT, b"AMQP\x01\x01\x08\x00"), (CLIENT, consume), (SERVER, CONSUME_OK)]
     steps += [(SERVER, close), (CLIENT, method(0, 10, 61))]
-    consumed, closed = captured.played(Amqp(), steps)
+    consumed, closed = play(Amqp, steps)
     assert (consumed.request["queue"], consumed.request["noAck"]) == ("orders", True)
     assert names([closed]) == [("connection close", "connection close-ok")]
     assert closed.error_msg == "320 CONNECTION_FORCED"
@@ -233,12 +225,12 @@ def test_other_versions_are_not_read():
 
 @given(st.lists(st.integers(0, sum(len(octets) for _, octets in SESSION)), max_size=40))
 def test_however_it_is_cut_the_calls_are_the_same(cuts):
-    assert seen(captured.played(Amqp(), captured.cut(SESSION, cuts))) == WHOLE
+    assert play(Amqp, cut(SESSION, cuts)) == WHOLE
 
 
 def test_octet_by_octet_the_calls_are_the_same():
     cuts = range(sum(len(octets) for _, octets in SESSION))
-    assert seen(captured.played(Amqp(), captured.cut(SESSION, cuts))) == WHOLE
+    assert play(Amqp, cut(SESSION, cuts)) == WHOLE
 
 
 def test_a_gap_loses_only_what_it_touches():
@@ -250,9 +242,7 @@ def test_a_gap_loses_only_what_it_touches():
         for at in range(1, len(octets) - length):
             steps = [(CLIENT, octets[:at]), (CLIENT, length), (CLIENT, octets[at + length :])]
             good = {
-                each.request["routingKey"]
-                for each in captured.played(Amqp(), steps)
-                if each.error_type is None
+                each.request["routingKey"] for each in play(Amqp, steps) if each.error_type is None
             }
             whole = {
                 f"key-{n}" for n in range(4)
@@ -264,7 +254,7 @@ def test_a_gap_loses_only_what_it_touches():
 def test_a_hole_in_a_body_is_told():
     octets = publish(1, "key", b"a" * 100 + b"b" * 100)
     steps = [(CLIENT, octets[:-150]), (CLIENT, 40), (CLIENT, octets[-110:] + HEARTBEAT)]
-    (exchange,) = captured.played(Amqp(), steps)
+    (exchange,) = play(Amqp, steps)
     assert exchange.error_type == "gap"
     assert set(exchange.request["body"]) == {"a"}
     assert exchange.request["bodyTruncated"] is True
@@ -273,10 +263,10 @@ def test_a_hole_in_a_body_is_told():
 
 def test_an_answer_after_a_gap_is_paired_where_it_is_sure():
     sure = [(CLIENT, declare(1, "q")), (SERVER, 30), (SERVER, declared(1, "q"))]
-    (exchange,) = captured.played(Amqp(), sure)
+    (exchange,) = play(Amqp, sure)
     assert exchange.response["queue"] == "q"
     later = [(CLIENT, declare(1, "a")), (SERVER, 30), (CLIENT, declare(1, "b"))]
-    lost, found = captured.played(Amqp(), [*later, (SERVER, declared(1, "b"))])
+    lost, found = play(Amqp, [*later, (SERVER, declared(1, "b"))])
     assert (lost.request["queue"], lost.error_type) == ("a", "gap")
     assert found.request["queue"] == found.response["queue"] == "b"
 
@@ -284,31 +274,31 @@ def test_an_answer_after_a_gap_is_paired_where_it_is_sure():
 def test_a_capture_may_begin_in_the_middle():
     octets = publish(1, "lost", b"\xce" * 300, 3) + publish(1, "key", b"hello")
     for at in range(1, len(octets) - len(publish(1, "key", b"hello"))):
-        exchanges = captured.played(Amqp(), [(CLIENT, 0), (CLIENT, octets[at:])])
+        exchanges = play(Amqp, [(CLIENT, 0), (CLIENT, octets[at:])])
         assert [each.request["routingKey"] for each in exchanges][-1:] == ["key"]
         assert exchanges[-1].error_type is None
 
 
 def test_long_messages_are_cut_and_told():
-    body = b"x" * (MOST_BODY + 5)
+    body = b"x" * (DEFAULT_BODY + 5)
     conversation = Amqp()
     octets = publish(1, "key", body, 3)
     conversation.receive(CLIENT, memoryview(octets[:-1]), 1)
-    assert conversation.buffered <= MOST_BODY + 100
-    (exchange,) = captured.played(conversation, [(CLIENT, octets[-1:])])
-    assert len(exchange.request["body"]) == MOST_BODY
+    assert conversation.buffered <= DEFAULT_BODY + 100
+    (exchange,) = play(lambda: conversation, [(CLIENT, octets[-1:])])
+    assert len(exchange.request["body"]) == DEFAULT_BODY
     assert exchange.request["bodyTruncated"] is True
     assert exchange.request["bodySize"] == len(body)
     table = long(b"\x01aS" + long(b"y" * (MOST_HEAD + 10)))
     huge = method(1, 50, 10, b"\0\0" + short("q") + b"\x00" + table)
-    exchanges = captured.played(Amqp(), [(CLIENT, huge), (SERVER, declared(1, "q"))])
+    exchanges = play(Amqp, [(CLIENT, huge), (SERVER, declared(1, "q"))])
     assert exchanges[0].request["argumentsTruncated"] is True
     assert exchanges[0].response["queue"] == "q"
     assert exchanges[0].request_size == len(huge)
 
 
 def test_a_body_that_is_no_text_is_base64():
-    (exchange,) = captured.played(Amqp(), [(CLIENT, publish(1, "key", b"\xff\xfe"))])
+    (exchange,) = play(Amqp, [(CLIENT, publish(1, "key", b"\xff\xfe"))])
     assert exchange.request["body"] == "//4="
     assert exchange.request["bodyEncoding"] == "base64"
 
@@ -350,18 +340,7 @@ def test_what_no_client_sends_ends_the_dissection(octets):
 
 
 def test_damage_raises_nothing_else():
-    rng = random.Random(7)
-    for _ in range(3000):
-        steps = []
-        for side, octets in SESSION:
-            damaged = bytearray(octets)
-            for _ in range(rng.randrange(3)):
-                damaged[rng.randrange(len(damaged))] = rng.randrange(256)
-            steps.append((side, bytes(damaged)))
-            if rng.random() < 0.1:
-                steps.append((side, rng.randrange(20)))
-        captured.survives(Amqp(), steps)
-        captured.survives(Amqp(), [(CLIENT, rng.randbytes(rng.randrange(60)))])
+    bear_damage(Amqp, SESSION, 3000, seed=7)
 
 
 def fits(signature, octets):
@@ -396,8 +375,9 @@ def test_every_method_of_the_specification_is_known():
 
 
 def test_a_real_session_says_what_the_client_saw():
-    golden = yaml.safe_load((captured.GOLDEN / "amqp-rabbitmq.yaml").read_text())
-    exchanges = captured.exchanges(captured.GOLDEN / "amqp-rabbitmq.pcap", Amqp)
+    golden = yaml.safe_load((CAPTURES / "amqp-rabbitmq.yaml").read_text())
+    recorded = streams("amqp-rabbitmq.pcap")
+    exchanges = [each for stream in recorded for each in play(Amqp, stream.said)]
     text = dumped([(each.request, each.response) for each in exchanges])
     assert not any(secret in text for secret in golden["secrets"])
     for call in golden["calls"]:

@@ -12,14 +12,7 @@ from services.capture.dissectors.diameter.avps import MOST_AVPS, MOST_DEPTH
 from services.capture.dissectors.diameter.exchange import MOST_KEPT, MOST_WAITING, Diameter
 from services.capture.dissectors.signatures import CLIENT, SERVER
 from tests.unit.capture.dissectors.first_octets import fits
-from tests.unit.capture.dissectors.stories import (
-    SECOND,
-    bear_mutations,
-    in_pieces,
-    meanings,
-    told,
-    with_gaps,
-)
+from tests.unit.capture.dissectors.playback import bear_damage, in_pieces, play, with_gaps
 
 THREE_GPP = names.VENDOR_3GPP
 
@@ -44,7 +37,7 @@ def answer(code, link, *avps, flags=0, app=0, result=2001):
 
 
 def values(*avps):
-    (found,) = told(Diameter(), [(CLIENT, message(272, 1, *avps))])
+    (found,) = play(Diameter, [(CLIENT, message(272, 1, *avps))])
     return found.request["avps"]
 
 
@@ -61,7 +54,7 @@ STORY = [
 
 
 def test_each_command_is_an_exchange_of_the_peer_that_asked():
-    capabilities, credit, watchdog = told(Diameter(), STORY)
+    capabilities, credit, watchdog = play(Diameter, STORY)
     assert capabilities.request["method"] == "Capabilities-Exchange"
     assert capabilities.request["avps"][2] == {
         "code": 257, "name": "Host-IP-Address", "value": "127.0.0.1",
@@ -72,7 +65,7 @@ def test_each_command_is_an_exchange_of_the_peer_that_asked():
     assert credit.request["sessionId"] == credit.response["sessionId"] == "pgw.shop;1;2"
     assert (credit.response["resultCode"], credit.response["result"]) == (2001, "SUCCESS")
     assert (credit.request_size, credit.response_size) == (len(STORY[2][1]), len(STORY[3][1]))
-    assert (credit.start_ns, credit.end_ns) == (3 * SECOND, 4 * SECOND)
+    assert (credit.start_ns, credit.end_ns) == (3, 4)
     assert credit.version == "1"
     assert (watchdog.request["method"], watchdog.asked_by) == ("Device-Watchdog", SERVER)
 
@@ -80,7 +73,7 @@ def test_each_command_is_an_exchange_of_the_peer_that_asked():
 def test_answers_in_another_order_go_to_their_requests():
     asked = b"".join(message(272, n, avp(263, f"s{n}")) for n in range(5))
     answered = b"".join(answer(272, n, avp(263, f"s{n}")) for n in (3, 0, 4, 1, 2))
-    found = told(Diameter(), [(CLIENT, asked), (SERVER, answered)])
+    found = play(Diameter, [(CLIENT, asked), (SERVER, answered)])
     assert [each.request["sessionId"] for each in found] == ["s3", "s0", "s4", "s1", "s2"]
     assert all(each.request["sessionId"] == each.response["sessionId"] for each in found)
 
@@ -90,7 +83,7 @@ def test_both_peers_may_use_the_same_identifier():
         (CLIENT, message(280, 7)), (SERVER, message(280, 7)),
         (CLIENT, answer(280, 7)), (SERVER, answer(280, 7)),
     ]  # fmt: skip
-    found = told(Diameter(), story)
+    found = play(Diameter, story)
     assert [each.asked_by for each in found] == [SERVER, CLIENT]
     assert [each.error_type for each in found] == [None, None]
 
@@ -140,7 +133,7 @@ def test_groups_have_a_depth_and_messages_a_number_of_pairs():
         (found,) = found["value"]
         depth += 1
     assert (depth, found["name"]) == (MOST_DEPTH, "Failed-AVP")
-    (found,) = told(Diameter(), [(CLIENT, message(272, 1, *[avp(415, 1)] * (MOST_AVPS + 5)))])
+    (found,) = play(Diameter, [(CLIENT, message(272, 1, *[avp(415, 1)] * (MOST_AVPS + 5)))])
     assert len(found.request["avps"]) == MOST_AVPS
     assert found.request["bodyTruncated"]
 
@@ -148,58 +141,58 @@ def test_groups_have_a_depth_and_messages_a_number_of_pairs():
 def test_results_of_3gpp_are_told():
     result = avp(297, avp(266, THREE_GPP) + avp(298, 5001))
     story = [(CLIENT, message(316, 1)), (SERVER, message(316, 1, result, flags=0x40))]
-    (found,) = told(Diameter(), story)
+    (found,) = play(Diameter, story)
     assert (found.response["resultCode"], found.response["result"]) == (5001, "USER_UNKNOWN")
 
 
 def test_flags_are_told():
     story = [(CLIENT, message(272, 1, flags=0xD0)), (SERVER, answer(272, 1, flags=0x60))]
-    (found,) = told(Diameter(), story)
+    (found,) = play(Diameter, story)
     assert (found.request["proxiable"], found.request["retransmitted"]) == (True, True)
     assert found.response["error"]
 
 
 def test_a_side_alone_says_that_the_other_is_missing():
-    (asked,) = told(Diameter(), [(CLIENT, message(272, 1))])
-    (answered,) = told(Diameter(), [(SERVER, answer(272, 1))])
+    (asked,) = play(Diameter, [(CLIENT, message(272, 1))])
+    (answered,) = play(Diameter, [(SERVER, answer(272, 1))])
     assert (asked.response, asked.error_type) == (None, "pair-not-found")
     assert (answered.request, answered.error_type) == (None, "pair-not-found")
     assert answered.asked_by == CLIENT
-    wrong = told(Diameter(), [(CLIENT, message(272, 1)), (SERVER, answer(280, 1))])
+    wrong = play(Diameter, [(CLIENT, message(272, 1)), (SERVER, answer(280, 1))])
     assert [each.error_type for each in wrong] == ["pair-not-found"] * 2
 
 
 def test_tls_ends_it():
     conversation = Diameter()
-    told(conversation, [*STORY[:2], (CLIENT, b"\x16\3\1\0\5hello")])
+    play(lambda: conversation, [*STORY[:2], (CLIENT, b"\x16\3\1\0\5hello")])
     assert conversation.is_over
 
 
 @given(st.integers(1, 60))
 @settings(max_examples=40, deadline=None)
 def test_segments_change_nothing(size):
-    assert meanings(told(Diameter(), in_pieces(STORY, size))) == meanings(told(Diameter(), STORY))
+    assert play(Diameter, STORY, size) == play(Diameter, STORY)
 
 
 @pytest.mark.parametrize("size", [1, 11, 70])
 def test_a_gap_costs_only_what_it_touches(size):
-    whole = meanings(told(Diameter(), STORY))
+    whole = play(Diameter, STORY)
     for part, story in with_gaps(STORY, size):
-        found = meanings(told(Diameter(), story))
+        found = play(Diameter, story)
         rest = [each for n, each in enumerate(whole) if n != part // 2]
         assert [each for each in found if each in rest] == rest
-        assert {each[4] for each in found if each not in rest} == {"gap"}
+        assert {each.error_type for each in found if each not in rest} == {"gap"}
 
 
 def test_after_a_gap_that_is_not_known_the_next_message_is_found():
     story = [(CLIENT, 0), (CLIENT, STORY[0][1][9:] + STORY[2][1]), STORY[3]]
-    (found,) = told(Diameter(), story)
+    (found,) = play(Diameter, story)
     assert found.request["method"] == "Credit-Control"
 
 
 def test_a_long_message_is_told_by_its_header():
     big = message(272, 2, SESSION, avp(9999, "x" * 2 * MOST_KEPT))
-    (found,) = told(Diameter(), in_pieces([(CLIENT, big), (SERVER, answer(272, 2))], 1000))
+    (found,) = play(Diameter, in_pieces([(CLIENT, big), (SERVER, answer(272, 2))], 1000))
     assert (found.request["commandCode"], found.request["avps"]) == (272, [])
     assert found.request["bodyTruncated"]
     assert found.request_size == len(big)
@@ -236,7 +229,7 @@ def test_what_is_no_diameter_is_refused(octets):
 
 def test_wrong_octets_raise_nothing_else():
     rich = message(316, 9, avp(443, avp(450, 1)), avp(55, 1), avp(1413, avp(1414, b""), THREE_GPP))
-    bear_mutations(Diameter, [*STORY, (CLIENT, rich)], 3000, seed=3868)
+    bear_damage(Diameter, [*STORY, (CLIENT, rich)], 3000, seed=3868)
 
 
 def test_streams_are_recognised_on_any_port():

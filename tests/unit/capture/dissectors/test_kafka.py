@@ -21,7 +21,8 @@ from services.capture.dissectors.kafka.records import MOST_RECORDS, MOST_UNPACKE
 from services.capture.dissectors.kafka.values import MOST_OCTETS
 from services.capture.dissectors.objectcalls import dumped
 from services.capture.dissectors.signatures import CLIENT, SERVER
-from tests.unit.capture.dissectors import captured
+from tests.unit.capture.dissectors.playback import bear_damage, cut, play
+from tests.unit.capture.dissectors.recorded import CAPTURES, streams
 
 CLIENT_ID = "shop-1"
 
@@ -112,7 +113,7 @@ def produced(correlation, code):
 
 
 def batches_of(octets):
-    (exchange,) = captured.played(Kafka(), [(CLIENT, octets)])
+    (exchange,) = play(Kafka, [(CLIENT, octets)])
     return exchange.request["payload"]["topicData"][0]["partitionData"][0]["records"]
 
 
@@ -129,17 +130,11 @@ SESSION = (
 )
 
 
-def seen(exchanges):
-    return [
-        (e.request, e.response, e.request_size, e.response_size, e.error_type) for e in exchanges
-    ]
-
-
-WHOLE = seen(captured.played(Kafka(), list(SESSION)))
+WHOLE = play(Kafka, SESSION)
 
 
 def test_requests_are_paired_by_their_ids_also_out_of_order():
-    exchanges = captured.played(Kafka(), list(SESSION))
+    exchanges = play(Kafka, SESSION)
     assert [each.request["correlationID"] for each in exchanges] == [1, 2, 3, 5, 4]
     assert [each.response["correlationID"] for each in exchanges] == [1, 2, 3, 5, 4]
     assert not any(each.error_type for each in exchanges)
@@ -149,7 +144,7 @@ def test_requests_are_paired_by_their_ids_also_out_of_order():
 
 
 def test_a_request_has_all_that_filters_ask_for():
-    exchange = captured.played(Kafka(), list(SESSION))[2]
+    exchange = play(Kafka, SESSION)[2]
     size = len(offsets(3, "orders"))
     assert exchange.request == {
         "apiKey": 2, "apiKeyName": "ListOffsets", "apiVersion": 1, "clientID": CLIENT_ID,
@@ -165,7 +160,7 @@ def test_a_request_has_all_that_filters_ask_for():
 
 
 def test_errors_of_the_broker_have_their_names():
-    exchanges = captured.played(Kafka(), list(SESSION))
+    exchanges = play(Kafka, SESSION)
     assert exchanges[3].response["error"] == {"code": 27, "message": "REBALANCE_IN_PROGRESS"}
     assert exchanges[4].response["error"] == {"code": 3, "message": "UNKNOWN_TOPIC_OR_PARTITION"}
     assert "error" not in exchanges[1].response
@@ -180,31 +175,31 @@ def test_times_are_those_of_the_first_and_of_the_last_octet():
         (SERVER, answered[:5]),
         (SERVER, answered[5:]),
     ]
-    (exchange,) = captured.played(Kafka(), steps)
+    (exchange,) = play(Kafka, steps)
     assert (exchange.start_ns, exchange.end_ns) == (1, 4)
 
 
 def test_a_produce_that_wants_no_answer_is_no_error():
     octets = produce(1, batch(record(None, b"value"), 1), acks=0)
-    (exchange,) = captured.played(Kafka(), [(CLIENT, octets)])
+    (exchange,) = play(Kafka, [(CLIENT, octets)])
     assert exchange.response is None
     assert exchange.error_type is None
 
 
 def test_what_is_alone_says_why():
     steps = [(CLIENT, heartbeat(1)), (SERVER, heartbeat_answer(9))]
-    answer, asked = captured.played(Kafka(), steps)
+    answer, asked = play(Kafka, steps)
     assert (answer.request, answer.error_type) == (None, "pair-not-found")
     assert (asked.response, asked.error_type) == (None, "pair-not-found")
 
 
 def test_answers_alone_are_told_only_where_it_is_kafka():
-    assert captured.played(Kafka(), [(SERVER, heartbeat_answer(9))]) == []
+    assert play(Kafka, [(SERVER, heartbeat_answer(9))]) == []
 
 
 def test_versions_that_are_not_known_keep_their_header():
     steps = [(CLIENT, request(12, 30, 1, b"whatever")), (SERVER, response(1, b"something"))]
-    (exchange,) = captured.played(Kafka(), steps)
+    (exchange,) = play(Kafka, steps)
     assert exchange.request["apiVersion"] == 30
     assert exchange.request["apiKeyName"] == exchange.response["apiKeyName"] == "Heartbeat"
     assert "payload" not in exchange.request
@@ -262,7 +257,7 @@ def test_what_is_packed_too_tightly_is_not_unpacked():
     )  # fmt: skip
     for codec, octets in packings:
         steps = [(CLIENT, produce(1, batch(octets, 1, codec)))]
-        (exchange,) = captured.played(Kafka(), steps)
+        (exchange,) = play(Kafka, steps)
         found = dumped(exchange.request)
         assert "recordsTruncated" in found or "payloadTruncated" in found
         assert len(found) < MOST_UNPACKED
@@ -284,7 +279,7 @@ def test_a_long_message_is_not_kept_but_its_head_is_told():
     for at in range(0, len(octets), 1000):
         conversation.receive(CLIENT, memoryview(octets[at : at + 1000]), 1)
         assert conversation.buffered <= MOST_KEPT + 2000 or at + 1000 >= len(octets)
-    (exchange,) = captured.played(conversation, [(SERVER, response(1, b""))])
+    (exchange,) = play(lambda: conversation, [(SERVER, response(1, b""))])
     assert exchange.request["payloadTruncated"] is True
     assert exchange.request["payload"]["topicData"][0]["name"] == "orders"
     assert exchange.request_size == len(octets)
@@ -298,7 +293,7 @@ def test_secrets_are_not_stored():
     configs += text("sasl.jaas.config") + text("hunter2") + text("retention.ms") + text("100")
     alter = request(33, 0, 3, configs + b"\0")
     steps = [(CLIENT, authenticate), (SERVER, answer), (CLIENT, alter)]
-    written = dumped([(e.request, e.response) for e in captured.played(Kafka(), steps)])
+    written = dumped([(e.request, e.response) for e in play(Kafka, steps)])
     assert "hunter2" not in written
     assert written.count("[redacted]") == 3
     assert '"100"' in written
@@ -314,14 +309,14 @@ def test_tokens_without_a_header_are_passed_over():
         (CLIENT, heartbeat(2)),
         (SERVER, heartbeat_answer(2)),
     ]
-    exchanges = captured.played(Kafka(), steps)
+    exchanges = play(Kafka, steps)
     assert [each.request["apiKeyName"] for each in exchanges] == ["SaslHandshake", "Heartbeat"]
     assert not any(each.error_type for each in exchanges)
 
 
 def test_a_broker_that_does_not_know_the_version_says_so():
     steps = [*SESSION[:1], (SERVER, response(1, b"\0\x23\0\0\0\0"))]
-    (exchange,) = captured.played(Kafka(), steps)
+    (exchange,) = play(Kafka, steps)
     assert exchange.response["error"] == {"code": 35, "message": "UNSUPPORTED_VERSION"}
     assert exchange.error_type is None
 
@@ -336,18 +331,18 @@ def test_topics_that_have_only_an_id_get_their_name():
         (SERVER, response(1, metadata)),
         (CLIENT, request(1, 15, 2, fetch, tags=b"\0")),
     ]
-    _, fetched = captured.played(Kafka(), steps)
+    _, fetched = play(Kafka, steps)
     assert fetched.request["payload"]["topics"][0]["name"] == "orders"
 
 
 @given(st.lists(st.integers(0, sum(len(octets) for _, octets in SESSION)), max_size=40))
 def test_however_it_is_cut_the_calls_are_the_same(cuts):
-    assert seen(captured.played(Kafka(), captured.cut(SESSION, cuts))) == WHOLE
+    assert play(Kafka, cut(SESSION, cuts)) == WHOLE
 
 
 def test_octet_by_octet_the_calls_are_the_same():
     cuts = range(sum(len(octets) for _, octets in SESSION))
-    assert seen(captured.played(Kafka(), captured.cut(SESSION, cuts))) == WHOLE
+    assert play(Kafka, cut(SESSION, cuts)) == WHOLE
 
 
 def _untouched(messages, at, length):
@@ -365,7 +360,7 @@ def test_a_gap_in_requests_loses_only_what_it_touches(length):
     for at in range(len(sent[0]), len(octets) - length):
         steps = [(CLIENT, octets[:at]), (CLIENT, length), (CLIENT, octets[at + length :])]
         steps += [(SERVER, heartbeat_answer(n)) for n in range(4)]
-        exchanges = captured.played(Kafka(), steps)
+        exchanges = play(Kafka, steps)
         good = {e.request["correlationID"] for e in exchanges if e.error_type is None}
         assert good == _untouched(sent, at, length), at
         assert {e.error_type for e in exchanges} <= {None, "gap"}
@@ -378,7 +373,7 @@ def test_a_gap_in_responses_loses_only_what_it_touches(length):
     octets = b"".join(sent)
     for at in range(len(octets) - length):
         lossy = [(SERVER, octets[:at]), (SERVER, length), (SERVER, octets[at + length :])]
-        exchanges = captured.played(Kafka(), [*asked, *[each for each in lossy if each[1]]])
+        exchanges = play(Kafka, [*asked, *[each for each in lossy if each[1]]])
         good = {e.request["correlationID"] - 100 for e in exchanges if e.error_type is None}
         assert good == _untouched(sent, at, length), at
         assert {e.error_type for e in exchanges} <= {None, "gap"}
@@ -392,7 +387,7 @@ def test_a_capture_may_begin_in_the_middle():
             (CLIENT, 0), (SERVER, 0), (CLIENT, octets[at:]), (CLIENT, heartbeat(2)),
             (SERVER, heartbeat_answer(1)), (SERVER, heartbeat_answer(2)),
         ]  # fmt: skip
-        exchanges = captured.played(Kafka(), steps)
+        exchanges = play(Kafka, steps)
         assert [e.request["correlationID"] for e in exchanges] == [2], at
         assert exchanges[0].error_type is None
 
@@ -424,18 +419,7 @@ def test_many_requests_without_a_response_are_bounded():
 
 
 def test_damage_raises_nothing_else():
-    rng = random.Random(7)
-    for _ in range(3000):
-        steps = []
-        for side, octets in SESSION:
-            damaged = bytearray(octets)
-            for _ in range(rng.randrange(3)):
-                damaged[rng.randrange(len(damaged))] = rng.randrange(256)
-            steps.append((side, bytes(damaged)))
-            if rng.random() < 0.1:
-                steps.append((side, rng.randrange(20)))
-        captured.survives(Kafka(), steps)
-        captured.survives(Kafka(), [(CLIENT, rng.randbytes(rng.randrange(60)))])
+    bear_damage(Kafka, SESSION, 3000, seed=7)
 
 
 def test_damaged_payloads_of_every_version_raise_nothing():
@@ -447,6 +431,27 @@ def test_damaged_payloads_of_every_version_raise_nothing():
                 payload, reader, _ = read_payload(side, key, version, octets, 0, len(octets))
                 assert reader.at <= len(octets)
                 dumped(payload)
+
+
+def test_damaged_records_raise_nothing_when_they_are_read():
+    rng = random.Random(9)
+    records = record(b"key", b"value", 0, [(b"trace", b"abc")]) + record(b"k", None, 1)
+    packings = (
+        bytes, gzip.compress, lambda octets: bytes(cramjam.snappy.compress_raw(octets)),
+        lambda octets: bytes(cramjam.lz4.compress(octets)), zstandard.compress,
+    )  # fmt: skip
+    whole = [batch(pack(records), 2, codec) for codec, pack in enumerate(packings)]
+    whole += [old(b"k", b"v", magic) + old(b"k", None, magic) for magic in (0, 1)]
+    readable = 0
+    for _ in range(3000):
+        damaged = bytearray(rng.choice(whole))
+        for _ in range(rng.randrange(1, 4)):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        (exchange,) = play(Kafka, [(CLIENT, produce(1, bytes(damaged)))])
+        (partition,) = exchange.request["payload"]["topicData"][0]["partitionData"]
+        readable += bool(partition["records"]._make())
+        dumped(exchange.request)
+    assert 0 < readable < 3000
 
 
 def fits(signature, octets):
@@ -464,7 +469,7 @@ def test_requests_are_recognised_on_any_port():
 
 def test_who_asks_is_the_client_whoever_was_taken_for_it():
     steps = [(CLIENT, 0), (SERVER, heartbeat(1)), (CLIENT, heartbeat_answer(1))]
-    (exchange,) = captured.played(Kafka(), steps)
+    (exchange,) = play(Kafka, steps)
     assert (exchange.asked_by, exchange.error_type) == (SERVER, None)
 
 
@@ -485,8 +490,9 @@ def test_other_protocols_are_not_taken(octets):
 
 
 def test_real_clients_and_a_real_broker_say_what_was_seen():
-    golden = yaml.safe_load((captured.GOLDEN / "kafka-librdkafka.yaml").read_text())
-    exchanges = captured.exchanges(captured.GOLDEN / "kafka-librdkafka.pcap", Kafka)
+    golden = yaml.safe_load((CAPTURES / "kafka-librdkafka.yaml").read_text())
+    recorded = streams("kafka-librdkafka.pcap")
+    exchanges = [each for stream in recorded for each in play(Kafka, stream.said)]
     for call in golden["calls"]:
         assert any(_is_it(call, each) for each in exchanges), call
     # The broker of the tests answers also where nobody wants it to.

@@ -1,13 +1,10 @@
 """What a user sees of MySQL: recorded connections, and packets as the documentation has them."""
 
 import zlib
-from random import Random
 
 import pytest
 import yaml
 import zstandard
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from services.capture.dissectors.conversation import ProtocolError
 from services.capture.dissectors.inbox import Message
@@ -16,15 +13,8 @@ from services.capture.dissectors.mysql import statements
 from services.capture.dissectors.mysql.compression import MOST_PLAIN, decompress
 from services.capture.dissectors.mysql.session import MOST_WAITING, MOST_WAITING_OCTETS, Session
 from services.capture.dissectors.signatures import CLIENT, SERVER
-from tests.unit.capture.dissectors.playbook import (
-    CAPTURES,
-    connections,
-    facts,
-    play,
-    play_damaged,
-    play_with_gap,
-    split,
-)
+from tests.unit.capture.dissectors.playback import losing_each, play, without_login
+from tests.unit.capture.dissectors.recorded import CAPTURES, connections
 
 PORT = 13306
 NAMES = ("mysql-cli", "mysql-compressed", "mysql-connector")
@@ -153,17 +143,7 @@ def test_executions_have_their_text_and_parameters():
 @pytest.mark.parametrize("name", NAMES)
 def test_no_password_is_told(name):
     for said in connections(f"{name}.pcap", PORT):
-        assert "sesame" not in repr(facts(play(Session, said)))
-
-
-@pytest.mark.parametrize("name", NAMES)
-@given(seed=st.integers(0, 2**32))
-@settings(max_examples=10)
-def test_segments_do_not_matter(name, seed):
-    random = Random(seed)
-    for said in connections(f"{name}.pcap", PORT):
-        pieces = split(said, lambda: random.randint(1, 40))
-        assert facts(play(Session, pieces)) == facts(play(Session, said))
+        assert "sesame" not in repr(play(Session, said))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -171,29 +151,15 @@ def test_segments_do_not_matter(name, seed):
 def test_a_gap_loses_what_it_touches(name, known):
     for said in connections(f"{name}.pcap", PORT):
         whole = without_login(play(Session, said))
-        for lost in range(len(said)):
+        for lost, found in losing_each(Session, said, known):
             if name == "mysql-compressed" and lost < 4:
                 continue  # without its login nobody knows that it is compressed
-            seen = without_login(play_with_gap(Session, said, lost, known))
+            seen = without_login(found)
             assert sum(each not in seen for each in whole) <= 6, lost  # those of a statement
-            wrong = [each for each in seen if each[-1] is None and each not in whole]
-            commands = {each[2]["command"] for each in wrong}  # a text, or the greeting, is lost
+            wrong = [each for each in seen if each.error_type is None and each not in whole]
+            commands = {each.request["command"] for each in wrong}
+            # A text, or the greeting, is lost.
             assert all("STMT" in each or each == "Login" for each in commands), lost
-
-
-def without_login(exchanges):
-    """What a login tells is in all entries behind it, but is lost with it."""
-    for exchange in exchanges:
-        exchange.request and [exchange.request.pop(key, None) for key in ("user", "database")]
-    return facts(exchanges)
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_damaged_octets_raise_nothing_else(seed):
-    random = Random(seed)
-    recorded = [said for name in NAMES for said in connections(f"{name}.pcap", PORT)]
-    for _ in range(100):
-        play_damaged(Session, random.choice(recorded), random)
 
 
 # ---- packets

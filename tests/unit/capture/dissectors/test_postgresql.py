@@ -1,11 +1,7 @@
 """What a user sees of PostgreSQL: recorded connections, and messages of the documentation."""
 
-from random import Random
-
 import pytest
 import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from services.capture.dissectors.conversation import ProtocolError
 from services.capture.dissectors.postgresql import prepared
@@ -13,15 +9,8 @@ from services.capture.dissectors.postgresql.messages import MOST_KEPT
 from services.capture.dissectors.postgresql.pairing import MOST_WAITING, MOST_WAITING_OCTETS
 from services.capture.dissectors.postgresql.session import Session
 from services.capture.dissectors.signatures import CLIENT, SERVER
-from tests.unit.capture.dissectors.playbook import (
-    CAPTURES,
-    connections,
-    facts,
-    play,
-    play_damaged,
-    play_with_gap,
-    split,
-)
+from tests.unit.capture.dissectors.playback import losing_each, play, without_login
+from tests.unit.capture.dissectors.recorded import CAPTURES, connections
 
 PORT = 15432
 NAMES = ("postgresql-psql", "postgresql-psycopg")
@@ -117,19 +106,9 @@ def test_rows_and_counts_of_a_recorded_session():
 @pytest.mark.parametrize("name", NAMES)
 def test_no_password_and_no_key_is_told(name):
     for said in connections(f"{name}.pcap", PORT):
-        told = repr(facts(play(Session, said)))
+        told = repr(play(Session, said))
         assert "sesame" not in told
         assert "n=,r=" not in told
-
-
-@pytest.mark.parametrize("name", NAMES)
-@given(seed=st.integers(0, 2**32))
-@settings(max_examples=10)
-def test_segments_do_not_matter(name, seed):
-    random = Random(seed)
-    for said in connections(f"{name}.pcap", PORT):
-        pieces = split(said, lambda: random.randint(1, 40))
-        assert facts(play(Session, pieces)) == facts(play(Session, said))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -137,27 +116,12 @@ def test_segments_do_not_matter(name, seed):
 def test_a_gap_loses_what_it_touches(name, known):
     for said in connections(f"{name}.pcap", PORT):
         whole = without_login(play(Session, said))
-        for lost in range(len(said)):
-            seen = without_login(play_with_gap(Session, said, lost, known))
+        for lost, found in losing_each(Session, said, known):
+            seen = without_login(found)
             assert sum(each not in seen for each in whole) <= 6, lost  # two batches, of a Sync
-            wrong = [each for each in seen if each[-1] is None and each not in whole]
-            commands = {each[2]["command"] for each in wrong}
+            wrong = [each for each in seen if each.error_type is None and each not in whole]
+            commands = {each.request["command"] for each in wrong}
             assert commands <= {"Execute", "Sync"}, lost  # whose Parse, or statement, is lost
-
-
-def without_login(exchanges):
-    """What a login tells is in all entries behind it, but is lost with it."""
-    for exchange in exchanges:
-        exchange.request and [exchange.request.pop(key, None) for key in ("user", "database")]
-    return facts(exchanges)
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_damaged_octets_raise_nothing_else(seed):
-    random = Random(seed)
-    recorded = [said for name in NAMES for said in connections(f"{name}.pcap", PORT)]
-    for _ in range(100):
-        play_damaged(Session, random.choice(recorded), random)
 
 
 # ---- messages

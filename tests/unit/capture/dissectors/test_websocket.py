@@ -2,15 +2,16 @@
 
 import random
 import zlib
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.capture.dissectors.conversation import ProtocolError
+from services.capture.dissectors.conversation import DEFAULT_BODY, ProtocolError
 from services.capture.dissectors.signatures import CLIENT, SERVER
-from services.capture.dissectors.websocket import MOST_BODY, MOST_INFLATED, WebSocket
-from tests.unit.capture.dissectors import captured
+from services.capture.dissectors.websocket import MOST_INFLATED, WebSocket
+from tests.unit.capture.dissectors.playback import bear_damage, cut, play
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 DEFLATE = "permessage-deflate"
@@ -55,29 +56,26 @@ SESSION = (
 )
 
 
-def seen(exchanges):
-    return [
-        (e.request, e.response, e.request_size, e.response_size, e.error_type) for e in exchanges
-    ]
+plain = partial(WebSocket, "")
 
 
-WHOLE = seen(captured.played(WebSocket(""), list(SESSION)))
+WHOLE = play(plain, SESSION)
 
 
 def test_the_frames_of_the_rfc_are_read():
     """RFC 6455, 5.7."""
     octets = bytes.fromhex("818537fa213d7f9f4d5158")
-    (exchange,) = captured.played(WebSocket(""), [(CLIENT, octets)])
+    (exchange,) = play(plain, [(CLIENT, octets)])
     assert exchange.request == {"opcode": "text", "bodySize": 5, "body": "Hello"}
     assert exchange.request_size == len(octets)
     octets = bytes.fromhex("c107f248cdc9c90700")  # RFC 7692, 7.2.3.1
-    (exchange,) = captured.played(WebSocket(DEFLATE), [(SERVER, octets)])
+    (exchange,) = play(partial(WebSocket, DEFLATE), [(SERVER, octets)])
     assert exchange.response["body"] == "Hello"
     assert exchange.response["bodySize"] == 7
 
 
 def test_each_message_is_an_exchange_without_an_error():
-    exchanges = captured.played(WebSocket(""), list(SESSION))
+    exchanges = play(plain, SESSION)
     assert not any(each.error_type for each in exchanges)
     assert [(e.request or e.response)["opcode"] for e in exchanges] == [
         "text", "ping", "text", "pong", "binary", "text", "close", "close",
@@ -91,7 +89,7 @@ def test_each_message_is_an_exchange_without_an_error():
 
 def test_nothing_is_read_after_both_have_closed():
     conversation = WebSocket("")
-    captured.played(conversation, list(SESSION))
+    play(lambda: conversation, SESSION)
     assert conversation.is_over
 
 
@@ -99,7 +97,7 @@ def test_context_is_kept_from_message_to_message():
     pack = Deflater()
     words = [b'{"price": 12, "name": "tea"}', b'{"price": 13, "name": "tea"}'] * 3
     steps = [(SERVER, frame(SERVER, TEXT, pack(each), bits=0x40)) for each in words]
-    exchanges = captured.played(WebSocket(DEFLATE + "; client_max_window_bits"), steps)
+    exchanges = play(partial(WebSocket, DEFLATE + "; client_max_window_bits"), steps)
     assert [each.response["body"].encode() for each in exchanges] == words
     assert exchanges[2].response["bodySize"] < len(words[2]) // 2
 
@@ -110,7 +108,7 @@ def test_each_side_has_a_context_and_may_have_none():
         steps.append((SERVER, frame(SERVER, TEXT, Deflater()(b"again and again"), bits=0x40)))
         steps.append((CLIENT, frame(CLIENT, TEXT, Deflater()(b"again and again"), bits=0x40)))
     options = "; server_no_context_takeover; client_no_context_takeover"
-    exchanges = captured.played(WebSocket(DEFLATE + options), steps)
+    exchanges = play(partial(WebSocket, DEFLATE + options), steps)
     assert {(e.request or e.response)["body"] for e in exchanges} == {"again and again"}
     assert len(exchanges) == 6
 
@@ -118,28 +116,28 @@ def test_each_side_has_a_context_and_may_have_none():
 def test_a_compressed_message_may_be_in_fragments():
     packed = Deflater()(b"x" * 1000 + b"y" * 1000)
     octets = frame(SERVER, TEXT, packed[:5], last=False, bits=0x40) + frame(SERVER, 0, packed[5:])
-    (exchange,) = captured.played(WebSocket(DEFLATE), [(SERVER, octets)])
+    (exchange,) = play(partial(WebSocket, DEFLATE), [(SERVER, octets)])
     assert exchange.response["body"] == "x" * 1000 + "y" * 1000
 
 
 def test_long_messages_are_cut_and_told():
-    octets = frame(CLIENT, TEXT, b"x" * (MOST_BODY + 10))
+    octets = frame(CLIENT, TEXT, b"x" * (DEFAULT_BODY + 10))
     conversation = WebSocket("")
     for at in range(0, len(octets), 4000):
         conversation.receive(CLIENT, memoryview(octets[at : at + 4000]), 1)
-        assert conversation.buffered <= MOST_BODY + 20
+        assert conversation.buffered <= DEFAULT_BODY + 20
     (exchange,) = conversation.exchanges
-    assert exchange.request["body"] == "x" * MOST_BODY
+    assert exchange.request["body"] == "x" * DEFAULT_BODY
     assert exchange.request["bodyTruncated"] is True
-    assert exchange.request["bodySize"] == MOST_BODY + 10
+    assert exchange.request["bodySize"] == DEFAULT_BODY + 10
 
 
 def test_what_inflates_too_much_is_cut_and_later_messages_go_on():
     pack = Deflater()
     bomb, after = pack(b"\0" * (2 * MOST_INFLATED)), Deflater()(b"after")
     steps = [(SERVER, frame(SERVER, BINARY, each, bits=0x40)) for each in (bomb, after)]
-    first, second = captured.played(WebSocket(DEFLATE), steps)
-    assert len(first.response["body"]) == MOST_BODY
+    first, second = play(partial(WebSocket, DEFLATE), steps)
+    assert len(first.response["body"]) == DEFAULT_BODY
     assert first.response["bodyTruncated"] is True
     assert second.response["body"] == "after"
 
@@ -149,7 +147,7 @@ def test_what_refers_to_lost_context_says_that_it_is_cut():
     words = [random.Random(5).randbytes(300)] * 3
     sent = [frame(SERVER, BINARY, pack(each), bits=0x40) for each in words]
     steps = [(SERVER, sent[0]), (SERVER, len(sent[1])), (SERVER, sent[2])]
-    first, third = captured.played(WebSocket(DEFLATE), steps)
+    first, third = play(partial(WebSocket, DEFLATE), steps)
     assert "bodyTruncated" not in first.response
     assert third.response["bodyTruncated"] is True
     assert third.response["bodySize"] == len(sent[2]) - 2
@@ -157,12 +155,12 @@ def test_what_refers_to_lost_context_says_that_it_is_cut():
 
 @given(st.lists(st.integers(0, sum(len(octets) for _, octets in SESSION)), max_size=40))
 def test_however_it_is_cut_the_messages_are_the_same(cuts):
-    assert seen(captured.played(WebSocket(""), captured.cut(SESSION, cuts))) == WHOLE
+    assert play(plain, cut(SESSION, cuts)) == WHOLE
 
 
 def test_octet_by_octet_the_messages_are_the_same():
     cuts = range(sum(len(octets) for _, octets in SESSION))
-    assert seen(captured.played(WebSocket(""), captured.cut(SESSION, cuts))) == WHOLE
+    assert play(plain, cut(SESSION, cuts)) == WHOLE
 
 
 @pytest.mark.parametrize("length", [1, 5, 40])
@@ -171,7 +169,7 @@ def test_a_gap_loses_only_what_it_touches(length):
     octets = b"".join(sent)
     for at in range(1, len(sent[0]) - length):
         steps = [(CLIENT, octets[:at]), (CLIENT, length), (CLIENT, octets[at + length :])]
-        exchanges = captured.played(WebSocket(""), steps)
+        exchanges = play(plain, steps)
         good = [e.request["body"][:9] for e in exchanges if e.error_type is None]
         if at >= 8:  # the length of the frame is known
             assert good == ["message 1", "message 2"]
@@ -184,13 +182,13 @@ def test_after_a_gap_a_segment_of_whole_frames_is_where_it_goes_on():
         (SERVER, 0), (SERVER, b"the rest of a message"), (SERVER, frame(SERVER, TEXT, b"one")),
         (SERVER, 100), (SERVER, b"rest"), (SERVER, frame(SERVER, TEXT, b"two") * 2),
     ]  # fmt: skip
-    exchanges = captured.played(WebSocket(), steps)
+    exchanges = play(WebSocket, steps)
     assert [each.response["body"] for each in exchanges] == ["one", "two", "two"]
 
 
 def test_a_message_that_does_not_end_says_so():
     octets = frame(SERVER, TEXT, b"Hel", last=False)
-    (exchange,) = captured.played(WebSocket(""), [(SERVER, octets)])
+    (exchange,) = play(plain, [(SERVER, octets)])
     assert exchange.response["body"] == "Hel"
     assert exchange.error_type == "pair-not-found"
 
@@ -216,16 +214,7 @@ def test_what_the_rfc_forbids_ends_the_dissection(side, octets):
 
 
 def test_damage_raises_nothing_else():
-    rng = random.Random(7)
     pack = Deflater()
     packed = [(SERVER, frame(SERVER, TEXT, pack(b"some text" * n), bits=0x40)) for n in range(5)]
-    for _ in range(3000):
-        steps = []
-        for side, octets in rng.choice((SESSION, packed)):
-            damaged = bytearray(octets)
-            for _ in range(rng.randrange(3)):
-                damaged[rng.randrange(len(damaged))] = rng.randrange(256)
-            steps.append((side, bytes(damaged)))
-            if rng.random() < 0.1:
-                steps.append((side, rng.randrange(20)))
-        captured.survives(WebSocket(DEFLATE), steps)
+    for said in (SESSION, packed):
+        bear_damage(partial(WebSocket, DEFLATE), said, 1500, seed=7)

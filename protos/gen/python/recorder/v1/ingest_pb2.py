@@ -25,39 +25,41 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18recorder/v1/ingest.proto\x12\x0brecorder.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb5\x01\n\x0e\x43onnectRequest\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.recorder.v1.HelloH\x00\x12#\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x12.recorder.v1.BatchH\x00\x12\'\n\x07matched\x18\x03 \x01(\x0b\x32\x14.recorder.v1.MatchedH\x00\x12%\n\x06probed\x18\x04 \x01(\x0b\x32\x13.recorder.v1.ProbedH\x00\x42\t\n\x07message\"\x81\x02\n\x0f\x43onnectResponse\x12\'\n\x07welcome\x18\x01 \x01(\x0b\x32\x14.recorder.v1.WelcomeH\x00\x12/\n\x0b\x61ssignments\x18\x02 \x01(\x0b\x32\x18.recorder.v1.AssignmentsH\x00\x12\x37\n\x0f\x61\x63knowledgement\x18\x03 \x01(\x0b\x32\x1c.recorder.v1.AcknowledgementH\x00\x12\'\n\x07refusal\x18\x04 \x01(\x0b\x32\x14.recorder.v1.RefusalH\x00\x12\'\n\x07matched\x18\x05 \x01(\x0b\x32\x14.recorder.v1.MatchedH\x00\x42\t\n\x07message\"\x80\x01\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x0f\n\x07node_ip\x18\x04 \x01(\t\x12\x18\n\x10software_version\x18\x05 \x01(\t\x12\x12\n\nimport_job\x18\x06 \x01(\t\"O\n\x07Welcome\x12\x15\n\rlast_sequence\x18\x01 \x01(\x04\x12\x14\n\x0cwindow_bytes\x18\x02 \x01(\x04\x12\x17\n\x0fmax_batch_bytes\x18\x03 \x01(\x04\"v\n\x0b\x41ssignments\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12,\n\x0b\x61ssignments\x18\x02 \x03(\x0b\x32\x17.recorder.v1.Assignment\x12\'\n\x06probes\x18\x03 \x03(\x0b\x32\x17.recorder.v1.Assignment\"\xa6\x01\n\nAssignment\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\r\x12\x0b\n\x03kfl\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tstop_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nbody_limit\x18\x06 \x01(\r\"i\n\x05\x42\x61tch\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\x0b\n\x03run\x18\x03 \x01(\r\x12%\n\x05parts\x18\x04 \x03(\x0b\x32\x16.recorder.v1.BatchPart\x12\r\n\x05\x66inal\x18\x05 \x01(\x08\"O\n\tBatchPart\x12!\n\x05table\x18\x01 \x01(\x0e\x32\x12.recorder.v1.Table\x12\x11\n\tarrow_ipc\x18\x02 \x01(\x0c\x12\x0c\n\x04rows\x18\x03 \x01(\x04\"#\n\x0f\x41\x63knowledgement\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"+\n\x07Refusal\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\"2\n\x07Matched\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\r\x12\r\n\x05\x63\x61lls\x18\x03 \x01(\x04\"Y\n\x06Probed\x12\r\n\x05probe\x18\x01 \x01(\r\x12\x0f\n\x07\x65ntries\x18\x02 \x01(\x04\x12\x0f\n\x07streams\x18\x03 \x01(\x04\x12\x0f\n\x07packets\x18\x04 \x01(\x04\x12\r\n\x05\x62ytes\x18\x05 \x01(\x04*|\n\x05Table\x12\x15\n\x11TABLE_UNSPECIFIED\x10\x00\x12\x11\n\rTABLE_ENTRIES\x10\x01\x12\x11\n\rTABLE_STREAMS\x10\x02\x12\x11\n\rTABLE_PACKETS\x10\x03\x12\x10\n\x0cTABLE_LOSSES\x10\x04\x12\x11\n\rTABLE_TALLIES\x10\x05\x32Y\n\rIngestService\x12H\n\x07\x43onnect\x12\x1b.recorder.v1.ConnectRequest\x1a\x1c.recorder.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18recorder/v1/ingest.proto\x12\x0brecorder.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdc\x01\n\x0e\x43onnectRequest\x12#\n\x05hello\x18\x01 \x01(\x0b\x32\x12.recorder.v1.HelloH\x00\x12#\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x12.recorder.v1.BatchH\x00\x12\'\n\x07matched\x18\x03 \x01(\x0b\x32\x14.recorder.v1.MatchedH\x00\x12%\n\x06probed\x18\x04 \x01(\x0b\x32\x13.recorder.v1.ProbedH\x00\x12%\n\x04live\x18\x05 \x01(\x0b\x32\x15.recorder.v1.LiveRowsH\x00\x42\t\n\x07message\"\x81\x02\n\x0f\x43onnectResponse\x12\'\n\x07welcome\x18\x01 \x01(\x0b\x32\x14.recorder.v1.WelcomeH\x00\x12/\n\x0b\x61ssignments\x18\x02 \x01(\x0b\x32\x18.recorder.v1.AssignmentsH\x00\x12\x37\n\x0f\x61\x63knowledgement\x18\x03 \x01(\x0b\x32\x1c.recorder.v1.AcknowledgementH\x00\x12\'\n\x07refusal\x18\x04 \x01(\x0b\x32\x14.recorder.v1.RefusalH\x00\x12\'\n\x07matched\x18\x05 \x01(\x0b\x32\x14.recorder.v1.MatchedH\x00\x42\t\n\x07message\"\x80\x01\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x10\n\x08\x61gent_id\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\x12\x0f\n\x07node_ip\x18\x04 \x01(\t\x12\x18\n\x10software_version\x18\x05 \x01(\t\x12\x12\n\nimport_job\x18\x06 \x01(\t\"O\n\x07Welcome\x12\x15\n\rlast_sequence\x18\x01 \x01(\x04\x12\x14\n\x0cwindow_bytes\x18\x02 \x01(\x04\x12\x17\n\x0fmax_batch_bytes\x18\x03 \x01(\x04\"\x9d\x01\n\x0b\x41ssignments\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12,\n\x0b\x61ssignments\x18\x02 \x03(\x0b\x32\x17.recorder.v1.Assignment\x12\'\n\x06probes\x18\x03 \x03(\x0b\x32\x17.recorder.v1.Assignment\x12%\n\x04live\x18\x04 \x03(\x0b\x32\x17.recorder.v1.Assignment\"\xa6\x01\n\nAssignment\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\r\x12\x0b\n\x03kfl\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tstop_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nbody_limit\x18\x06 \x01(\r\"i\n\x05\x42\x61tch\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0b\n\x03job\x18\x02 \x01(\t\x12\x0b\n\x03run\x18\x03 \x01(\r\x12%\n\x05parts\x18\x04 \x03(\x0b\x32\x16.recorder.v1.BatchPart\x12\r\n\x05\x66inal\x18\x05 \x01(\x08\"O\n\tBatchPart\x12!\n\x05table\x18\x01 \x01(\x0e\x32\x12.recorder.v1.Table\x12\x11\n\tarrow_ipc\x18\x02 \x01(\x0c\x12\x0c\n\x04rows\x18\x03 \x01(\x04\"#\n\x0f\x41\x63knowledgement\x12\x10\n\x08sequence\x18\x01 \x01(\x04\"+\n\x07Refusal\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\"2\n\x07Matched\x12\x0b\n\x03job\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\r\x12\r\n\x05\x63\x61lls\x18\x03 \x01(\x04\"Y\n\x06Probed\x12\r\n\x05probe\x18\x01 \x01(\r\x12\x0f\n\x07\x65ntries\x18\x02 \x01(\x04\x12\x0f\n\x07streams\x18\x03 \x01(\x04\x12\x0f\n\x07packets\x18\x04 \x01(\x04\x12\r\n\x05\x62ytes\x18\x05 \x01(\x04\"N\n\x08LiveRows\x12\x0b\n\x03run\x18\x01 \x01(\r\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12%\n\x05parts\x18\x03 \x03(\x0b\x32\x16.recorder.v1.BatchPart*|\n\x05Table\x12\x15\n\x11TABLE_UNSPECIFIED\x10\x00\x12\x11\n\rTABLE_ENTRIES\x10\x01\x12\x11\n\rTABLE_STREAMS\x10\x02\x12\x11\n\rTABLE_PACKETS\x10\x03\x12\x10\n\x0cTABLE_LOSSES\x10\x04\x12\x11\n\rTABLE_TALLIES\x10\x05\x32Y\n\rIngestService\x12H\n\x07\x43onnect\x12\x1b.recorder.v1.ConnectRequest\x1a\x1c.recorder.v1.ConnectResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'recorder.v1.ingest_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TABLE']._serialized_start=1432
-  _globals['_TABLE']._serialized_end=1556
+  _globals['_TABLE']._serialized_start=1591
+  _globals['_TABLE']._serialized_end=1715
   _globals['_CONNECTREQUEST']._serialized_start=75
-  _globals['_CONNECTREQUEST']._serialized_end=256
-  _globals['_CONNECTRESPONSE']._serialized_start=259
-  _globals['_CONNECTRESPONSE']._serialized_end=516
-  _globals['_HELLO']._serialized_start=519
-  _globals['_HELLO']._serialized_end=647
-  _globals['_WELCOME']._serialized_start=649
-  _globals['_WELCOME']._serialized_end=728
-  _globals['_ASSIGNMENTS']._serialized_start=730
-  _globals['_ASSIGNMENTS']._serialized_end=848
-  _globals['_ASSIGNMENT']._serialized_start=851
-  _globals['_ASSIGNMENT']._serialized_end=1017
-  _globals['_BATCH']._serialized_start=1019
-  _globals['_BATCH']._serialized_end=1124
-  _globals['_BATCHPART']._serialized_start=1126
-  _globals['_BATCHPART']._serialized_end=1205
-  _globals['_ACKNOWLEDGEMENT']._serialized_start=1207
-  _globals['_ACKNOWLEDGEMENT']._serialized_end=1242
-  _globals['_REFUSAL']._serialized_start=1244
-  _globals['_REFUSAL']._serialized_end=1287
-  _globals['_MATCHED']._serialized_start=1289
-  _globals['_MATCHED']._serialized_end=1339
-  _globals['_PROBED']._serialized_start=1341
-  _globals['_PROBED']._serialized_end=1430
-  _globals['_INGESTSERVICE']._serialized_start=1558
-  _globals['_INGESTSERVICE']._serialized_end=1647
+  _globals['_CONNECTREQUEST']._serialized_end=295
+  _globals['_CONNECTRESPONSE']._serialized_start=298
+  _globals['_CONNECTRESPONSE']._serialized_end=555
+  _globals['_HELLO']._serialized_start=558
+  _globals['_HELLO']._serialized_end=686
+  _globals['_WELCOME']._serialized_start=688
+  _globals['_WELCOME']._serialized_end=767
+  _globals['_ASSIGNMENTS']._serialized_start=770
+  _globals['_ASSIGNMENTS']._serialized_end=927
+  _globals['_ASSIGNMENT']._serialized_start=930
+  _globals['_ASSIGNMENT']._serialized_end=1096
+  _globals['_BATCH']._serialized_start=1098
+  _globals['_BATCH']._serialized_end=1203
+  _globals['_BATCHPART']._serialized_start=1205
+  _globals['_BATCHPART']._serialized_end=1284
+  _globals['_ACKNOWLEDGEMENT']._serialized_start=1286
+  _globals['_ACKNOWLEDGEMENT']._serialized_end=1321
+  _globals['_REFUSAL']._serialized_start=1323
+  _globals['_REFUSAL']._serialized_end=1366
+  _globals['_MATCHED']._serialized_start=1368
+  _globals['_MATCHED']._serialized_end=1418
+  _globals['_PROBED']._serialized_start=1420
+  _globals['_PROBED']._serialized_end=1509
+  _globals['_LIVEROWS']._serialized_start=1511
+  _globals['_LIVEROWS']._serialized_end=1589
+  _globals['_INGESTSERVICE']._serialized_start=1717
+  _globals['_INGESTSERVICE']._serialized_end=1806
 # @@protoc_insertion_point(module_scope)

@@ -66,6 +66,7 @@ class ConnectRequest(_message.Message):
     BATCH_FIELD_NUMBER: _builtins.int
     MATCHED_FIELD_NUMBER: _builtins.int
     PROBED_FIELD_NUMBER: _builtins.int
+    LIVE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """The first message of a session."""
@@ -82,6 +83,10 @@ class ConnectRequest(_message.Message):
     def probed(self) -> Global___Probed:
         """What a probe has counted here."""
 
+    @_builtins.property
+    def live(self) -> Global___LiveRows:
+        """Live traffic, for someone who watches."""
+
     def __init__(
         self,
         *,
@@ -89,12 +94,13 @@ class ConnectRequest(_message.Message):
         batch: Global___Batch | None = ...,
         matched: Global___Matched | None = ...,
         probed: Global___Probed | None = ...,
+        live: Global___LiveRows | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "hello", b"hello", "matched", b"matched", "message", b"message", "probed", b"probed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "hello", b"hello", "live", b"live", "matched", b"matched", "message", b"message", "probed", b"probed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "hello", b"hello", "matched", b"matched", "message", b"message", "probed", b"probed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "hello", b"hello", "live", b"live", "matched", b"matched", "message", b"message", "probed", b"probed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "batch", "matched", "probed"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "batch", "matched", "probed", "live"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -235,6 +241,7 @@ class Assignments(_message.Message):
     REVISION_FIELD_NUMBER: _builtins.int
     ASSIGNMENTS_FIELD_NUMBER: _builtins.int
     PROBES_FIELD_NUMBER: _builtins.int
+    LIVE_FIELD_NUMBER: _builtins.int
     revision: _builtins.int
     """Counts the lists that the scheduler has made."""
     @_builtins.property
@@ -247,16 +254,24 @@ class Assignments(_message.Message):
         the counts at the end.
         """
 
+    @_builtins.property
+    def live(self) -> _containers.RepeatedCompositeFieldContainer[Global___Assignment]:
+        """Statements that are watched: the agent sends the entries that match, and nothing else of their
+        streams, as LiveRows. Their times, redact() and limit() have no effect; they end with the
+        session.
+        """
+
     def __init__(
         self,
         *,
         revision: _builtins.int = ...,
         assignments: _abc.Iterable[Global___Assignment] | None = ...,
         probes: _abc.Iterable[Global___Assignment] | None = ...,
+        live: _abc.Iterable[Global___Assignment] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "probes", b"probes", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assignments", b"assignments", "live", b"live", "probes", b"probes", "revision", b"revision"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -496,3 +511,37 @@ class Probed(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Probed: _TypeAlias = Probed  # noqa: Y015
+
+@_typing.final
+class LiveRows(_message.Message):
+    """LiveRows is live traffic from an agent. It is not acknowledged and not sent again: what finds no
+    room on its way is dropped and counted.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    run: _builtins.int
+    """Number of the run in its assignment."""
+    number: _builtins.int
+    """Counts the agent's messages for this run from 1; a hole says that some were lost."""
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchPart]:
+        """Entries, losses and tallies."""
+
+    def __init__(
+        self,
+        *,
+        run: _builtins.int = ...,
+        number: _builtins.int = ...,
+        parts: _abc.Iterable[Global___BatchPart] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "parts", b"parts", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LiveRows: _TypeAlias = LiveRows  # noqa: Y015

@@ -136,8 +136,15 @@ def test_after_an_upgrade_nothing_is_http():
 
 def test_connect_makes_a_tunnel():
     talk = Conversation().open().client(b"CONNECT a:443 HTTP/1.1\r\n\r\n")
-    talk.server(b"HTTP/1.1 200 OK\r\n\r\n").client(GET).server(OK)
+    talk.server(b"HTTP/1.1 200 OK\r\n\r\n").client(b"\x01 hello\r\n").client(GET).server(OK)
     assert shorts(talk.frames) == [("CONNECT", "a:443", "", 200, "", None)]
+
+
+def test_a_tunnel_may_have_http_in_it():
+    talk = Conversation().open().client(b"CONNECT a:80 HTTP/1.1\r\n\r\n")
+    talk.server(b"HTTP/1.1 200 OK\r\n\r\n").client(GET).server(OK).client(GET).server(OK)
+    call = "GET", "/path", "", 200, "hello", None
+    assert shorts(talk.frames) == [("CONNECT", "a:80", "", 200, "", None), call, call]
 
 
 PLAIN = b"plain text, " * 9

@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.capture.dissectors.conversation import ProtocolError
+from services.capture.dissectors.conversation import DEFAULT_BODY, ProtocolError
 from services.capture.dissectors.http2.connection import MOST_BODIES, MOST_STREAMS, Http2
 from services.capture.dissectors.http2.frames import MOST_KEPT, PREFACE
 from services.capture.dissectors.http2.headers import UNKNOWN
-from services.capture.dissectors.http2.stream import BODY_LIMIT
 from services.capture.dissectors.signatures import CLIENT, SERVER
 from tests.unit.capture.dissectors.http2.wire import REQUEST, RESPONSE, Talk, data, frame, settings
 from tests.unit.capture.dissectors.playback import play, play_with_hole, survives
@@ -124,7 +123,7 @@ def test_a_long_body_is_cut():
     response = one(talk.server(data(1, b"", True))).response
     assert response["bodyTruncated"] is True
     assert response["bodySize"] == 160_000
-    assert len(response["body"]) == BODY_LIMIT
+    assert len(response["body"]) == DEFAULT_BODY
 
 
 def test_a_stream_that_is_reset():
@@ -285,7 +284,7 @@ def test_more_streams_than_are_kept():
 def test_bodies_of_many_streams_have_one_limit():
     conversation = Http2()
     talk = Talk()
-    for number in range(40):
+    for number in range(MOST_BODIES // 64_000 + 9):
         talk.headers(CLIENT, 2 * number + 1, REQUEST)
         for _ in range(4):
             talk.client(data(2 * number + 1, bytes(16000)))
