@@ -71,29 +71,17 @@ class PcapNg:
         kinds, place = np.unique(both, return_inverse=True)
         parts: list[bytes] = []
         numbers = np.array([self._interface(int(kind), parts) for kind in kinds], np.int64)
-        interfaces = numbers[place]
-        begin = 0
-        for row in [*self._first_ones(found.keys), len(found.frames)]:
-            rows = slice(begin, row)
-            parts.append(
-                pcapng.packets(
-                    interfaces[rows],
-                    found.times_ns[rows],
-                    found.frames[rows],
-                    found.original[rows],
-                )
+        rows = self._first_ones(found.keys)
+        texts = self._streams.notes(found.keys[rows])
+        parts.append(
+            pcapng.packets(
+                numbers[place],
+                found.times_ns,
+                found.frames,
+                found.original,
+                dict(zip(rows.tolist(), texts, strict=True)),
             )
-            if row < len(found.frames):
-                parts.append(
-                    pcapng.packet(
-                        int(interfaces[row]),
-                        int(found.times_ns[row]),
-                        found.frames[row],
-                        int(found.original[row]),
-                        self._streams.note(int(found.keys[row])),
-                    )
-                )
-            begin = row + 1
+        )
         return b"".join(parts)
 
     def _interface(self, kind: int, parts: list[bytes]) -> int:
@@ -107,12 +95,12 @@ class PcapNg:
             parts.append(made)
         return number
 
-    def _first_ones(self, keys: np.ndarray) -> list[int]:
+    def _first_ones(self, keys: np.ndarray) -> np.ndarray:
         """Return the rows that are the first of their stream."""
         known, rows = np.unique(keys, return_index=True)
         fresh = ~self._is_noted[known]
         self._is_noted[known] = True
-        return sorted(rows[fresh].tolist())
+        return np.asarray(rows[fresh])
 
 
 class Pcap:

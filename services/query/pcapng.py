@@ -75,33 +75,23 @@ def interface(link_type: int, name: str, description: str, note: str = "") -> by
     return _block(INTERFACE_DESCRIPTION, struct.pack("<HHI", link_type, 0, 0) + _options(options))
 
 
-def packet(
-    interface: int, time_ns: int, frame: bytes, original_length: int, note: str = ""
-) -> bytes:
-    """Return an Enhanced Packet Block; `interface` counts interface blocks from 0."""
-    # There is no time before 1970 in this format.
-    time = max(time_ns, 0)
-    head = struct.pack(
-        "<IIIII",
-        interface,
-        time >> 32 & 0xFFFFFFFF,
-        time & 0xFFFFFFFF,
-        len(frame),
-        max(original_length, len(frame)),
-    )
-    return _block(ENHANCED_PACKET, head + _padded(frame) + _options(comment(note) if note else []))
-
-
 def packets(
-    interfaces: np.ndarray, times_ns: np.ndarray, frames: Sequence[bytes], original: np.ndarray
+    interfaces: np.ndarray,
+    times_ns: np.ndarray,
+    frames: Sequence[bytes],
+    original: np.ndarray,
+    notes: Mapping[int, str],
 ) -> bytes:
-    """Return an Enhanced Packet Block without a note for each frame."""
+    """Return an Enhanced Packet Block for each frame; `notes` are by its number, from 0."""
     lengths = np.fromiter(map(len, frames), np.uint32, len(frames))
     padding = -lengths.astype(np.int64) % 4
     times = np.maximum(times_ns, 0)
+    options = {row: _options(comment(note)) for row, note in notes.items()}
     heads = np.zeros(len(frames), _HEAD)
     heads["kind"] = ENHANCED_PACKET
     heads["total"] = lengths + padding + _HEAD.itemsize + 4
+    rows = np.fromiter(options, np.int64, len(options))
+    heads["total"][rows] += np.fromiter(map(len, options.values()), np.uint32, len(options))
     heads["interface"] = interfaces
     heads["high"] = times >> 32
     heads["low"] = times & 0xFFFFFFFF
@@ -111,11 +101,15 @@ def packets(
     tails["total"] = heads["total"]
     before, behind = memoryview(heads.tobytes()), memoryview(tails.tobytes())
     pieces: list[bytes | memoryview] = []
-    starts = range(0, len(before), _HEAD.itemsize)
-    ends = range(0, len(behind), _TAIL.itemsize)
-    for at, frame, end, pad in zip(starts, frames, ends, padding.tolist(), strict=True):
+    head, tail = _HEAD.itemsize, _TAIL.itemsize
+    for row, (frame, pad) in enumerate(zip(frames, padding.tolist(), strict=True)):
+        at, end = row * head, row * tail
         # Of the four octets of padding only so many as are needed.
-        pieces += (before[at : at + _HEAD.itemsize], frame, behind[end + 4 - pad : end + 8])
+        pieces += (before[at : at + head], frame)
+        if row in options:
+            pieces += (behind[end : end + pad], options[row], behind[end + 4 : end + tail])
+        else:
+            pieces.append(behind[end + 4 - pad : end + tail])
     return b"".join(pieces)
 
 

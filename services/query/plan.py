@@ -174,12 +174,17 @@ def packets(sources: Sequence[Source], streams: pa.Table, *, ordered: bool = Tru
     Its columns are those that a file of packets needs, and the stream's `key`.
     """
     scan = _scan(schema.PACKETS, sources, located=True)
+    joined, values = "JOIN wanted USING (record, node_name, stream)", []
+    if streams.num_rows == 1:
+        # Only a comparison with a constant makes DuckDB look into the Bloom filters of files.
+        joined += " WHERE stream = ? AND node_name = ?"
+        values = [streams[name][0].as_py() for name in ("stream", "node_name")]
     # Files and rows are in the order of arrival: it decides among packets of the same time.
     by = f' ORDER BY "time", key, {FILE}, {ROW}' if ordered else ""
     question = Question(
         f'SELECT "time", link_type, original_length, frame, key, {FILE}, {ROW}'
-        f" FROM ({scan.sql}) AS rows JOIN wanted USING (record, node_name, stream){by}",
-        scan.parameters,
+        f" FROM ({scan.sql}) AS rows {joined}{by}",
+        [*scan.parameters, *values],
         {**scan.tables, "wanted": streams},
     )
     return Plan(question, scan.tails, "time", is_exact=True)

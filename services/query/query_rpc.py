@@ -174,6 +174,9 @@ class QueryService(LanguageRpc, LookupRpc, FiguresRpc, ExportRpc):
             limit=None if limit is None else limit + 1,
         )
         with self.session(caller, self.deadline_seconds) as session:
+            if asked.format == query_pb2.ENTRY_FORMAT_COUNT and limit is None:
+                count.entries = answer.count(session, asked.filter, sources, asked.window)
+                return
             tables = answer.of_plan(session, planned, asked.filter, asked.window)
             yield from _send(asked, tables, count)
 

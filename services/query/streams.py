@@ -87,15 +87,20 @@ class Streams:
         """Return the rows to ask for packets of: KEYS, and `key` for the stream's number."""
         return self.table.select(KEYS).append_column("key", pa.array(self.keys))
 
-    def note(self, key: int) -> str:
-        """Return what is known of a stream, for people: recordings, its id, who called whom."""
-        rows = self._rows(key)
-        records = sorted({row["record"] for row in rows})
-        text = f"{listed('recording', records)}, stream {rows[0]['stream']}"
-        ends = [_peer(rows, side) for side in ("src", "dst")]
-        if any(end.names for end in ends):
-            text += f", {' to '.join(_shown(end) for end in ends)}"
-        return text
+    def notes(self, keys: np.ndarray) -> list[str]:
+        """Return what is known of streams, for people: recordings, id, who called whom."""
+        begins = self._begins[keys]
+        ends = np.append(self._begins, len(self.keys))[keys + 1]
+        # Mostly there is one row for each.
+        places = np.concatenate(
+            [np.arange(a, b) for a, b in zip(begins, ends, strict=True)] or [[]]
+        )
+        rows = self.table.take(pa.array(places, pa.int64())).to_pylist()
+        found, at = [], 0
+        for count in (ends - begins).tolist():
+            found.append(_note(rows[at : at + count]))
+            at += count
+        return found
 
     def names(self) -> dict[str, list[str]]:
         """Return the names of each address that has any, those of most streams first."""
@@ -110,11 +115,13 @@ class Streams:
                     found.setdefault(peer.ip, Counter())[name] += row["count_all"]
         return {ip: [name for name, _ in counts.most_common()] for ip, counts in found.items()}
 
-    def _rows(self, key: int) -> list[dict[str, Any]]:
-        begin = int(self._begins[key])
-        end = int(np.searchsorted(self.keys, key, "right"))
-        rows: list[dict[str, Any]] = self.table.slice(begin, end - begin).to_pylist()
-        return rows
+
+def _note(rows: Sequence[dict[str, Any]]) -> str:
+    text = f"{listed('recording', {row['record'] for row in rows})}, stream {rows[0]['stream']}"
+    ends = [_peer(rows, side) for side in ("src", "dst")]
+    if any(end.names for end in ends):
+        text += f", {' to '.join(_shown(end) for end in ends)}"
+    return text
 
 
 def matching(session: Session, filter: Filter, sources: Sequence[Source]) -> Streams:
@@ -203,7 +210,7 @@ def _numbered(table: pa.Table) -> np.ndarray:
     return np.cumsum(is_new)
 
 
-def _peer(rows: Iterable[dict[str, Any]], side: str) -> Peer:
+def _peer(rows: Sequence[dict[str, Any]], side: str) -> Peer:
     """Return one end of a stream as the first recording knows it that knows a name."""
     found = [
         Peer(*(row[f"{side}_{name}"] or "" for name in ("ip", "name", "namespace", "pod")))

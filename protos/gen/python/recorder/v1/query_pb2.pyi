@@ -36,6 +36,8 @@ class _EntryFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EntryForm
     """Each entry as JSON text."""
     ENTRY_FORMAT_ARROW: _EntryFormat.ValueType  # 3
     """Many entries as an Arrow IPC stream with the schema of the entries table."""
+    ENTRY_FORMAT_COUNT: _EntryFormat.ValueType  # 4
+    """None is sent; the status says how many match. Not with follow."""
 
 class EntryFormat(_EntryFormat, metaclass=_EntryFormatEnumTypeWrapper):
     """EntryFormat is how entries are sent."""
@@ -48,6 +50,8 @@ ENTRY_FORMAT_JSON: EntryFormat.ValueType  # 2
 """Each entry as JSON text."""
 ENTRY_FORMAT_ARROW: EntryFormat.ValueType  # 3
 """Many entries as an Arrow IPC stream with the schema of the entries table."""
+ENTRY_FORMAT_COUNT: EntryFormat.ValueType  # 4
+"""None is sent; the status says how many match. Not with follow."""
 Global___EntryFormat: _TypeAlias = EntryFormat  # noqa: Y015
 
 class _ExportFormat:
