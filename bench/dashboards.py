@@ -34,7 +34,8 @@ GOAL_MIB = 1024
 
 def asked(start_ns: int, kfl: str = questions.ALL) -> query_pb2.Question:
     start = Timestamp()
-    start.FromNanoseconds(start_ns)
+    # A browser's times are in milliseconds; nanoseconds are looked at one by one.
+    start.FromMilliseconds(start_ns // 10**6)
     return query_pb2.Question(kfl=kfl, start_time=start)
 
 

@@ -92,10 +92,9 @@ class Streams:
         begins = self._begins[keys]
         ends = np.append(self._begins, len(self.keys))[keys + 1]
         # Mostly there is one row for each.
-        places = np.concatenate(
-            [np.arange(a, b) for a, b in zip(begins, ends, strict=True)] or [[]]
-        )
-        rows = self.table.take(pa.array(places, pa.int64())).to_pylist()
+        parts = [np.arange(a, b) for a, b in zip(begins, ends, strict=True)]
+        places = np.concatenate([np.zeros(0, np.int64), *parts])
+        rows = self.table.take(pa.array(places)).to_pylist()
         found, at = [], 0
         for count in (ends - begins).tolist():
             found.append(_note(rows[at : at + count]))
