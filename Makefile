@@ -107,10 +107,12 @@ test/crash: .venv/.project ## Kill processes, and cut the power of a disk, ROUND
 
 PACKETS ?= 1000000
 FUZZ_FLAGS = --packets $(PACKETS) $(if $(SEED),--seed $(SEED)) $(if $(EPISODE),--episode $(EPISODE)) \
-    $(if $(SECONDS),--seconds $(SECONDS)) $(if $(CASE),--case $(CASE))
+    $(if $(SECONDS),--seconds $(SECONDS)) $(if $(CASE),--case $(CASE)) \
+    $(if $(DISSECTOR),--dissector $(DISSECTOR)) $(if $(CASES),--cases $(CASES)) \
+    $(if $(BATCH),--batch $(BATCH))
 
 .PHONY: test/fuzz
-test/fuzz: .venv/.project ## Give damaged packets to the capture; PACKETS=n SEED=n SECONDS=n CASE=folder
+test/fuzz: .venv/.project ## Give damaged packets to the capture, PACKETS=n, or streams to DISSECTOR=name or all, CASES=n; SEED=n SECONDS=n CASE=folder
 	$(BIN)/python -m tests.fuzz $(FUZZ_FLAGS)
 
 .PHONY: lint

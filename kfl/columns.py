@@ -108,7 +108,8 @@ _MESSAGES: dict[core.Step, Source] = {
     core.Key(side): Source(side, True, None, cost=LATE) for side in SIDES
 }
 """The JSON text of a message: a column that is given only where that is the whole message. Where it
-is not, the column `request_keys` may say what keys a request can have."""
+is not, the column `request_keys` may say what keys a request can have. A column like `request.sni`
+has the text of one key; a protocol that gives it saves filters the JSON."""
 
 
 def _source(steps: tuple[core.Step, ...]) -> Source | None:
@@ -123,6 +124,14 @@ def _source(steps: tuple[core.Step, ...]) -> Source | None:
                 column = f"{side}_headers.{name.lower()}"
                 return Source(column, True, MISSING, _HTTP_ALONE, cost=HEADER)
     return _MESSAGES.get(steps[0])
+
+
+def _of_key(steps: tuple[core.Step, ...]) -> Source | None:
+    """The column of a message's key alone, as `request.sni`; null where there is no such key."""
+    match steps:
+        case (core.Key(name=side), core.Key(name=name)):
+            return Source(f"{side}.{name}", True, MISSING)
+    return None
 
 
 class ColumnFilter:
@@ -184,6 +193,8 @@ class _Leaf:
         self.guards = guards
         self.source = source
         self.is_of_message = source in _MESSAGES.values()
+        self.of_key: _Leaf | None = None
+        """The same over a column of the one key that it asks for, where a protocol gives that."""
         self.keys = _keys(node) if self.is_of_message else None
         self.compare = _plain_comparison(node)
         self.text_test = None if self.is_of_message else _plain_text_test(node)
@@ -241,7 +252,13 @@ def _leaf(node: core.Core) -> _Leaf | None:
     if len(sources) != 1:
         return None
     (source,) = sources
-    return None if source is None else _Leaf(bare, tuple(guards), source)
+    if source is None:
+        return None
+    leaf = _Leaf(bare, tuple(guards), source)
+    if leaf.is_of_message and len(selects) == 1:
+        key = _of_key(selects.pop().steps)
+        leaf.of_key = None if key is None else _Leaf(bare, leaf.guards, key)
+    return leaf
 
 
 def _without_guards(node: core.Core, guards: list[str]) -> core.Core:
@@ -453,6 +470,9 @@ class _Run:
         return may & leaf_may, must & leaf_must
 
     def _values(self, leaf: _Leaf, asked: Mask) -> Bounds:
+        key = leaf.of_key
+        if key is not None and self._batch.get(key.source.column) is not NotGiven:
+            return self._values(key, asked)
         name = leaf.source.column
         column = self._batch.get(name)
         if column is NotGiven:

@@ -174,8 +174,8 @@ _EFFECTS = """
 
 Without `record()` a filter ranges over live traffic, with it over the recordings it names and
 live traffic. Where every way to be true goes through `record()`, live traffic is not read: it is
-for the second of these, not for the first. The query service answers from recordings alone so
-far; it refuses a statement that asks for live traffic only.
+for the second of these, not for the first. `record` is empty there. Live traffic is there while
+someone watches that statement, and for some minutes after.
 
 ```kfl
 ((record("a") or record("b")) and tls) or tls

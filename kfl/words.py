@@ -100,14 +100,15 @@ WORDS: dict[str, ProtocolWord] = {
 }
 """Every word, by its name."""
 
-_OF_GRAPHQL = {"gql", "graphql", "gqlv1", "gqlv2"}
+OF_GRAPHQL = frozenset({"gql", "graphql", "gqlv1", "gqlv2"})
+"""Words for GraphQL, which is known by the bodies of requests."""
 
 NARROWER = {
-    "http": {"http2", "grpc", "ws"} | _OF_GRAPHQL,
+    "http": {"http2", "grpc", "ws"} | OF_GRAPHQL,
     "http2": {"grpc", "gqlv2"},
-    "gql": _OF_GRAPHQL - {"gql"},
-    "graphql": _OF_GRAPHQL - {"graphql"},
-    "tcp": TCP_PROTOCOLS - {"tcp"} | {"http2", "grpc", "tcp_conn", "tcp_flow"} | _OF_GRAPHQL,
+    "gql": OF_GRAPHQL - {"gql"},
+    "graphql": OF_GRAPHQL - {"graphql"},
+    "tcp": TCP_PROTOCOLS - {"tcp"} | {"http2", "grpc", "tcp_conn", "tcp_flow"} | OF_GRAPHQL,
     "udp": {"udp_conn", "udp_flow"},
     "conn": {"tcp_conn", "udp_conn"},
     "flow": {"tcp_flow", "udp_flow"},

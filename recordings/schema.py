@@ -145,6 +145,7 @@ LOSS_KINDS = {
     "agent_gone": "a capture agent died or was cut off, and did not deliver all that it had",
     "dropped_oldest": "the oldest data made room for newer, as the job wanted it",
     "clock_step": "a node's clock was set while the run was on",
+    "nameless": "names of pods and services were not known, or old; addresses were recorded",
     "sampled": "streams that are not in the sample were not looked at",
     "redacted": "what packets carried was not stored, since values were to be hidden",
     "live_overrun": "live traffic was not taken fast enough, or had no room in memory",

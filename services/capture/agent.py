@@ -8,16 +8,20 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from services.capture.assignments import ActiveRun, Assignments
+from kfl import coarse
+from kfl.packets import Packets as Needed
+from services.capture.assignments import ActiveRun, Assignment, Assignments
+from services.capture.dissectors.dns import DnsCalls
 from services.capture.frames.afpacket import ANY, AfPacket
 from services.capture.frames.batch import CaptureError, FrameBatch, FrameSource, Loss
-from services.capture.kernelfilter import Filterable, KernelFilter
+from services.capture.identity.names import Known, Names
+from services.capture.kernelfilter import Filterable, KernelFilter, no_names
 from services.capture.livebox import FLUSH_SECONDS as LIVE_FLUSH_SECONDS
 from services.capture.liverun import LiveRun
 from services.capture.matching import Calls, Matcher, chosen_rows
@@ -26,6 +30,7 @@ from services.capture.pipeline import MOST_FLOWS, Pipeline, PipelineOptions
 from services.capture.probe import Probe
 from services.capture.runbuffer import RunBuffer
 from services.capture.sampling import ALL_STREAMS, described
+from services.capture.targets import ALL_PODS, TargetsFile
 from services.capture.uplink import Uplink
 from services.capture.uplinks import Uplinks
 from services.runtime.clock import Clock, SystemClock
@@ -60,6 +65,17 @@ PACKET_ROWS = 8192
 """Octets of packets, and packets, that are copied at once: a batch of less than a megabyte still
 fits when the storage limit is near, and what the store has of a stream may be larger than any."""
 
+REFRESH_SECONDS = 0.2
+"""Between two looks at which addresses a name stands for: 5 ms with 10,000 pods."""
+
+NAMELESS_NS = 2_000_000_000
+"""A time without names that is told: what a new list takes is less."""
+
+DNS_ANSWERS = Needed(
+    coarse.all_of([coarse.transports("udp"), coarse.ports([(53, 53)])]), frozenset({"dns"})
+)
+"""What names of addresses outside of the cluster are learned from."""
+
 MOST_BODY = 1 << 30
 """Octets of one body: no limit but those of the jobs."""
 
@@ -89,11 +105,12 @@ def new_engine_factory(
     networks_apart: bool = True,
     most_flows: int = MOST_FLOWS,
     sample: float = ALL_STREAMS,
+    known: Callable[[], Known | None] = lambda: None,
 ) -> NewEngine:
     """Return what makes an engine whenever recording begins; sizes are in octets.
 
     packet_disk: keep that much of packets in a file in `packet_folder`, and none in memory.
-    networks_apart, most_flows, sample: as PipelineOptions has them.
+    networks_apart, most_flows, sample, known: as PipelineOptions has them.
     """
 
     def new_engine() -> Engine:
@@ -103,6 +120,7 @@ def new_engine_factory(
             networks_apart=networks_apart,
             most_flows=most_flows,
             sample=sample,
+            known=known,
         )
         pipeline = Pipeline(options)
         return Engine(pipeline, new_store(pipeline.most_streams), most_body)
@@ -160,10 +178,14 @@ class Agent:
         *,
         replay: bool = False,
         ignore_times: bool = False,
+        names: Names | None = None,
+        targets: TargetsFile | None = None,
     ) -> None:
         """`replay`: the source is a file, which is not read before there is something to record.
 
         `ignore_times`: a run is recorded from the first frame to the last, whatever the time is.
+        `names`: of addresses, which are to be known; the engine has them too.
+        `targets`: whose traffic alone is captured.
         """
         self._source = source
         self._new_engine = new_engine
@@ -173,7 +195,15 @@ class Agent:
         self._replay = replay
         is_translated = isinstance(source, AfPacket) and source.interface == ANY
         filterable = source if isinstance(source, Filterable) else None
-        self._kernel = KernelFilter(filterable, is_translated=is_translated)
+        self._targets = targets
+        self._listed: list[Assignment] = []  # narrowed to the targets
+        self._names = names
+        self._names_revision = 0
+        self._next_refresh = 0.0
+        self._nameless_ns = 0  # since when names are missing, or get old; 0 when they do not
+        self._nameless_note = ""
+        resolver, besides = (no_names, None) if names is None else (names.addresses, DNS_ANSWERS)
+        self._kernel = KernelFilter(filterable, resolver, is_translated, besides)
         self._assignments = Assignments(ignore_times)
         self._engine: Engine | None = None
         self._prepared: Engine | None = None
@@ -263,6 +293,7 @@ class Agent:
         if self._engine is not None:
             self._keep(self._engine, self._engine.pipeline.end(), now)
             self._tell_losses(self._engine, now)
+        self._tell_nameless(self._assignments.active, _time_ns(self._clock))
         for run in self._assignments.end():
             self._buffers.pop(run.key).flush(now, final=True)
         self._engine = self._matcher = None
@@ -276,17 +307,23 @@ class Agent:
 
     def _look(self) -> None:
         """Find out what to record now."""
-        if self._uplink.revision != self._revision:
+        has_changed = self._targets is not None and self._targets.look(self._clock.monotonic())
+        if self._uplink.revision != self._revision or has_changed:
             self._revision = self._uplink.revision
-            listed = self._uplink.assignments
+            targets = ALL_PODS if self._targets is None else self._targets.current
+            self._listed = [
+                replace(each, kfl=targets.narrow(each.kfl)) for each in self._uplink.assignments
+            ]
             # A file is read once, so nothing of it is there to be tried.
             self._assignments.update(
-                [a for a in listed if not (self._replay and (a.probe or a.live))]
+                [a for a in self._listed if not (self._replay and (a.probe or a.live))]
             )
         now_ns = _time_ns(self._clock)
         self._watch_clock(now_ns)
         changes = self._assignments.advance(now_ns)
         self._prepare(now_ns)
+        if self._names is not None:
+            self._watch_names(self._names, changes.ended, now_ns)
         for run in changes.ended:
             self._buffers.pop(run.key).flush(self._clock.monotonic(), final=True)
             _log.info("run ended", job=run.key[0], run=run.key[1])
@@ -341,7 +378,7 @@ class Agent:
     def _prepare(self, now_ns: int) -> None:
         """Get ready for what the runs need that are on, or soon will be."""
         statements = {run.assignment.kfl for run in self._assignments.active}
-        for assignment in self._uplink.assignments:
+        for assignment in self._listed:
             is_soon = assignment.start_ns - AHEAD_NS <= now_ns < assignment.stop_ns
             if is_soon or assignment.live:
                 statements.add(assignment.kfl)
@@ -350,6 +387,26 @@ class Agent:
         elif self._engine is None and self._prepared is None:
             self._prepared = self._new_engine()  # before the ring begins to fill
         self._kernel.follow(statements)
+
+    def _watch_names(self, names: Names, ended: Sequence[ActiveRun], now_ns: int) -> None:
+        """Let the kernel keep what names mean now, and put times without them into ledgers."""
+        now = self._clock.monotonic()
+        if names.revision != self._names_revision and now >= self._next_refresh:
+            self._names_revision = names.revision
+            self._next_refresh = now + REFRESH_SECONDS
+            self._kernel.refresh()
+        note = names.note
+        self._tell_nameless(ended if note else self._assignments.active, now_ns)
+        self._nameless_ns = (self._nameless_ns or now_ns) if note else 0
+        self._nameless_note = note
+
+    def _tell_nameless(self, runs: Sequence[ActiveRun], now_ns: int) -> None:
+        """Put the time without names that ends now, if it is one, into the ledgers of runs."""
+        for run in runs if self._nameless_ns else ():
+            first_ns = max(self._nameless_ns, run.assignment.start_ns)
+            if run.key in self._buffers and now_ns - first_ns > NAMELESS_NS:
+                loss = Loss("nameless", first_ns, now_ns, detail=self._nameless_note)
+                self._buffers[run.key].lose([loss], self._clock.monotonic())
 
     def _late(self, run: ActiveRun) -> Loss:
         """Return what a run misses that was on before this agent: the one before it may have died.
@@ -367,6 +424,10 @@ class Agent:
         pipeline.body_limit = min(self._assignments.body_limit, engine.most_body)
         copies = pipeline.copies
         calls = pipeline.take(batch)
+        if self._names is not None:
+            for part in calls:
+                if isinstance(part.calls, DnsCalls):
+                    self._names.learn(part.calls)
         self.progress.copies += pipeline.copies - copies
         # Fragments of earlier batches, whose stream is only known now, come first.
         parts = [pipeline.late, (batch, np.ascontiguousarray(pipeline.packet_streams))]

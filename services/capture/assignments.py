@@ -4,10 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import kfl
+from kfl.words import OF_GRAPHQL
 from services.runtime.logging import logger
 
 MAX_RUNS = 64
 """Most runs at once: `matching` keeps one bit for each run in a 64-bit word for each stream."""
+
+LEAST_FOR_GRAPHQL = 16 << 10
+"""Octets of bodies that are looked at for a run that keeps none; most requests have less."""
 
 _log = logger(__name__)
 
@@ -101,8 +105,9 @@ class Assignments:
         self._done &= self._listed.keys()
         # A run whose times or body limit were changed goes on under the new ones.
         kept = [run for run in self.active if run not in ended]
+        is_other = False
         for run in kept:
-            run.assignment = self._listed[run.key]
+            is_other |= self._renew(run, self._listed[run.key])
         active_keys = {run.key for run in kept}
         started: list[ActiveRun] = []
         for key, assignment in self._listed.items():
@@ -111,7 +116,7 @@ class Assignments:
             begun = self._start(assignment, {run.bit for run in (*kept, *started)})
             if begun is not None:
                 started.append(begun)
-        if ended or started:
+        if ended or started or is_other:
             self.active = (*kept, *started)
         return Changes(tuple(started), ended)
 
@@ -124,8 +129,8 @@ class Assignments:
 
     @property
     def body_limit(self) -> int:
-        """Most octets of a body that any active run wants."""
-        return max((run.assignment.body_limit for run in self.active), default=0)
+        """Most octets of a body that any active run wants, or that its filter has to look at."""
+        return max(map(_body_limit, self.active), default=0)
 
     @property
     def protocols(self) -> frozenset[str] | None:
@@ -148,6 +153,22 @@ class Assignments:
             or assignment.start_ns <= now_ns < assignment.stop_ns
         )
 
+    @staticmethod
+    def _renew(run: ActiveRun, listed: Assignment) -> bool:
+        """Let a run go on as it is listed now; return whether other calls match from now on."""
+        before, run.assignment = run.assignment.kfl, listed
+        if listed.kfl == before:
+            return False
+        try:
+            run.filter = kfl.compile(listed.kfl)
+        except kfl.KflError as error:
+            reason = f"its KFL cannot be compiled here: {error}"
+            _log.error(
+                "run goes on with its old KFL", job=run.key[0], run=run.key[1], reason=reason
+            )
+            return False
+        return True
+
     def _start(self, assignment: Assignment, taken: set[int]) -> ActiveRun | None:
         if len(taken) >= MAX_RUNS:
             # Not for ever: it begins when another run ends.
@@ -168,3 +189,8 @@ class Assignments:
         self._told.add(assignment.key)
         self.refused += 1
         _log.error("run not recorded", job=assignment.job, run=assignment.run, reason=reason)
+
+
+def _body_limit(run: ActiveRun) -> int:
+    words = run.filter.protocols() or frozenset()
+    return max(run.assignment.body_limit, LEAST_FOR_GRAPHQL if words & OF_GRAPHQL else 0)

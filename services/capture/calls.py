@@ -20,6 +20,8 @@ from services.capture.headers import (
     PROTOCOL_SCTP,
     PROTOCOL_UDP,
 )
+from services.capture.identity.names import Known
+from services.capture.identity.peers import Ends, Peers
 from services.capture.networks import tunnel_texts, vlan_texts
 
 if TYPE_CHECKING:
@@ -50,13 +52,18 @@ class ProtocolCalls(Protocol):
     def columns(self) -> Mapping[str, Callable[..., Column] | Column]:
         """Return hot columns, or how to make them, by their name in the table of entries.
 
-        How to make `request_headers.host` is said by `request_headers`, which gets the name.
+        How to make `request_headers.host` is said by `request_headers`, which gets the name;
+        `request.sni` is the text of one key of a message that is JSON.
         """
         ...
 
     def details(self, rows: np.ndarray) -> dict[str, pa.Array]:
         """Return the protocol's own columns of the table of entries for the chosen rows."""
         ...
+
+
+HEADERS = frozenset({"request_headers", "response_headers"})
+"""Columns that are made for each name of a header."""
 
 
 class LazyColumns(Mapping[str, "Column"]):
@@ -72,8 +79,13 @@ class LazyColumns(Mapping[str, "Column"]):
         if name in self.constants:
             return self.constants[name]
         if name not in self._made:
-            column, *keys = name.split(".", 1)
-            self._made[name] = self._makers[column](*keys)
+            column, dot, key = name.partition(".")
+            if name in self._makers:
+                self._made[name] = self._makers[name]()
+            elif dot and column in HEADERS:
+                self._made[name] = self._makers[column](key)
+            else:
+                raise KeyError(name)
         return self._made[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -86,9 +98,11 @@ class LazyColumns(Mapping[str, "Column"]):
 class Node:
     """The node that captures."""
 
-    def __init__(self, name: str, ip: str):
+    def __init__(self, name: str, ip: str, known: Callable[[], Known | None] = lambda: None):
+        """known: the names of addresses at this moment; None when there are none."""
         self.name = name
         self.ip = ip
+        self.known = known
 
 
 TRANSPORTS = pa.array(["tcp", "udp", "icmp", "sctp"])
@@ -117,7 +131,15 @@ def _ports(rows: np.ndarray, side: np.ndarray) -> np.ndarray:
 def endpoint(
     rows: np.ndarray, side: np.ndarray, seen_by: np.ndarray | None = None
 ) -> tuple[list[str], np.ndarray]:
-    """(addresses as text, ports as uint16) of one end of streams; side 0 is the lower endpoint.
+    """(addresses as text, ports as uint16) of one end of streams; as ends_of() has them."""
+    high, low, ports = ends_of(rows, side, seen_by)
+    return address_texts(high, low), ports
+
+
+def ends_of(
+    rows: np.ndarray, side: np.ndarray, seen_by: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(halves of addresses, ports as uint16) of one end of streams; side 0 is the lower endpoint.
 
     seen_by: the side whose view it is, where the node translates addresses between the two; by
     itself if not given, so that the peer of a service is the pod that answered.
@@ -134,7 +156,7 @@ def endpoint(
     )
     ports = np.where(in_view, rows["view_ports"], rows["ports"]).astype(np.uint32)
     ports = np.where(higher, ports, ports >> np.uint32(16)) & np.uint32(0xFFFF)
-    return address_texts(high, low), ports.astype(np.uint16)
+    return high, low, ports.astype(np.uint16)
 
 
 def stream_texts(ids: np.ndarray) -> pa.Array:
@@ -232,7 +254,13 @@ class Calls:
                 "dst_ip": lambda: pa.array(endpoint(self.stream_rows, asked ^ 1)[0], pa.string()),
                 "src_port": lambda: _ports(self.stream_rows, asked),
                 "dst_port": lambda: _ports(self.stream_rows, asked ^ 1),
-                **{f"{side}_{name}": "" for side in ("src", "dst") for name in NAMES},
+                **{
+                    f"{side}_{name}": (
+                        "" if self._known is None else functools.partial(self._name, side, name)
+                    )
+                    for side in ("src", "dst")
+                    for name in NAMES
+                },
                 **NO_HTTP,
                 "elapsed_us": lambda: self.elapsed_us,
                 "request_size": lambda: self._size("request"),
@@ -240,6 +268,27 @@ class Calls:
                 **self.calls.columns(),
             }
         )
+
+    @functools.cached_property
+    def _known(self) -> Known | None:
+        return self.node.known()  # asked once, so that columns and entries say the same
+
+    def _name(self, side: str, name: str) -> pa.StringArray:
+        return self._all_peers[side].column(name)
+
+    @functools.cached_property
+    def _all_peers(self) -> dict[str, Peers]:
+        asked = self.calls.request_direction
+        return self._peers(self.stream_rows, asked, self.calls.start_ns)
+
+    def _peers(self, rows: np.ndarray, asked: np.ndarray, times: np.ndarray) -> dict[str, Peers]:
+        """Return who both sides of calls are, from their STREAM rows."""
+        own, answering = Ends(*ends_of(rows, asked)), Ends(*ends_of(rows, asked ^ 1))
+        called = Ends(*ends_of(rows, asked ^ 1, asked))
+        return {
+            "src": Peers(self._known, own, None, times),
+            "dst": Peers(self._known, answering, called, times),
+        }
 
     def _size(self, side: str) -> np.ndarray:
         present = self.calls.has_request if side == "request" else self.calls.has_response
@@ -263,6 +312,7 @@ class Calls:
             "tls": constant(False, count),
             **_peer("src", stream_rows, asked),
             **_peer("dst", stream_rows, asked ^ 1),
+            **self._named(rows, stream_rows, asked),
             "elapsed_us": _or_null(self.elapsed_us[rows]),
             "request_size": _or_null(self._size("request")[rows]),
             "response_size": _or_null(self._size("response")[rows]),
@@ -272,6 +322,20 @@ class Calls:
             [made[f.name] if f.name in made else nulls(f.type, count) for f in ENTRIES],
             schema=ENTRIES,
         )
+
+    def _named(
+        self, rows: np.ndarray, stream_rows: np.ndarray, asked: np.ndarray
+    ) -> dict[str, pa.Array]:
+        """Return the columns of names of the chosen rows."""
+        if self._known is None:
+            nothing = constant("", len(rows))
+            return {f"{side}_{name}": nothing for side in ("src", "dst") for name in NAMES}
+        peers = self._peers(stream_rows, asked, self.calls.start_ns[rows])
+        return {
+            f"{side}_{name}": each.column(name)
+            for side, each in peers.items()
+            for name in (*NAMES, "labels")
+        }
 
 
 NAMES = ("name", "namespace", "pod", "service", "dns")
@@ -296,7 +360,6 @@ def _peer(side: str, rows: np.ndarray, which: np.ndarray) -> dict[str, pa.Array]
     return {
         f"{side}_ip": pa.array(addresses, pa.string()),
         f"{side}_port": number_column(ports, _transports(rows) != ICMP),
-        **{f"{side}_{name}": constant("", len(rows)) for name in NAMES},
     }
 
 

@@ -42,16 +42,20 @@ class KernelFilter:
         source: Filterable | None,
         resolver: Resolver = no_names,
         is_translated: bool = False,
+        besides: Packets | None = None,
     ) -> None:
         """source: None for one that the kernel does not filter, or an operator has.
 
         is_translated: packets are seen before and after the node translates addresses.
+        besides: what is needed beside what the statements need, when there are any.
         """
         self._source = source
         self._is_translated = is_translated
         self._resolver = resolver
+        self._besides = besides
         self._statements: frozenset[str] | None = None
         self._attached: coarse.Coarse | None = None
+        self._is_told = False  # names that change would fill the log
         self.packets = Packets(coarse.EVERYTHING, None)
         """What the statements need; `dissectors` are the protocols that their entries can be of."""
 
@@ -64,8 +68,11 @@ class KernelFilter:
         if statements == self._statements:
             return
         self._statements = frozenset(statements)
-        needed = map(_needed, sorted(self._statements))
+        needed = [*map(_needed, sorted(self._statements))]
+        if needed:
+            needed.append(self._besides)
         self.packets = Packets.union(each for each in needed if each is not None)
+        self._is_told = False
         self.refresh()
 
     def refresh(self) -> None:
@@ -76,19 +83,21 @@ class KernelFilter:
         if self._is_translated:
             tree = of_either_end(tree)
         if tree != self._attached:
-            _attach(self._source, tree)
+            _attach(self._source, tree, tell=not self._is_told)
             self._attached = tree
+        self._is_told = True
 
 
-def _attach(source: Filterable, tree: coarse.Coarse) -> None:
-    """Attach the most exact program that the kernel takes."""
+def _attach(source: Filterable, tree: coarse.Coarse, tell: bool) -> None:
+    """Attach the most exact program that the kernel takes; `tell` what it is."""
     for program in programs(tree):
         try:
             source.attach(program.instructions)
         except CaptureError as error:
             _log.warning("the kernel takes no program of this size", reason=str(error))
             continue
-        _tell(tree, program)
+        if tell:
+            _tell(tree, program)
         return
     source.attach(None)
 

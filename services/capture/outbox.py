@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from google.protobuf.message import DecodeError
@@ -150,6 +151,10 @@ def _pieces(name: str, table: pa.Table, limit: int) -> Iterator[tuple[Part | Non
     """Cut `table` by rows into pieces of at most `limit` octets; None for a row that is larger."""
     encoded = encode(table)
     rows = table.num_rows
+    if len(encoded) > limit:
+        # Of a slice whose lists are all empty Arrow sends the offsets of the whole table's.
+        table = table.take(np.arange(rows))
+        encoded = encode(table)
     if len(encoded) <= limit:
         yield Part(name, encoded, rows), content(name, table)
     elif rows <= 1:
@@ -433,7 +438,8 @@ class Outbox:
 
     def _restore(self, spool: Spool) -> None:
         """Take up what an agent before this one left."""
-        for place, number in spool.left:
+        # A loss row, and the pieces of a batch that was cut, go before what was there earlier.
+        for place, number in sorted(spool.left, key=lambda left: left[1] or math.inf):
             if place.serial in self._missing.gone:
                 spool.settle(place.serial)
                 continue

@@ -57,6 +57,7 @@ from services.capture.fragments import (
     with_room,
 )
 from services.capture.frames.batch import LATEST_NS, MOST_FRAMES, FrameBatch, Loss
+from services.capture.identity.names import Known
 from services.capture.lazymemory import keep_large_tables_lazy
 from services.capture.sampling import ALL_STREAMS, leave_out, left_out, new_sample
 from services.capture.timewheel import END_OF_TIME, SECOND
@@ -96,6 +97,8 @@ class PipelineOptions:
     interfaces, which show a packet with and without its tag."""
     sample: float = ALL_STREAMS
     """Percent of the streams that are looked at, see `sampling`."""
+    known: Callable[[], Known | None] = lambda: None
+    """Names of addresses at the moment; None when there are none."""
 
 
 def is_multicast(packets: np.ndarray) -> np.ndarray:
@@ -112,7 +115,7 @@ class Pipeline:
     ) -> None:
         """`protocols` are those that are known by their first octets, besides HTTP/1 and DNS."""
         keep_large_tables_lazy()
-        self.node = Node(options.node_name, options.node_ip)
+        self.node = Node(options.node_name, options.node_ip, options.known)
         most_flows = 1 << (options.most_flows - 1).bit_length()
         self.flows = new_flows(most_flows, options.networks_apart)
         self.streams = new_streams(max(STREAMS_FOR_A_FLOW * most_flows, SMALLEST_STREAMS))

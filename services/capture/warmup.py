@@ -43,13 +43,15 @@ ANSWER = (
 )
 
 
+HELLO = b"\x16\x03\1\0\x2d" + b"\1\0\0\x29\3\3" + bytes(32) + b"\0" + b"\0\2\x13\1" + b"\1\0"
+ALERT = b"\x15\3\3\0\2" + b"\2\x28"  # TLS: no handshake
 PING, PONG = b"*1\r\n$4\r\nPING\r\n", b"+PONG\r\n"
 
 
 def warm_up(engine: Engine) -> None:
     """Compile or load every kernel; `engine` is not to be used for anything else."""
     matcher = Matcher(engine.pipeline.most_streams)
-    assignment = Assignment("warm-up", 1, "http or dns or redis", 0, 1 << 62, BODY_LIMIT)
+    assignment = Assignment("warm-up", 1, "http or dns or redis or tls", 0, 1 << 62, BODY_LIMIT)
     run = ActiveRun(assignment, kfl.compile(assignment.kfl), 0)
     matcher.begin(run)
     engine.pipeline.body_limit = BODY_LIMIT
@@ -91,8 +93,8 @@ def _batch(frames: list[bytes], start_ns: int) -> FrameBatch:
 
 
 def _conversation() -> Iterator[bytes]:
-    """Yield frames: DNS queries, a call of HTTP, one of Redis whose first octet comes alone, and a
-    DNS query by TCP; all but one are answered.
+    """Yield frames: DNS queries, a call of HTTP, one of Redis whose first octet comes alone, a
+    handshake of TLS, and a DNS query by TCP; all but one are answered.
 
     The last DNS query by UDP is in a VLAN and in two fragments.
     """
@@ -105,6 +107,7 @@ def _conversation() -> Iterator[bytes]:
         yield frame[:12] + b"\x81\x00\x00\x05" + frame[12:]
     yield from _connection(80, REQUEST, RESPONSE)
     yield from _connection(6379, PING, PONG, alone=1)
+    yield from _connection(443, HELLO, ALERT)
     query, answer = (struct.pack("!H", len(message)) + message for message in (QUERY, ANSWER))
     yield from _connection(53, query, answer)
 

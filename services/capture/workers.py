@@ -16,7 +16,10 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from services.capture.frames import CaptureError
-from services.capture.worker import Worker, open_source
+from services.capture.identity.feed import Feed, follow
+from services.capture.identity.names import Names
+from services.capture.identity.watcher import open_watcher
+from services.capture.worker import Worker, open_source, open_targets
 from services.runtime.errors import UserError
 from services.runtime.logging import configure, logger
 from services.runtime.metrics import Snapshot
@@ -40,6 +43,8 @@ class _Child:
     process: SpawnProcess
     told: Connection
     """Where its snapshots come from."""
+    feed: Feed | None
+    """What names of addresses go to it by."""
     snapshot: Snapshot | None = None
 
 
@@ -51,12 +56,14 @@ class Workers:
         if settings.replay is not None:
             raise UserError("A file is replayed by one worker; leave --workers out.")
         open_source(settings).close()
+        open_targets(settings)
         self._count = settings.workers
         share = {
             name: getattr(settings, name) // self._count
             for name in ("packet_memory", "packet_disk", "uplink_memory", "spool_limit")
         }
         self._settings = settings.model_copy(update=share)
+        self._watcher = open_watcher(settings.kube, settings.node) if settings.kube else None
         self._group = secrets.randbelow(1 << 16)
         self._context = multiprocessing.get_context("spawn")
         self._children: dict[int, _Child] = {}
@@ -65,6 +72,8 @@ class Workers:
 
     def start(self) -> None:
         """Start all workers."""
+        if self._watcher is not None:
+            self._watcher.start()
         for number in range(self._count):
             self._children[number] = self._start(number)
         self._thread.start()
@@ -82,6 +91,11 @@ class Workers:
                 child.process.kill()
                 child.process.join()
         self._thread.join()
+        if self._watcher is not None:
+            self._watcher.stop()
+        for child in self._children.values():
+            if child.feed is not None:
+                child.feed.end()
 
     def snapshots(self) -> Mapping[str, Snapshot]:
         """Return what each worker told last, by its number."""
@@ -97,14 +111,21 @@ class Workers:
         if settings.spool is not None:
             spool = settings.spool / f"worker-{number}"
             settings = settings.model_copy(update={"spool": spool})
+        names, feed = None, None
+        if self._watcher is not None:
+            names, feeder = self._context.Pipe(duplex=False)
+            feed = Feed(feeder)
         process = self._context.Process(
             target=_work,
-            args=(settings, self._group, teller, os.getpid()),
+            args=(settings, self._group, teller, names, os.getpid()),
             name=f"worker-{number}",
         )
         process.start()
         teller.close()
-        return _Child(process, told)
+        if self._watcher is not None and names is not None and feed is not None:
+            names.close()
+            self._watcher.add(feed)
+        return _Child(process, told, feed)
 
     def _watch(self) -> None:
         """Take figures, and start again what has ended."""
@@ -121,6 +142,9 @@ class Workers:
     def _replace(self, number: int, child: _Child) -> None:
         child.process.join()
         child.told.close()
+        if self._watcher is not None and child.feed is not None:
+            self._watcher.remove(child.feed)
+            child.feed.end()
         if self._stopping.wait(PAUSE_SECONDS):
             return
         _log.error(
@@ -131,12 +155,22 @@ class Workers:
             self._children[number].process.terminate()
 
 
-def _work(settings: CaptureSettings, group: int, teller: Connection, parent: int) -> None:
+def _work(
+    settings: CaptureSettings,
+    group: int,
+    teller: Connection,
+    names_told: Connection | None,
+    parent: int,
+) -> None:
     """Be one worker; ends the process."""
     end_with(parent)
     configure(settings.log_level, settings.log_format)
+    names = None
+    if names_told is not None:
+        names = Names()
+        follow(names_told, names)
     try:
-        worker = Worker(settings, group)
+        worker = Worker(settings, group, names)
     except CaptureError as error:
         _log.error("a worker cannot capture", reason=str(error))
         os._exit(1)

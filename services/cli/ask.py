@@ -22,6 +22,9 @@ app = new_app()
 TABLE_ROWS = 100
 """Rows of a table when no limit is given: what a person looks at. JSON and CSV have no limit."""
 
+LIVE = "live traffic"
+"""What people are told for the name of live traffic, which is empty."""
+
 FOLLOWED_WIDTHS = (23, 8, 8, 8, 40, 24, 24, 9)
 """Columns of a table that has no end, so that it cannot be measured first."""
 
@@ -40,7 +43,8 @@ def ask(
         str | None,
         typer.Argument(
             metavar="KFL",
-            help='Statement with record("name"), in one argument; without it a prompt opens.',
+            help='Statement, in one argument: with record("name") it asks recordings, without it '
+            "live traffic. If it is not given a prompt opens.",
             show_default=False,
         ),
     ] = None,
@@ -62,9 +66,10 @@ def ask(
     ] = Format.TABLE,
     address: QueryAddress = QUERY,
 ) -> None:
-    """Show the entries of recordings that match a KFL statement.
+    """Show the entries of recordings, or of live traffic, that match a KFL statement.
 
-    For example: recorder ask 'record("demo") and http and response.status >= 500'
+    For example: recorder ask 'record("demo") and http and response.status >= 500', and
+    recorder ask 'response.status >= 500' --follow for what is on the wire now.
     """
     if follow and latest:
         raise typer.BadParameter("--follow goes forward in time; leave out --latest.")
@@ -134,7 +139,7 @@ def loss_line(loss: query_pb2.Loss) -> str:
     amount = " and ".join(counts) or "an unknown amount"
     kind = loss.kind.replace("_", " ")
     where = f"on {loss.node} " if loss.node else ""
-    line = f"Missing in {loss.recording}: {amount} {where}({kind}). {loss.detail}"
+    line = f"Missing in {loss.recording or LIVE}: {amount} {where}({kind}). {loss.detail}"
     return printable(line.rstrip())
 
 
@@ -151,7 +156,7 @@ def say_counts(counts: Iterable[ledger_pb2.NodeCounts]) -> None:
         nodes = len({each.node for each in found if each.node})
         where = f" on {counted(nodes, 'node')}" if nodes else ""
         amounts = f"{counted(seen, 'packet')} seen, {matched} matched, {stored} stored"
-        say(printable(f"{name}{where}: {amounts}."))
+        say(printable(f"{name or LIVE}{where}: {amounts}."))
 
 
 def _say_status(status: query_pb2.QueryStatus) -> None:

@@ -16,6 +16,8 @@ import pyarrow as pa
 
 import kfl
 from kfl.macros import expand
+from kfl.parse import parse
+from kfl.show import show
 from services.query.catalog import Opened
 from services.query.livelink import Link, Shared
 
@@ -89,7 +91,7 @@ class Live:
         `is_all`: nothing else is asked, so it fails when no scheduler can be reached. Raises
         LiveFullError, LiveAwayError, and KflError for a statement that becomes too long.
         """
-        text = expand(statement.text, self._macros)
+        text = self._text(statement)
         with self._changed:
             seat = self._seats.get(text) or self._new_seat(text)
             seat.viewers += 1
@@ -115,7 +117,7 @@ class Live:
         """Return what is there now; with a statement, a note when it is not watched for long."""
         with self._changed:
             notes = self._notes()
-            seat = self._seats.get(expand(statement.text, self._macros)) if statement else None
+            seat = self._seats.get(self._text(statement)) if statement else None
             if seat is not None:
                 watched = self._clock() - seat.since
                 if watched < self._limits.window_seconds:
@@ -159,6 +161,12 @@ class Live:
         if self._thread.is_alive():
             self._thread.join()
 
+    def _text(self, statement: kfl.Filter) -> str:
+        """Return a statement as agents are told it: the same for what only looks different, never
+        empty, and without comments and words of operators.
+        """
+        return show(parse(expand(statement.text, self._macros)).tree)
+
     # ---- under the lock
 
     def _notes(self) -> list[str]:
@@ -184,6 +192,7 @@ class Live:
             if not idle:
                 if wrong is not None and len(texts) == 1:
                     raise wrong
+                self._tell_links()
                 raise LiveFullError(
                     f"{len(self._seats)} statements are watched in live traffic, which is all that "
                     "there is room for. Ask again when one has ended."
@@ -226,6 +235,6 @@ class Live:
 
 def _combined(texts: Sequence[str]) -> str:
     """Return one statement for all. Raises KflError when it is too much."""
-    text = " or ".join(f"({text}\n)" for text in texts) if len(texts) > 1 else texts[0]
+    text = " or ".join(f"({text})" for text in texts) if len(texts) > 1 else texts[0]
     kfl.compile(text)  # as agents will
     return text

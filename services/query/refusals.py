@@ -72,7 +72,9 @@ def told(
         context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
     except DamagedObjectError as error:
         context.abort(grpc.StatusCode.DATA_LOSS, str(error))
-    except (RemoteError, LiveAwayError) as error:
+    except LiveAwayError as error:
+        failed_precondition(context, str(error))
+    except RemoteError as error:
         context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
     except EngineError as error:
         code = _CODES.get(type(error))

@@ -238,6 +238,17 @@ class CaptureSettings(ServiceSettings):
         description="Name of the node that this agent captures on; the host's name if not given.",
     )
     node_ip: str = Field("", max_length=64, description="Address of that node.")
+    kube: str = Field(
+        "",
+        max_length=4096,
+        description="Who knows the names of pods and services: in-cluster, for an agent in a pod, "
+        "or the path of a kubeconfig; only addresses are recorded if not given.",
+    )
+    targets: Path | None = Field(
+        None,
+        description="File that says whose traffic is captured, as JSON with regex (of pods), "
+        "namespaces and excludedNamespaces; it may change meanwhile. All traffic if not given.",
+    )
     interface: Annotated[list[Interface], NoDecode, BeforeValidator(values.split_names)] = Field(
         ["any"],
         min_length=1,

@@ -193,8 +193,9 @@ class Live:
 
     def took(self, agent_id: str, node: str, rows: LiveRows) -> None:
         """Pass on what an agent has sent, if someone watches that run and it can be read."""
-        if not any(rows.run in watcher.runs for watcher in self._watchers):
-            return
+        with self._changed:
+            if not any(rows.run in watcher.runs for watcher in self._watchers):
+                return
         reason = _wrong(rows.parts)
         if reason:
             if agent_id not in self._refused:

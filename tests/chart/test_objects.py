@@ -11,7 +11,16 @@ from services.runtime.settings import (
     SchedulerSettings,
     ServiceSettings,
 )
-from tests.chart.rendered import CHART, NAMESPACE, Object, environment, pod, render, tap
+from tests.chart.rendered import (
+    CHART,
+    NAMESPACE,
+    Object,
+    environment,
+    pod,
+    render,
+    tap,
+    volume,
+)
 
 pytestmark = pytest.mark.helm
 
@@ -74,6 +83,8 @@ def test_kubernetes_takes_every_object(values: Object, version: str) -> None:
 def test_the_objects_are_those() -> None:
     names = sorted(f"{o['kind']}/{o['metadata']['name']}" for o in render().objects)
     assert names == [
+        "ClusterRole/rec-traffic-recorder-capture-observe",
+        "ClusterRoleBinding/rec-traffic-recorder-capture-observe",
         "DaemonSet/rec-traffic-recorder-capture",
         "Service/rec-traffic-recorder-gateway",
         "Service/rec-traffic-recorder-query",
@@ -104,7 +115,8 @@ def test_pods_have_no_way_to_the_node_but_the_network_of_the_agents(values: Obje
     for workload in (rendered.agents, rendered.scheduler):
         spec = pod(workload)
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert spec["automountServiceAccountToken"] is False
+        is_asking = bool(rendered.of_kind("ClusterRole")) and workload is rendered.agents
+        assert spec["automountServiceAccountToken"] is is_asking
         assert "hostPID" not in spec
         assert "hostIPC" not in spec
         assert not [v for v in spec["volumes"] if "hostPath" in v]
@@ -113,6 +125,60 @@ def test_pods_have_no_way_to_the_node_but_the_network_of_the_agents(values: Obje
     assert "hostNetwork" not in pod(rendered.scheduler)
     # Without it, a pod on the node's network does not find the scheduler's name.
     assert pod(rendered.agents)["dnsPolicy"] == "ClusterFirstWithHostNet"
+
+
+def test_agents_may_read_what_has_names_and_nothing_else() -> None:
+    rendered = render(release="shop")
+    role, binding = rendered.only("ClusterRole"), rendered.only("ClusterRoleBinding")
+    may = {
+        (group, resource): rule["verbs"]
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+    }
+    core = {("", kind) for kind in ("namespaces", "nodes", "pods", "services")}
+    assert set(may) == {*core, ("discovery.k8s.io", "endpointslices")}
+    assert all(verbs == ["get", "list", "watch"] for verbs in may.values())
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    (subject,) = binding["subjects"]
+    assert subject["name"] == pod(rendered.agents)["serviceAccountName"]
+    assert subject["namespace"] == NAMESPACE
+    assert environment(rendered.containers["capture"])["RECORDER_KUBE"] == "in-cluster"
+
+
+def test_targets_reach_the_agents_and_are_what_they_read() -> None:
+    from services.capture.targets import ALL_PODS, read
+
+    assert render().of_kind("ConfigMap") == []
+    given = {"regex": '^cart"\\d', "namespaces": ["shop"], "excludedNamespaces": ["kube-system"]}
+    for key, value in given.items():
+        rendered = render(tap(**{key: value}))
+        mapped = rendered.only("ConfigMap")
+        container = rendered.containers["capture"]
+        folder, _, file = environment(container)["RECORDER_TARGETS"].rpartition("/")
+        assert read(mapped["data"][file]) != ALL_PODS
+        mounted = {each["name"]: each["mountPath"] for each in container["volumeMounts"]}
+        assert mounted["targets"] == folder
+        named = volume(rendered.agents, "targets")["configMap"]["name"]
+        assert named == mapped["metadata"]["name"]
+
+
+def test_targets_without_names_are_refused() -> None:
+    with pytest.raises(Exception, match="without it agents know no pods"):
+        render(tap(namespaces=["shop"], identity={"enabled": False}))
+
+
+def test_a_filter_of_the_operator_reaches_the_agents() -> None:
+    container = render(tap(bpfOverride="tcp port 80")).containers["capture"]
+    assert environment(container)["RECORDER_BPF"] == "tcp port 80"
+    assert "RECORDER_BPF" not in environment(render().containers["capture"])
+
+
+def test_agents_that_are_to_know_no_names_ask_nobody() -> None:
+    rendered = render(tap(identity={"enabled": False}))
+    assert rendered.of_kind("ClusterRole") == rendered.of_kind("ClusterRoleBinding") == []
+    assert "RECORDER_KUBE" not in environment(rendered.containers["capture"])
+    assert pod(rendered.agents)["automountServiceAccountToken"] is False
 
 
 def test_scheduler_and_query_are_not_root_and_own_their_volume() -> None:
@@ -244,7 +310,9 @@ def test_query_may_spill_to_disk_without_being_evicted() -> None:
 
 def test_a_long_release_name_still_makes_names_that_kubernetes_takes() -> None:
     for found in render(release="a" * 53).objects:
-        assert len(found["metadata"]["name"]) <= 63 - len("-1234567890")
+        # Names of roles are no labels, and nothing is added to them.
+        most = 253 if found["kind"].startswith("ClusterRole") else 63 - len("-1234567890")
+        assert len(found["metadata"]["name"]) <= most
     assert render(release="traffic-recorder").agents["metadata"]["name"] == (
         "traffic-recorder-capture"
     )

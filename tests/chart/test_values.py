@@ -252,8 +252,8 @@ def test_notes_say_how_to_begin_and_what_becomes_of_recordings() -> None:
 
 
 def test_values_that_do_nothing_are_accepted_and_named() -> None:
-    values: Object = {"license": "x", "tap": {"serviceMesh": True, "regex": ".*"}}
-    assert "do nothing in this version: tap.regex, tap.serviceMesh." in render(values).notes
+    values: Object = {"license": "x", "tap": {"serviceMesh": True, "dryRun": False}}
+    assert "do nothing in this version: tap.dryRun, tap.serviceMesh." in render(values).notes
     values = tap(misc={"jsonTTL": "5m", "trafficSampleRate": 50})
     assert "do nothing in this version: tap.misc.jsonTTL." in render(values).notes
 

@@ -53,13 +53,17 @@ TAG = re.compile(rb"\[([a-z0-9-]+) ([0-9]+) ([0-9]+)/([0-9]+)\]")
 
 
 class FastClock:
-    """A wall clock that runs faster since `origin`, in seconds since 1970, in any process."""
+    """A wall clock that said `origin` at `begin`, and runs faster since, in any process.
 
-    def __init__(self, origin: float) -> None:
+    Both in seconds since 1970; without `begin`, that is `origin` too.
+    """
+
+    def __init__(self, origin: float, begin: float | None = None) -> None:
         self._origin = origin
+        self._begin = origin if begin is None else begin
 
     def now(self) -> datetime:
-        passed = (time.time() - self._origin) * TIMES_AS_FAST
+        passed = (time.time() - self._begin) * TIMES_AS_FAST
         return datetime.fromtimestamp(self._origin, UTC) + timedelta(seconds=passed)
 
     def monotonic(self) -> float:

@@ -131,12 +131,16 @@ def check_missing(cluster: Cluster, job: str, found: set[Tag]) -> None:
         for wanted in ("sending", "sent")
     )
     assert found <= begun, sorted(found - begun)[:9]
-    missing = {name: {tag for tag in taken - found if tag[0] == name} for name in AGENTS}
     told = dropped(cluster.data, job)
     for name in (*SPOOLED, UNSPOOLED):
-        lost = sum(1 + batch % 5 for _, batch in missing[name])
-        assert told[name] == lost, f"{name}: {told[name]} told, {lost} of {sorted(missing[name])}"
-    assert not missing[MORTAL] or MORTAL in gone(cluster.data, job), sorted(missing[MORTAL])[:9]
+        # One that was killed while it handed a batch over may have had it, and dropped it later.
+        least, most = (
+            sum(1 + batch % 5 for of, batch in some - found if of == name)
+            for some in (taken, begun)
+        )
+        assert least <= told[name] <= most, f"{name}: {told[name]} told, {least} to {most} lost"
+    lost = sorted(tag for tag in taken - found if tag[0] == MORTAL)
+    assert not lost or MORTAL in gone(cluster.data, job), lost[:9]
 
 
 def delete(cluster: Cluster, job: str) -> None:

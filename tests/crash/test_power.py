@@ -50,7 +50,7 @@ class Life:
     """What a scheduler did, and what it said meanwhile."""
 
     def __init__(self, folder: Path) -> None:
-        self.origin = time.time()
+        origin = time.time()
         trace, self.data = folder / "trace", folder / "data"
         self.data.mkdir()
         program = [sys.executable, "-m", "tests.crash.traced", str(self.data), str(SECONDS)]
@@ -65,6 +65,8 @@ class Life:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # strace and what it traces
             process.wait()
+        self.end = roles.FastClock(origin).now().timestamp()
+        """By the scheduler's clock; later than anything that it has stored."""
         calls = list(syscalls.read(trace))
         trace.unlink()
         self.disk = Disk(self.data)
@@ -122,7 +124,7 @@ def test_nothing_acknowledged_is_lost_in_a_power_cut(life: Life, tmp_path: Path)
 
 def take_up(life: Life, moment: int, data: Path) -> None:
     """Let a scheduler begin with what is left, and agents send the rest again."""
-    clock = roles.FastClock(life.origin)
+    clock = roles.FastClock(life.end, time.time())
     store = JobStore(data)
     writer = Writer(data, Quota(None), clock)
     try:

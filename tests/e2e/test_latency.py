@@ -29,6 +29,43 @@ def last_packet(entry: dict) -> float:
     return begin + entry["elapsedTimeUs"] / 1e6
 
 
+def followed(network: Network, recorder: Recorder, kfl: str, word: str) -> list[float]:
+    """Follow a statement and make calls; return when the follower had each, sorted."""
+    command = recorder.command("ask", kfl, "--follow", "--output", "json")
+    follower = subprocess.Popen(
+        command, cwd=ROOT, env=environment(recorder), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        assert follower.stderr is not None
+        assert follower.stdout is not None
+        while b"entries of" not in (said := follower.stderr.readline()):
+            assert said, "the follower ended"
+        delays = []
+        for number in range(CALLS):
+            network.curl(f"/ok/{word}-{number}")
+            entry = json.loads(follower.stdout.readline())
+            delays.append(time.time() - last_packet(entry))
+            assert entry["request"]["path"] == f"/ok/{word}-{number}"
+        return sorted(delays)
+    finally:
+        end(follower)
+
+
+def test_a_viewer_of_live_traffic_sees_a_call_at_once(
+    network: Network,
+    live: Recorder,
+    new_name: Callable[[], str],
+    record_property: Callable[[str, object], None],
+) -> None:
+    name = new_name()
+    delays = followed(network, live, f'request.path.startsWith("/ok/{name}-")', name)
+    record_property("live_latency_median_seconds", delays[CALLS // 2])
+    record_property("live_latency_largest_seconds", delays[-1])
+    print(f"\nlive: median {delays[CALLS // 2]:.3f} s, largest {delays[-1]:.3f} s")
+    assert min(delays) > 0
+    assert delays[-1] < LOADED_SECONDS
+
+
 def test_a_follower_and_a_question_see_a_call_within_seconds(
     network: Network,
     live: Recorder,
@@ -37,28 +74,12 @@ def test_a_follower_and_a_question_see_a_call_within_seconds(
 ) -> None:
     name = new_name()
     live.record(name, "http")
-    command = live.command("ask", f'record("{name}")', "--follow", "--output", "json")
-    follower = subprocess.Popen(
-        command, cwd=ROOT, env=environment(live), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    try:
-        assert follower.stderr is not None
-        assert follower.stdout is not None
-        assert b"entries" in follower.stderr.readline()
-        delays = []
-        for number in range(CALLS):
-            network.curl(f"/ok/{name}-{number}")
-            entry = json.loads(follower.stdout.readline())
-            delays.append(time.time() - last_packet(entry))
-            assert entry["request"]["path"] == f"/ok/{name}-{number}"
-    finally:
-        end(follower)
+    delays = followed(network, live, f'record("{name}")', name)
     # A question that is asked afresh, with the start of a process in it.
     begin = time.time()
     network.curl(f"/ok/{name}-last")
     entries = live.wait_for(f'record("{name}") and request.path == "/ok/{name}-last"', 1)
     asked = time.time() - last_packet(entries[0])
-    delays.sort()
     record_property("latency_median_seconds", delays[CALLS // 2])
     record_property("latency_largest_seconds", delays[-1])
     print(

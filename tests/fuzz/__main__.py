@@ -1,17 +1,23 @@
-"""Fuzz by hand: `make test/fuzz PACKETS=5000000`; `python -m tests.fuzz --help` says the rest."""
+"""Fuzz by hand: `make test/fuzz PACKETS=5000000`, or DISSECTOR=KAFKA-tcp CASES=1000000 for one
+dissector alone; `python -m tests.fuzz --help` says the rest.
+"""
 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import random
 import sys
 import time
 import warnings
 from pathlib import Path
 
-from tests.fuzz import case
+from tests.fuzz import case, dissectors
 from tests.fuzz.seeds import Seeds
 from tests.fuzz.session import MEMORY_MIB, session
+
+HANG_SECONDS = 300
+"""A batch of cases takes a second; this long, and what it does is shown."""
 
 
 def main() -> int:
@@ -23,12 +29,19 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="by chance if not given")
     parser.add_argument("--episode", type=int, help="only this one")
     parser.add_argument("--case", type=Path, help="the folder of a case that failed before")
+    parser.add_argument(
+        "--dissector", help=f"all, or one of {', '.join(dissectors.NAMES)}: see --cases"
+    )
+    parser.add_argument("--cases", type=int, default=1_000_000, help="how many streams for it")
+    parser.add_argument("--batch", type=int, default=0, help="of cases, to begin with")
     asked = parser.parse_args()
     if asked.case:
         said = case.run_again(asked.case)
         print(said or "nothing is wrong with it any more")
         return 1 if said else 0
     seed = random.randrange(1 << 32) if asked.seed is None else asked.seed
+    if asked.dissector:
+        return _dissectors(asked, seed)
     begin = time.monotonic()
     seeds = Seeds(seed)
     print(f"seed {seed}: {seeds}", flush=True)
@@ -44,6 +57,33 @@ def main() -> int:
         f"{done.slowest[0]:.0f} us a packet"
     )
     return 0
+
+
+def _dissectors(asked: argparse.Namespace, seed: int) -> int:
+    """Give damaged streams to one dissector, or to one after the other."""
+    faulthandler.enable()
+    names = dissectors.NAMES if asked.dissector == "all" else [asked.dissector]
+    failed = 0
+    for name in names:
+        begin = time.monotonic()
+        if asked.seconds < float("inf"):
+            faulthandler.dump_traceback_later(asked.seconds + HANG_SECONDS, exit=True)
+        try:
+            done = dissectors.fuzz(name, asked.cases, seed, asked.seconds, asked.batch)
+        except dissectors.FailedError as error:
+            print(error, flush=True)
+            failed += 1
+            continue
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+        print(
+            f"{name}: seed {seed}, {done.cases:,} cases, {done.octets:,} octets in "
+            f"{time.monotonic() - begin:,.0f} s: {done.entries:,} entries, {done.refused:,} "
+            f"streams not read to their end; dearest batch {done.slowest[1]}, "
+            f"{done.slowest[0]:.1f} us an octet",
+            flush=True,
+        )
+    return int(failed > 0)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+import kfl
 from recordings.entry import objects
 from services.capture.dissect import tables
 
@@ -60,6 +61,26 @@ def test_what_begins_as_another_protocol_is_read(name, times):
     assert len(found) == len(wanted)
     for number, (each, call) in enumerate(zip(found, wanted, strict=True)):
         assert not lacks(each, call), (number, call, each)
+
+
+@pytest.mark.parametrize(
+    ("name", "word", "many"),
+    [
+        ("websocket-python", "ws", 32),
+        ("websocket-python", "http", 34),
+        ("websocket-python", "http and not ws", 2),
+        ("h2c-nghttpx", "http2", 6),
+        ("h2c-nghttpx", "gqlv2", 1),
+        ("h2c-nghttpx", "gqlv1", 0),
+        ("graphql-core", "graphql", 12),
+        ("graphql-core", "gqlv1", 6),
+        ("connect-tinyproxy", "tls", 1),
+        ("starttls-postgresql", "tls or postgresql", 2),
+    ],
+)
+def test_words_find_what_begins_as_another_protocol(name, word, many):
+    found = tables(FOLDER / f"{name}.pcap", kfl.compile(word), 1 << 16)
+    assert sum(table.num_rows for table in found) == many
 
 
 @pytest.mark.tshark

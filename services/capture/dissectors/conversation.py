@@ -164,14 +164,14 @@ class ConversationDissector:
         conversation.body_limit = self._body_limit
         return conversation
 
-    def adopt(self, number: int, direction: int, conversation: Conversation) -> bool:
-        """Read on in a stream by a conversation that knows what was before; return whether there is
-        room. direction: of the client.
+    def take_over(self, number: int, direction: int, about) -> bool:
+        """Begin in a stream behind HTTP/1; return whether there is room. direction: of the client;
+        about: see Handover, for `after_http1` of the class.
         """
-        old = self._streams.get(number)
-        if old is None and self._stream(number, direction) is None:
+        if number not in self._streams and self._stream(number, direction) is None:
             return False
         stream = self._streams[number]
+        conversation = self._new.after_http1(about)
         conversation.body_limit = self._body_limit
         conversation.understood = True  # other octets are a fault, not of another protocol
         stream.conversation, stream.direction = conversation, direction
@@ -196,7 +196,7 @@ class ConversationDissector:
         except ProtocolError:
             stream.conversation = self._new_conversation()
         except Exception as error:
-            self._count_fault(error)
+            count_fault(self.faults, error)
             stream.conversation = self._new_conversation()
 
     def _do(self, number: int, stream: _Stream, what: str, *arguments) -> int | None:
@@ -210,7 +210,7 @@ class ConversationDissector:
         except ProtocolError:
             failed = True
         except Exception as error:  # it must not end the capture of all others
-            self._count_fault(error)
+            count_fault(self.faults, error)
             failed = True
         if conversation.exchanges:
             conversation.understood = True
@@ -226,16 +226,6 @@ class ConversationDissector:
         if self.buffered > MOST_BUFFERED:
             self._make_room(arguments[-1])
         return conversation.unread if conversation.is_over and not failed else None
-
-    def _count_fault(self, error: Exception) -> None:
-        """Count an error that no conversation may raise, which is a mistake of ours."""
-        trace = error.__traceback__
-        while trace.tb_next is not None:
-            trace = trace.tb_next
-        place = Path(trace.tb_frame.f_code.co_filename)
-        where = f"{type(error).__name__} in {place.parent.name}/{place.name}:{trace.tb_lineno}"
-        if where in self.faults or len(self.faults) < MOST_FAULTS:
-            self.faults[where] += 1
 
     def _make_room(self, time_ns: int) -> None:
         """End the conversations that wait with the most octets."""
@@ -256,7 +246,7 @@ class ConversationDissector:
             try:
                 conversation.close(time_ns)
             except Exception as error:
-                self._count_fault(error)
+                count_fault(self.faults, error)
             self._take_exchanges(number, stream, conversation)
         self.buffered -= stream.buffered
         stream.buffered = 0
@@ -324,6 +314,17 @@ class ConversationDissector:
             return None
         streams, directions, exchanges, indexes = zip(*found, strict=True)
         return self._calls(exchanges, streams, directions), np.array(indexes, np.int32)
+
+
+def count_fault(faults: Counter[str], error: Exception) -> None:
+    """Count an error that no dissector may raise, which is a mistake of ours, by its place."""
+    trace = error.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    place = Path(trace.tb_frame.f_code.co_filename)
+    where = f"{type(error).__name__} in {place.parent.name}/{place.name}:{trace.tb_lineno}"
+    if where in faults or len(faults) < MOST_FAULTS:
+        faults[where] += 1
 
 
 def _weight(exchange: Exchange) -> int:

@@ -24,6 +24,8 @@ REQUEST_KEYS = frozenset({"gqlOperationType", "gqlOperationName", "gqlFields", "
 RESPONSE_KEYS = frozenset({"gqlErrors", "gqlErrorCount"})
 """What their requests and responses have beside HTTP's."""
 
+KINDS = "application/json", "application/graphql"
+"""How the content types of requests begin that may be GraphQL."""
 IN_TARGET = "query="
 """What the target of a GET with a query has."""
 
@@ -109,7 +111,7 @@ def errors_of_response(content_type: str, body: str) -> Failure | None:
 def may_ask(content_type: str | None, url: str) -> bool:
     """Whether the head of a request lets it be GraphQL, so that its body is worth a look."""
     kind = (content_type or "").lstrip().lower()
-    return kind.startswith(("application/json", "application/graphql")) or IN_TARGET in url
+    return kind.startswith(KINDS) or IN_TARGET in url
 
 
 def told_request(

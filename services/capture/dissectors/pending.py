@@ -23,6 +23,8 @@ class Pending:
         """By side: its first octets, after the last gap."""
         self.lost = [False, False]
         """By side: a gap was the last that came of it."""
+        self.unread = 0
+        """Octets of what came last that are behind a conversation which is over by now."""
         self.refused = 0
         """1 << number of each protocol that these octets turned out not to be of."""
 

@@ -261,22 +261,22 @@ class Recogniser:
 
     def _hand_over(self, segment: np.record, handover: Handover) -> None:
         """Begin anew with a stream, behind its HTTP/1."""
-        end = int(segment["position"]) + int(segment["length"])
-        segment["position"], segment["length"] = handover.position, end - handover.position
+        _shorten(segment, int(segment["position"]) + int(segment["length"]) - handover.position)
         number, flow = handover.stream, int(segment["direction"]) >> 1
         self._pending.pop(number, None)
-        # In the middle of a stream the transport may have guessed; HTTP knows.
-        self._streams.rows[number & (len(self._streams.rows) - 1)]["client"] = handover.client
+        stream = self._streams.rows[number & (len(self._streams.rows) - 1)]
+        if not stream["from_start"]:  # that was a guess, and HTTP knows
+            stream["client"] = handover.client
         state = self._states[flow]
         state["stream"], state["state"] = number, UNKNOWN
         state["refused"] = state["missed"] = 0
         state["looks"] = LOOKS_AT_START
-        if handover.conversation is None:
+        if not handover.abbr:
             return
         place = self._abbrs.get(handover.abbr, -1)
         dissector = self.dissectors.get(place)
-        is_read = dissector is not None and dissector.adopt(
-            number, handover.client, handover.conversation
+        is_read = dissector is not None and dissector.take_over(
+            number, int(stream["client"]), handover.about
         )
         state["state"] = FIRST_PROTOCOL + place if is_read else NONE
 
@@ -291,7 +291,8 @@ class Recogniser:
             for code, mine in _by_code(found[:count]):
                 chosen = segments[mine["row"]]
                 if code == PENDING:
-                    self._take_pending(chosen, mine["marks"], frames, held)
+                    rows = mine["row"].copy()
+                    again += self._take_pending(segments, rows, mine["marks"], frames, held)
                 else:
                     number = code - FIRST_PROTOCOL
                     refused = self._give(number, chosen, mine["marks"], frames, held)
@@ -397,11 +398,7 @@ class Recogniser:
         """Return which of the rows that a dissector got are behind its part of a stream."""
         found: list[int] = []
         for stream, (place, unread) in self.dissectors[number].followed.items():
-            if unread:
-                last = segments[rows[place]]
-                unread = min(unread, int(last["length"]))
-                last["position"] += int(last["length"]) - unread
-                last["length"] = unread
+            if _shorten(segments[rows[place]], unread):
                 found.append(int(rows[place]))
             later = rows[place + 1 :]
             found += later[segments["stream"][later] == stream].tolist()
@@ -427,9 +424,13 @@ class Recogniser:
             state["missed"] = BOTH
 
     def _take_pending(
-        self, segments: np.ndarray, marks: np.ndarray, frames: np.ndarray, held: np.ndarray
-    ) -> None:
-        """Keep rows of streams that have said too little, until they have said enough."""
+        self, all_segments: np.ndarray, rows: np.ndarray, marks: np.ndarray, *places: np.ndarray
+    ) -> list[int]:
+        """Keep rows of streams that have said too little, until they have said enough. Return which
+        ones are to be looked at once more.
+        """
+        segments, (frames, held) = all_segments[rows], places
+        again: list[int] = []
         codes: dict[int, int] = {}  # of streams that did in this call
         later: dict[int, list[int]] = {}  # their other rows, by protocol
         names = ("stream", "direction", "kind", "place", "position", "length")
@@ -443,14 +444,20 @@ class Recogniser:
                 if pending is not None:
                     pending.add(segments[row : row + 1], mark, said)
                 code = NONE if pending is None else self._decide(pending, stream, held)
+                if code == UNKNOWN and _shorten(all_segments[rows[row]], pending.unread):
+                    again.append(int(rows[row]))
                 if code != PENDING:
                     codes[stream] = code
                     self._pending.pop(stream, None)
                     self._note(stream, direction >> 1, code, pending)
             elif code >= FIRST_PROTOCOL:
                 later.setdefault(code - FIRST_PROTOCOL, []).append(row)
-        for number, rows in later.items():
-            self._give(number, segments[rows], marks[rows], frames, held)
+            elif code == UNKNOWN:
+                again.append(int(rows[row]))
+        for number, mine in later.items():
+            self._give(number, segments[mine], marks[mine], frames, held)
+            again += self._follow(number, all_segments, rows[mine])
+        return again
 
     def _pending_of(self, stream: int) -> Pending | None:
         if stream not in self._pending and len(self._pending) < MOST_PENDING:
@@ -469,8 +476,9 @@ class Recogniser:
                 return PENDING if waits and not pending.is_full else NONE
             segments, marks, octets = pending.replay()
             if not self._give(found, segments, marks, octets, held).any():
-                is_followed = bool(self.dissectors[found].followed)
-                return UNKNOWN if is_followed else FIRST_PROTOCOL + found
+                for _, pending.unread in self.dissectors[found].followed.values():
+                    return UNKNOWN
+                return FIRST_PROTOCOL + found
             pending.refused |= 1 << found
 
     def _look_at_both(self, pending: Pending, ports: tuple[int, int]) -> tuple[int, bool]:
@@ -502,6 +510,14 @@ class Recogniser:
                 state["looks"][side] -= min(int(state["looks"][side]), 1 if said else 0)
             state["state"] = UNKNOWN if state["looks"].any() else NONE
             state["missed"] = BOTH
+
+
+def _shorten(segment: np.record, octets: int) -> bool:
+    """Leave only so many octets of the end of a SEGMENT row; return whether any are left."""
+    octets = min(octets, int(segment["length"]))
+    segment["position"] += int(segment["length"]) - octets
+    segment["length"] = octets
+    return octets > 0
 
 
 def _by_code(found: np.ndarray) -> list[tuple[int, np.ndarray]]:

@@ -9,12 +9,13 @@ from services.capture.dissectors import amqp, kafka, mongodb, mysql, postgresql,
 from services.capture.dissectors.conversation import of
 from services.capture.dissectors.diameter import DIAMETER
 from services.capture.dissectors.dissector import ProtocolKind
-from services.capture.dissectors.http2 import connection as http2
+from services.capture.dissectors.http2 import frames as http2
 from services.capture.dissectors.http2.entries import Http2Dissector
 from services.capture.dissectors.ldap import CLDAP, LDAP
 from services.capture.dissectors.radius import RADIUS
-from services.capture.dissectors.tls import handshake as tls
 from services.capture.dissectors.tls import quic
+from services.capture.dissectors.tls import wire as tls
+from services.capture.dissectors.tls.entries import TlsDissector
 from services.capture.dissectors.websocket import WebSocket
 
 # fmt: off
@@ -30,7 +31,7 @@ PROTOCOLS: tuple[ProtocolKind, ...] = (
     postgresql.KIND,
     RADIUS,
     ProtocolKind("redis", "REDIS", "tcp", redis.PORTS, redis.SIGNATURES, redis.RedisDissector),
-    ProtocolKind("tls", "TLS", "tcp", frozenset({443}), tls.SIGNATURES, of(tls.Handshake)),
+    ProtocolKind("tls", "TLS", "tcp", frozenset({443}), tls.SIGNATURES, TlsDissector),
     ProtocolKind("tls", "TLS", "udp", frozenset({443}), quic.SIGNATURES, of(quic.Quic)),
     ProtocolKind("ws", "WS", "tcp", frozenset(), (), of(WebSocket)),  # by an upgrade of HTTP/1
 )

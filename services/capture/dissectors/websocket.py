@@ -1,8 +1,7 @@
 """WebSocket (RFC 6455), from the octet after HTTP/1's 101 on, with permessage-deflate (RFC 7692).
 
 Each message is an exchange of its own: the client's are requests, the server's responses, and none
-is missing an answer. Control frames are messages, too. Whoever reads the upgrade makes a WebSocket
-with the response's Sec-WebSocket-Extensions and gives it what follows.
+is missing an answer. Control frames are messages, too. HTTP/1 hands over what follows its upgrade.
 """
 
 import base64
@@ -137,6 +136,11 @@ class WebSocket(Conversation):
             _Side("client_no_context_takeover" not in options),
             _Side("server_no_context_takeover" not in options),
         )
+
+    @classmethod
+    def after_http1(cls, extensions: str) -> "WebSocket":
+        """Return one that HTTP/1 was upgraded to."""
+        return cls(extensions)
 
     @property
     def buffered(self) -> int:

@@ -23,6 +23,7 @@ SCRIPT = """
 import http.client, http.server, os, signal, subprocess, sys, threading, time, urllib.request
 from pathlib import Path
 from recorder.v1 import ingest_pb2
+from tests import apiserver
 from tests.unit.capture import ingest_server
 from tests.unit.capture.ingest_server import Ingest
 
@@ -33,6 +34,9 @@ wanted = ingest_pb2.Assignment(job="all", run=1, kfl="http", body_limit=100)
 wanted.start_time.seconds, wanted.stop_time.seconds = now - 10, now + 1000
 ingest = Ingest(Path(stored), assignments=[wanted])
 server, port = ingest_server.serve(ingest)
+api = apiserver.ApiServer().start()
+api.put("nodes", apiserver.node("the-node", "127.0.0.1"))
+kube = api.kubeconfig(Path(stored).with_name("kubeconfig"))
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -58,7 +62,7 @@ agent = subprocess.Popen([
     "from services.runtime.settings import CaptureSettings;"
     "from services.capture.app import run; import sys;"
     f"sys.exit(run(CaptureSettings(scheduler='127.0.0.1:{port}', node='node-1', workers=2,"
-    "metrics='127.0.0.1:9109', interface=['lo'])))",
+    f"metrics='127.0.0.1:9109', interface=['lo'], kube='{kube}')))",
 ])
 
 def page():
@@ -114,6 +118,9 @@ finally:
     agent.kill()
     agent.wait()
 server.stop(0).wait()
+api.stop()
+listed = [kind for kind, asked in api.asked if "watch" not in asked]
+assert sorted(listed) == sorted(set(listed)), listed  # once for all workers
 sys.exit(code)
 """
 
@@ -133,6 +140,8 @@ def test_two_workers_record_every_call_once_and_one_that_is_killed_comes_back(
     for part in ("first", "second"):
         wanted = {f"/{part}/{number}/{n}" for number in range(CONNECTIONS) for n in range(3)}
         assert {path: paths[path] for path in wanted} == dict.fromkeys(wanted, 1)
+    later = [row for row in entries(ingest) if str(row["request_path"]).startswith("/second/")]
+    assert {(row["src_name"], row["dst_name"]) for row in later} == {("the-node", "the-node")}
     agents = {
         batch.agent
         for batch in ingest.stored()

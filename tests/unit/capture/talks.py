@@ -19,6 +19,14 @@ CHUNKED = (
 )
 OK = b"HTTP/1.1 200 OK\r\n" + HEADERS + b"Content-Length: 3\r\n\r\nabc"
 
+SWITCHES = [
+    b"HTTP/1.1 101 Switch\r\n\r\n\0\1\2",
+    b"HTTP/1.1 101 Switch\r\nUpgrade: websocket\r\n\r\n\x81\5hello",
+    b"HTTP/1.1 101 Switch\r\nUpgrade: h2c\r\n\r\n\0\0\0\4\0\0\0\0\0",
+    b"HTTP/1.1 200 OK\r\n\r\n\x16\3\1\0\5hello",
+]
+"""After them both sides may speak another protocol."""
+
 # What ends a frame, and what a reader that forgets a length would read beyond.
 STATUS_LINES = [
     b"HTTP\n",
@@ -80,8 +88,10 @@ def other(random, talk):
         b"\x16\x03\1",
         b"PRI * HTTP/2.0",
     ][random.integers(4)]
-    talk.client(first).server(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 101 Switch\r\n\r\n\0\1\2")
-    return talk.client(b"any").server(b"thing")
+    switch = SWITCHES[random.integers(len(SWITCHES))]
+    talk.client(first).server(b"HTTP/1.1 100 Continue\r\n\r\n" + switch)
+    talk.client([b"any", b"\x81\x80\0\0\0\0", b"GET / HTTP/1.1\r\n\r\n"][random.integers(3)])
+    return talk.server(b"thing")
 
 
 def dns_over_tcp(random, talk):

@@ -5,7 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from services.capture.assignments import MAX_RUNS, ActiveRun, Assignment, Assignments
+from services.capture.assignments import (
+    LEAST_FOR_GRAPHQL,
+    MAX_RUNS,
+    ActiveRun,
+    Assignment,
+    Assignments,
+)
 
 A = Assignment("a", 1, "http", start_ns=100, stop_ns=200, body_limit=10)
 B = Assignment("b", 1, "dns", start_ns=150, stop_ns=300, body_limit=99)
@@ -82,6 +88,13 @@ def test_the_largest_body_limit_counts() -> None:
     assert assignments.body_limit == 99
     assignments.advance(300)
     assert assignments.body_limit == 0
+
+
+def test_who_asks_for_graphql_has_bodies_looked_at() -> None:
+    assignments = Assignments()
+    assignments.update([Assignment("a", 1, "gqlv1 and src.port == 1", 100, 200, body_limit=0)])
+    assignments.advance(160)
+    assert assignments.body_limit == LEAST_FOR_GRAPHQL
 
 
 @pytest.mark.parametrize(

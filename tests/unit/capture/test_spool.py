@@ -357,6 +357,23 @@ def test_what_was_dropped_is_told_by_the_next_one_too(
     first.spool.close()
 
 
+def test_what_was_sent_before_older_batches_is_sent_again_under_its_number(tmp_path: Path) -> None:
+    first = Outbox("node", LIMIT, spool=Spool(tmp_path / "first", 8 * spool.SMALLEST_BATCH))
+    first.spool.name("node-1-abc")
+    for batch in range(20):
+        first.put(waiting(batch))
+    first.spool.limit_bytes = LIMIT  # there is room again: a loss row goes first
+    first.welcome(0, 1 << 30, 1 << 20)
+    sent = [first.next().batch for _ in range(4)]
+    assert [outbox.TABLE_NAMES[part.table] for part in sent[0].parts] == ["losses"]
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    second = Outbox("node", LIMIT, spool=Spool(tmp_path / "second", LIMIT))
+    assert second.welcome(0, 1 << 30, 1 << 20), "it has to begin again under another name"
+    assert [second.next().batch for _ in sent] == sent
+    first.spool.close()
+    second.spool.close()
+
+
 def delivered(box: Outbox, most: int = 1 << 30) -> tuple[set[int], int]:
     """Deliver batches; return the packets that arrived, and how many are told to be missing."""
     box.welcome(0, 1 << 30, 1 << 20)

@@ -16,7 +16,7 @@ from google.protobuf import timestamp_pb2
 from recorder.v1 import ingest_pb2
 
 from recordings import schema
-from services.capture import outbox
+from services.capture import missing, outbox
 from services.capture.uplink import Uplink
 from tests.unit.capture import ingest_server
 from tests.unit.capture.ingest_server import Ingest
@@ -258,6 +258,18 @@ def test_a_row_larger_than_a_batch_becomes_a_loss(rig: SimpleNamespace) -> None:
     assert sorted(frames(rig.ingest)) == [1, 3]
     (loss,) = losses(rig.ingest)
     assert (loss["kind"], loss["packets"], loss["bytes"]) == ("uplink_overrun", 1, 50_000)
+
+
+def test_rows_without_headers_are_not_as_large_as_the_headers_of_all_others() -> None:
+    """Arrow sends the offsets of a whole table with a slice of it whose lists are all empty."""
+    headers = [{"name": str(number), "value": "x"} for number in range(20)]
+    entry = {"stream": "8f3a000000000001", "index": 0, "start_time": 1}
+    rows = [entry | {"request_headers": headers}] * 2_000 + [entry] * 500
+    names = [*entry, "request_headers"]
+    table = pa.Table.from_pylist(rows, pa.schema([schema.ENTRIES.field(name) for name in names]))
+    made, too_large = outbox.batches("job", 1, [("entries", table)], False, 100_000)
+    assert too_large == missing.Content()
+    assert sum(batch.content.entries for batch in made) == len(rows)
 
 
 def test_above_the_memory_limit_the_oldest_are_dropped_and_told(rig: SimpleNamespace) -> None:

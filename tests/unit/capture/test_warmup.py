@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.capture.dissectors.tls.hellos import alert, client_hello, record, sni
 from tests.unit.capture.traffic import Conversation, write_pcap
 
 ROOT = Path(__file__).parents[3]
@@ -60,12 +61,25 @@ def test_what_frames_go_through_is_compiled_before_they_come(tmp_path: Path) -> 
     talk, cache = Conversation(40001), Conversation(40003)
     redis = [*cache.opening(), *cache.raw(b"*"), *cache.raw(b"2\r\n$3\r\nGET\r\n$1\r\na\r\n")]
     redis += [*cache.answer(b"+b\r\n"), *cache.closing()]
+    hidden = Conversation(40004)
+    tls = [
+        *hidden.opening(),
+        *hidden.raw(record(client_hello([0x1301], [sni("a")]))),
+        *hidden.answer(alert(2, 40)),
+    ]
     query = Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02")
     query /= IP(src="10.0.0.1", dst="10.0.0.2") / UDP(sport=40002, dport=53)
     query /= DNS(rd=1, qd=DNSQR(qname="shop.test"))
     write_pcap(
         tmp_path / "first.pcap",
-        [*talk.opening(), *talk.call("/a", 200, b"x" * 100), query, *talk.call("/b", 404), *redis],
+        [
+            *talk.opening(),
+            *talk.call("/a", 200, b"x" * 100),
+            query,
+            *talk.call("/b", 404),
+            *redis,
+            *tls,
+        ],
     )
     write_pcap(tmp_path / "second.pcap", [*talk.request("/never-answered"), *talk.closing()])
     files = [str(tmp_path / name) for name in ("first.pcap", "second.pcap")]

@@ -1,10 +1,11 @@
-"""A worker makes the uplinks that the settings name."""
+"""A worker makes what the settings name."""
 
 import pytest
 
 from services.capture.uplink import Uplink
 from services.capture.uplinks import Uplinks
-from services.capture.worker import _uplink
+from services.capture.worker import _uplink, open_targets
+from services.runtime.errors import UserError
 from services.runtime.settings import CaptureSettings, load
 
 
@@ -24,3 +25,15 @@ def test_each_of_several_schedulers_has_a_spool_of_its_own(tmp_path, monkeypatch
     made.stop()
     folders = sorted(folder.name for folder in tmp_path.iterdir())
     assert folders == ["to-_::1__8897".replace(":", "_"), "to-recorder-0.local_8897"]
+
+
+def test_targets_are_pods_so_names_have_to_be_known(tmp_path):
+    file = tmp_path / "targets.json"
+    file.write_text('{"namespaces": ["shop"]}')
+    settings = load(CaptureSettings, {"targets": str(file)})
+    with pytest.raises(UserError, match="takes --kube"):
+        open_targets(settings)
+    assert (
+        "shop" in open_targets(settings.model_copy(update={"kube": "in-cluster"})).current.condition
+    )
+    assert open_targets(load(CaptureSettings, {})) is None

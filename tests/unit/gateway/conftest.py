@@ -47,7 +47,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("gateway")
     write_shop(folder / "shop")
     scheduler = Scheduler(SchedulerSettings(listen="127.0.0.1:0", data=folder / "jobs"))
-    query = Query(QuerySettings(listen="127.0.0.1:0", data=folder / "shop"))
+    query = Query(
+        QuerySettings(listen="127.0.0.1:0", data=folder / "shop", scheduler=[scheduler.address])
+    )
     query.start()
     assert query.server is not None
     try:

@@ -1,4 +1,5 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import kfl
@@ -78,6 +79,36 @@ def test_rows_that_may_and_rows_that_must_match(text, may, must):
 )
 def test_exact_filters_need_no_entry(text, exact):
     assert kfl.compile(text).is_exact is exact
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('tls_sni == "b"', "0100"),
+        ('tls_sni != "b"', "1010"),
+        ('request.sni.endsWith("a")', "1000"),
+        ('request.sni == r"^[ab]$"', "1100"),
+        ("request.sni in ['a', 'b']", "1100"),
+        ("request.sni", "1100"),
+        ("request.sni == nil", "0000"),
+        ('tls and not (request.sni == "b")', "1011"),
+    ],
+)
+def test_a_column_of_one_key_saves_the_text_of_its_message(text, found):
+    def unwanted(rows):
+        raise AssertionError("the message is not needed")
+
+    messages = [{"sni": "a"}, {"sni": "b"}, {"sni": ""}, None]
+    columns = {
+        "protocol_name": "tls", "tls": False, "request": unwanted,
+        "request.sni": pa.array([each and each["sni"] for each in messages], pa.string()),
+    }  # fmt: skip
+    chosen = kfl.compile(text)
+    may, must = chosen.bounds(columns, 4)
+    assert "".join(str(int(each)) for each in must) == found
+    assert may.tolist() == must.tolist()
+    entries = [{"protocol": {"name": "tls"}, "tls": False, "request": each} for each in messages]
+    assert [chosen.matches(each) for each in entries] == must.tolist()
 
 
 def test_no_rows_are_no_problem():

@@ -47,6 +47,7 @@ remote_resolution_status
 MESSAGES = {
     "http": "request.method request.pathSegments request.queryString response.status response.body",
     "grpc": "request.grpcService request.grpcMethod response.grpcStatus response.grpcMessage",
+    "gql": "request.gqlOperationType request.gqlOperationName request.gqlFields response.gqlErrors",
     "ws": "request.opcode response.opcode response.body",
     "dns": "request.opCode request.questions response.code response.answers response.additionals",
     "redis": "request.type request.command request.key response.value request.keyword",

@@ -478,3 +478,28 @@ def without(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: without(each) for key, each in value.items() if key != "password"}
     return [without(each) for each in value] if isinstance(value, list) else value
+
+
+def test_what_graphql_shows_of_a_body_goes_with_it(entry_row: Callable[..., pa.Table]) -> None:
+    row = entry_row(
+        **{
+            **CALL,
+            "request_body": '{"query": "query Ann { s3cret }"}',
+            "request": '{"gqlOperationType": "query", "gqlOperationName": "Ann", "other": 1}',
+            "response_body": '{"errors": [{"message": "s3cret"}]}',
+            "response": '{"gqlErrors": [{"message": "s3cret"}], "gqlErrorCount": 1}',
+        }
+    )
+    for path in ("request.body", "request.body.json().query"):
+        (found,) = entry.objects(redactions(path).apply_to_table(row))
+        shown = {key: found["request"][key] for key in ("gqlOperationType", "gqlOperationName")}
+        assert set(shown.values()) == {REDACTED}
+        assert found["request"]["other"] == 1
+    named = redactions("response.body.json().errors")
+    (found,) = entry.objects(named.apply_to_table(row))
+    named.apply(by_object := entry.objects(row)[0])
+    assert "s3cret" not in json.dumps(
+        [found["response"]["gqlErrors"], by_object["response"]["gqlErrors"]]
+    )
+    (found,) = entry.objects(redactions("request.method").apply_to_table(row))
+    assert found["request"]["gqlOperationName"] == "Ann"

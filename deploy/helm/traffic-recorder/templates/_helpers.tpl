@@ -198,9 +198,14 @@ livenessProbe:
 {{- join "," (concat $own .Values.tap.gateway.hosts) -}}
 {{- end -}}
 
+{{/* Whether not all pods are captured. */}}
+{{- define "recorder.hasTargets" -}}
+{{- if or (not (has .Values.tap.regex (list "" ".*"))) .Values.tap.namespaces .Values.tap.excludedNamespaces }}true{{ end -}}
+{{- end -}}
+
 {{/* Keys under tap and tap.misc that were given and do nothing, as "tap.x, tap.y". */}}
 {{- define "recorder.ignored" -}}
-{{- $known := list "docker" "storageLimit" "persistentStorage" "storageClass" "remote" "resources" "probes" "drainSeconds" "capture" "misc" "query" "gateway" "customMacros" "labels" "annotations" "nodeSelectorTerms" "tolerations" "priorityClass" -}}
+{{- $known := list "docker" "storageLimit" "persistentStorage" "storageClass" "remote" "resources" "probes" "drainSeconds" "capture" "identity" "regex" "namespaces" "excludedNamespaces" "bpfOverride" "misc" "query" "gateway" "customMacros" "labels" "annotations" "nodeSelectorTerms" "tolerations" "priorityClass" -}}
 {{- $ignored := list -}}
 {{- range $key, $_ := .Values.tap -}}
 {{- if not (has $key $known) -}}{{- $ignored = append $ignored (printf "tap.%s" $key) -}}{{- end -}}

@@ -10,12 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from services.capture.dissectors.conversation import Conversation
 from services.capture.dissectors.http1.bodies import body_offsets, gather_bodies
 from services.capture.dissectors.http1.exchange import SWITCHING_PROTOCOLS
 from services.capture.dissectors.http1.rows import Framer, is_message_kept, message_row
-from services.capture.dissectors.http2.connection import Http2
-from services.capture.dissectors.websocket import WebSocket
 
 # Those of the connection alone (RFC 9110, 7.6.1; RFC 7540, 3.2.1), and what :authority says.
 NOT_OF_STREAM_1 = {"connection", "upgrade", "http2-settings", "keep-alive", "host"}
@@ -36,8 +33,22 @@ class Handover:
     """The direction that asked."""
     abbr: str = ""
     """As the registry has it; "" where the next octets tell, as those of a new stream do."""
-    conversation: Conversation | None = None
-    """What reads on, where the abbr is known."""
+    about: "str | Asked | None" = None
+    """Of WS, what the response says of extensions; of HTTP/2, the request of stream 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request with a body, as HTTP/2 would have had it."""
+
+    fields: list[Pair]
+    size: int
+    """Octets of its head."""
+    body: bytes
+    """As far as it was kept."""
+    body_size: int
+    begin_ns: int
+    end_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,29 +72,27 @@ def handovers(framer: Framer, calls: np.ndarray) -> Iterator[Handover]:
     for row, position, place in zip(*columns, strict=True):
         call = calls[place]
         client = int(call["direction"]) & 1
-        abbr, conversation = _next(framer, int(call["request"]), int(call["response"]))
-        yield Handover(row, position, int(call["stream"]), client, abbr, conversation)
+        abbr, about = _next(framer, int(call["request"]), int(call["response"]))
+        yield Handover(row, position, int(call["stream"]), client, abbr, about)
 
 
-def _next(framer: Framer, asked: int, answered: int) -> tuple[str, Conversation | None]:
+def _next(framer: Framer, asked: int, answered: int) -> tuple[str, str | Asked | None]:
     response = _message(framer, answered)
     if response is None or response.row["status"] != SWITCHING_PROTOCOLS:
         return "", None
     protocol = response.value("upgrade").partition(",")[0].strip().lower()
     if protocol == "websocket":
-        return "WS", WebSocket(response.value("sec-websocket-extensions"))
+        return "WS", response.value("sec-websocket-extensions")
     if protocol != "h2c":
         return "", None
-    connection = Http2()
     request = _message(framer, asked)
-    connection.begin_upgraded()
-    if request is not None:
-        connection.take_upgrade(
-            _fields_of_stream_1(request), int(request.row["length"]), _body(framer, request),
-            int(request.row["body_octets"]), int(request.row["first_timestamp"]),
-            int(request.row["end_timestamp"]),
-        )  # fmt: skip
-    return "HTTP/2", connection
+    if request is None:
+        return "HTTP/2", None
+    row = request.row
+    times = int(row["first_timestamp"]), int(row["end_timestamp"])
+    sizes = int(row["length"]), int(row["body_octets"])
+    fields, body = _fields_of_stream_1(request), _body(framer, request)
+    return "HTTP/2", Asked(fields, sizes[0], body, sizes[1], *times)
 
 
 def _message(framer: Framer, number: int) -> _Message | None:
@@ -92,11 +101,18 @@ def _message(framer: Framer, number: int) -> _Message | None:
     row = message_row(framer, number)
     position = int(row["head"]) % len(framer.arena.octets)
     head = framer.arena.octets[position : position + int(row["length"])].tobytes()
-    first, *lines = head.decode("latin-1").splitlines()
+    first, *lines = (_text(line) for line in head.split(b"\n"))
     method, _, target = first.partition(" ")
     pairs = (line.partition(":") for line in lines if ":" in line)
     fields = [(name.strip().lower(), value.strip()) for name, _, value in pairs]
     return _Message(row, method, target.rpartition(" ")[0], fields)
+
+
+def _text(octets: bytes) -> str:
+    try:
+        return octets.decode().strip()
+    except UnicodeDecodeError:
+        return octets.decode("latin-1").strip()
 
 
 def _fields_of_stream_1(request: _Message) -> list[Pair]:

@@ -77,7 +77,7 @@ def _asked(
         (request["body_octets"] > 0) | in_target.to_numpy(zero_copy_only=False)
     )
     # After an upgrade to HTTP/2 its stream 1 is what the request has asked.
-    may &= calls.response["status"] != SWITCHING_PROTOCOLS
+    may &= ~(calls.response.present & (calls.response["status"] == SWITCHING_PROTOCOLS))
     rows = np.flatnonzero(may)
     if not len(rows):
         return {}

@@ -1,4 +1,4 @@
-"""gRPC over HTTP/2: messages in DATA frames, a status in the trailers.
+"""gRPC over HTTP/2 in entries: messages in DATA frames, a status in the trailers.
 
 https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
 """
@@ -11,91 +11,13 @@ import orjson
 
 from services.capture.dissectors.http1.bodies import uncode
 from services.capture.dissectors.http2 import protobuf
+from services.capture.dissectors.http2.messages import HEAD
 from services.capture.dissectors.objectcalls import dumped
 
-CONTENT_TYPE = "application/grpc"
-OTHER_TYPE = "application/grpc-web"  # has its trailers in the body
-HEAD = 5  # octets before each message: whether it is compressed, and its length
-MOST_SIZES = 100  # messages of which the size is told; all of them count
 MOST_SHOWN = 100  # messages that are shown
 LONGEST_MESSAGE = 1 << 16  # octets of one that is decompressed
 
 Json = dict[str, Any]
-
-
-class Messages:
-    """Counts the messages of one side of a call, as its DATA comes."""
-
-    __slots__ = ("_head", "_is_lost", "_left", "_was_lost", "compressed", "count", "sizes")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.compressed = 0
-        """How many of them are compressed."""
-        self.sizes: list[int] = []
-        self._is_lost = False  # where the next one begins is not known, or there are none
-        self._was_lost = False
-        self._head = bytearray()
-        self._left = 0  # octets of the message
-
-    def feed(self, octets: memoryview, frame: int) -> None:
-        """Take the next octets; frame: how long the frame is that begins here, 0 if none does."""
-        if self._is_lost and frame and len(octets) >= HEAD:
-            # Most frames of DATA hold one message.
-            fits = int.from_bytes(octets[1:HEAD], "big") + HEAD == frame
-            self._is_lost = octets[0] > 1 or not fits
-        at, end = 0, len(octets)
-        while at < end and not self._is_lost:
-            if self._left:
-                taken = min(self._left, end - at)
-                self._left -= taken
-            else:
-                taken = min(HEAD - len(self._head), end - at)
-                self._head += octets[at : at + taken]
-                if len(self._head) == HEAD:
-                    self._begin()
-            at += taken
-
-    def _begin(self) -> None:
-        flag, self._left = self._head[0], int.from_bytes(self._head[1:], "big")
-        self._head.clear()
-        if flag > 1:
-            self._lose()
-            return
-        self.count += 1
-        self.compressed += flag
-        if len(self.sizes) < MOST_SIZES:
-            self.sizes.append(self._left)
-
-    def skip(self, octets: int) -> None:
-        """So many octets are missing, 0 for not known."""
-        if 0 < octets <= self._left:
-            self._left -= octets
-        else:
-            self._lose()
-
-    def _lose(self) -> None:
-        self._is_lost = self._was_lost = True
-        self._left = 0
-        self._head.clear()
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether there are messages, and nothing else."""
-        return self.count > 0 and not (self._was_lost or self._left or self._head)
-
-    def shown(self) -> Json:
-        """Return what an entry says of them."""
-        found: Json = {"messageCount": self.count, "messageSizes": self.sizes}
-        if self.compressed:
-            found["messagesCompressed"] = self.compressed
-        return found
-
-
-def is_grpc(content_type: str | None) -> bool:
-    """Whether a Content-Type is that of gRPC, whatever encodes its messages."""
-    kind = (content_type or "").lower()
-    return kind.startswith(CONTENT_TYPE) and not kind.startswith(OTHER_TYPE)
 
 
 def name_call(path: str) -> Json:

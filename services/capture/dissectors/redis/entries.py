@@ -11,6 +11,7 @@ import orjson
 import pyarrow as pa
 
 from services.capture.dissectors.dissector import ProtocolKind
+from services.capture.dissectors.pastcalls import PastCalls
 from services.capture.dissectors.redis import values
 from services.capture.dissectors.redis.exchange import forget_overwritten
 from services.capture.dissectors.redis.framing import frame_segments
@@ -135,9 +136,7 @@ class RedisDissector:
     def __init__(self, kind: ProtocolKind, most_flows: int) -> None:  # noqa: ARG002
         self._framer = new_framer(most_flows)
         self._found: list[np.ndarray] = []
-        self._past = np.zeros(0, CALL)  # a ring, made when the first calls come
-        self._past_indexes = np.zeros(0, np.int32)
-        self._remembered = 0
+        self._past = PastCalls(CALL, MOST_PAST)
         self.refused: list[int] = []
         self.broken: list[int] = []
         self.over: list[int] = []
@@ -181,22 +180,14 @@ class RedisDissector:
 
     def remember(self, calls: RedisCalls, indexes: np.ndarray) -> None:
         """See Dissector.remember."""
-        if len(self._past) == 0:
-            self._past = np.zeros(MOST_PAST, CALL)
-            self._past_indexes = np.zeros(MOST_PAST, np.int32)
-        kept, indexes = calls.calls[-MOST_PAST:], indexes[-MOST_PAST:]
-        where = (self._remembered + np.arange(len(kept))) % MOST_PAST
-        self._past[where], self._past_indexes[where] = kept, indexes
-        self._remembered += len(kept)
+        self._past.add(calls.calls, indexes)
 
     def earlier(self, numbers: np.ndarray) -> tuple[RedisCalls, np.ndarray] | None:
         """See Dissector.earlier."""
-        order = np.arange(max(0, self._remembered - MOST_PAST), self._remembered) % MOST_PAST
-        chosen = order[np.isin(self._past["stream"][order], numbers)] if len(order) else order
-        found = self._past[chosen]
+        found, indexes = self._past.of(numbers)
         whole = found.copy()
         forget_overwritten(self._framer, whole)
         is_whole = (whole["request"] == found["request"]) & (whole["response"] == found["response"])
         if not is_whole.any():
             return None
-        return RedisCalls(self._framer, found[is_whole]), self._past_indexes[chosen[is_whole]]
+        return RedisCalls(self._framer, found[is_whole]), indexes[is_whole]

@@ -8,6 +8,7 @@ has to be held until the value is whole but its octets, for its entry, and these
 
 import numpy as np
 
+from services.capture.dissectors.arena import keep
 from services.capture.dissectors.dissector import IS_SERVER
 from services.capture.dissectors.redis.exchange import (
     begin_flow,
@@ -19,11 +20,11 @@ from services.capture.dissectors.redis.exchange import (
 )
 from services.capture.dissectors.redis.rows import (
     BROKEN,
+    MOST_KEPT,
     REFUSED,
     add_failed,
     forget_message,
     has_room,
-    keep,
 )
 from services.capture.dissectors.redis.states import (
     AFTER_STRING,
@@ -234,6 +235,7 @@ def fail(f, flow, segment):
     """These octets are not RESP: say so, and read no more of the stream."""
     add_failed(f, segment.stream, BROKEN if flow.understood else REFUSED)
     end_flow(f, flow, segment.timestamp)
+    flow.stream = segment.stream  # what else comes of it in this batch begins no other one
     number = segment.direction >> 1
     for side in range(2):
         f.directions[np.uint64(2 * number + side)].state = OVER
@@ -260,7 +262,7 @@ def take_data(f, flow, direction, segment, octets, server):
             direction.start = np.uint32(offset + position - first)
         begin = position
         status, position = take_value(direction, octets, begin, end, server)
-        keep(f, direction, octets, begin, position - begin)
+        keep(f.arena, direction, octets, begin, position - begin, MOST_KEPT)
         direction.size += position - begin
         if status == BAD:
             fail(f, flow, segment)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from services.capture.dissectors.arena import Arena, is_kept, new_arena
-from services.capture.kernel import copy_octets, kernel
+from services.capture.kernel import kernel
 
 MOST_KEPT = 1 << 16
 """Octets of a message that are kept for its entry; longer ones are framed all the same."""
@@ -143,49 +143,6 @@ def add_failed(f, stream, what):
     f.failed[row, 0] = stream
     f.failed[row, 1] = what
     totals.failed += 1
-
-
-@kernel
-def reserve(arena, room):
-    """Return where so many octets fit in one piece; what was written a round ago is gone."""
-    size = len(arena.octets)
-    at = arena.write[0]
-    if at % size + room > size:
-        at += size - at % size
-    arena.write[0] = at + room
-    return at
-
-
-@kernel
-def keep(f, direction, octets, position, length):
-    """Keep octets of the message under way, behind those that are kept of it.
-
-    One that goes on gets twice the room that it needs, so that all are copied twice on average, in
-    however small pieces they come.
-    """
-    length = min(length, MOST_KEPT - direction.kept)
-    if length <= 0 or direction.cut:
-        return
-    arena = f.arena
-    size = len(arena.octets)
-    if direction.kept > 0 and not is_kept(arena, direction.at):
-        direction.cut = 1
-        return
-    whole = direction.kept + length
-    if whole > direction.room:
-        room = whole if direction.kept == 0 else min(2 * whole, MOST_KEPT)
-        at = reserve(arena, room)
-        if direction.kept > 0:
-            if not is_kept(arena, direction.at):
-                direction.cut = 1
-                direction.kept = 0
-                return
-            copy_octets(
-                arena.octets, direction.at % size, direction.kept, arena.octets, at % size
-            )  # fmt: skip
-        direction.at, direction.room = at, room
-    copy_octets(octets, position, length, arena.octets, direction.at % size + direction.kept)
-    direction.kept = whole
 
 
 def new_framer(most_flows, messages=MOST_MESSAGES, arena_octets=1 << 26):

@@ -1,5 +1,6 @@
 """What ClientHello and ServerHello say (RFC 8446, 4.1; RFC 5246, 7.4.1; RFC 6101, E.2)."""
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,8 @@ RANDOM = 32  # octets
 HOST_NAME = 0
 OLD_SUITE = 3  # octets of a cipher suite in SSL 2.0's hello
 LONGEST_NAME = 255  # octets of a host name that is shown, and of an ALPN name
+MOST_KNOWN = 512  # kinds of hellos whose fingerprints are remembered: software says the same again
+LONGEST_KNOWN = 512  # numbers in such a hello; others have a hundred
 
 Json = dict[str, Any]
 
@@ -46,20 +49,20 @@ class ClientHello:
         found: Json = {
             "sni": self.sni,
             "versions": [version(each) for each in self._offered() if each not in GREASE],
-            "alpn": [_text(name) for name in self.alpn if not _is_grease(name)],
+            "alpn": [text(name) for name in self.alpn if not _is_grease(name)],
             "cipherSuites": [cipher_suite(each) for each in self.suites if each not in GREASE],
             "supportedGroups": [group(each) for each in self.groups if each not in GREASE],
         }
         if EARLY_DATA in self.extensions:
             found["earlyData"] = True
         if self.is_whole:
-            found["ja3"] = fingerprints.ja3(
-                self.version, self.suites, self.extensions, self.groups, self.formats
-            )
-            found["ja4"] = fingerprints.ja4(
-                transport, self._offered(), self.suites, self.extensions, self.signatures,
-                self.alpn[0] if self.alpn else b"",
+            told = (
+                transport, self.version, self.suites, tuple(self.extensions), self.groups,
+                self.formats, self.signatures, self._offered(), self.alpn[0] if self.alpn else b"",
             )  # fmt: skip
+            is_usual = sum(len(each) for each in told if not isinstance(each, int)) < LONGEST_KNOWN
+            find = _fingerprints if is_usual else _fingerprints.__wrapped__
+            found["ja3"], found["ja4"] = find(*told)
         return found
 
     def _offered(self) -> tuple[int, ...]:
@@ -90,11 +93,25 @@ class ServerHello:
         return found
 
 
+@functools.lru_cache(MOST_KNOWN)
+def _fingerprints(
+    transport: str, version: int, suites: tuple[int, ...], extensions: tuple[int, ...],
+    groups: tuple[int, ...], formats: bytes, signatures: tuple[int, ...],
+    offered: tuple[int, ...], alpn: bytes,
+) -> tuple[str, str]:  # fmt: skip
+    """Return JA3 and JA4."""
+    return (
+        fingerprints.ja3(version, suites, extensions, groups, formats),
+        fingerprints.ja4(transport, offered, suites, extensions, signatures, alpn),
+    )
+
+
 def _is_grease(name: bytes) -> bool:
     return len(name) == 2 and int.from_bytes(name, "big") in GREASE
 
 
-def _text(octets: bytes) -> str:
+def text(octets: bytes) -> str:
+    """Return a name as it is shown: not all are ASCII, as they should be."""
     return octets[:LONGEST_NAME].decode("ascii", "backslashreplace")
 
 
@@ -149,7 +166,7 @@ def _read_extension(kind: int, body: Reader, found: ClientHello) -> None:
         while names.left and not found.sni:
             is_host = names.number(1) == HOST_NAME
             name = names.vector(2)
-            found.sni = _text(name) if is_host else ""
+            found.sni = text(name) if is_host else ""
     elif kind == ALPN:
         names = Reader(body.vector(2))
         while names.left:
@@ -213,6 +230,6 @@ def _read_choice(kind: int, body: bytes, found: ServerHello) -> None:
     if kind == SUPPORTED_VERSIONS and len(body) == 2:
         found.version = int.from_bytes(body, "big")
     elif kind == ALPN and len(body) > 3:  # a list of one name: two lengths before it
-        found.alpn = _text(body[3:])
+        found.alpn = text(body[3:])
     elif kind == PRE_SHARED_KEY:
         found.is_resumed = True

@@ -10,17 +10,17 @@ from typing import Any
 from services.capture.dissectors.conversation import Conversation, ProtocolError
 from services.capture.dissectors.objectcalls import Exchange
 from services.capture.dissectors.signatures import CLIENT, Signature
-from services.capture.dissectors.tls.handshake import (
-    CLIENT_HELLO,
-    NO_ANSWER,
-    NO_REQUEST,
-    SERVER_HELLO,
-)
 from services.capture.dissectors.tls.hello import client_hello, server_hello
+from services.capture.dissectors.tls.messages import Messages
 from services.capture.dissectors.tls.names import alert
 from services.capture.dissectors.tls.quickeys import VERSION_1, VERSION_2, VERSIONS, keys
 from services.capture.dissectors.tls.reader import Reader, TruncatedError
-from services.capture.dissectors.tls.records import Messages
+from services.capture.dissectors.tls.wire import (
+    ANSWER_UNSEEN,
+    CLIENT_HELLO,
+    REQUEST_UNSEEN,
+    SERVER_HELLO,
+)
 
 PADDING, PING, ACK, ACK_ECN, CRYPTO = 0, 1, 2, 3, 6
 CLOSE, CLOSE_APPLICATION = 0x1C, 0x1D
@@ -229,9 +229,9 @@ class Quic(Conversation):
             return
         error = self._error
         if error is None and self._request is None:
-            error = NO_REQUEST
+            error = REQUEST_UNSEEN
         elif error is None and self._response is None:
-            error = NO_ANSWER
+            error = ANSWER_UNSEEN
         elif error is None and self._is_cut:
             error = "gap", "the request was not captured whole"
         kind, sentence = error or (None, None)

@@ -394,3 +394,13 @@ def _is_it(call, exchange):
         if (found.get("method"), found.get("body")) != (answer, body):
             return False
     return exchange.request is not None and wanted.items() <= exchange.request.items()
+
+
+def test_bodies_are_as_long_as_is_wanted():
+    for limit, kept in ((3, "xxx"), (1 << 20, "x" * 100_000), (0, None)):
+        conversation = Amqp()
+        conversation.body_limit = limit
+        conversation.receive(CLIENT, memoryview(publish(1, "key", b"x" * 100_000, 3)), 1)
+        conversation.close(2)
+        assert conversation.exchanges[0].request.get("body") == kept
+        assert conversation.exchanges[0].request["bodySize"] == 100_000

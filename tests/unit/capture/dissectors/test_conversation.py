@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from services.capture.dissectors import conversation
-from services.capture.dissectors.conversation import Conversation, ConversationDissector
+from services.capture.dissectors.conversation import (
+    DEFAULT_BODY,
+    LARGEST_BODY,
+    Conversation,
+    ConversationDissector,
+)
 from services.capture.dissectors.dissector import IS_SERVER, OTHER_MISSED
 from services.capture.dissectors.objectcalls import Exchange
 from services.capture.reassembly import DATA, ENDED, GAP, IN_HELD, OPENED, SEGMENT
@@ -200,3 +205,20 @@ def test_an_exchange_is_of_the_protocol_even_if_nobody_said_that_it_was_understo
         ("a", None),
         ("b", None),
     ]
+
+
+def test_the_limit_of_bodies_reaches_open_conversations_and_new_ones():
+    seen = []
+
+    class Kept(Echo):
+        def take(self, side, line, time_ns):
+            seen.append(self.body_limit)
+            super().take(side, line, time_ns)
+
+    dissector = ConversationDissector(ECHO, Kept)
+    take(dissector, (1, CLIENT, b"ask a\n"))
+    dissector.body_limit = 7
+    take(dissector, (1, CLIENT, b"ask a\n"), (2, CLIENT, b"ask a\n"))
+    dissector.body_limit = 1 << 30
+    take(dissector, (3, CLIENT, b"ask a\n"))
+    assert seen == [DEFAULT_BODY, 7, 7, LARGEST_BODY]

@@ -515,3 +515,14 @@ def _is_it(call, exchange):
         for name in ("topic", "compression", "key", "value", "group")
         if name in call
     )
+
+
+@pytest.mark.parametrize(("limit", "size", "kept"), [(4, 100, 3), (300_000, 200_000, 200_000)])
+def test_records_are_read_as_far_as_is_wanted(limit, size, kept):
+    conversation = Kafka()
+    conversation.body_limit = limit
+    octets = produce(1, batch(record(b"k", b"v" * size), 1))
+    (exchange,) = play(lambda: conversation, [(CLIENT, octets)])
+    (found,) = exchange.request["payload"]["topicData"][0]["partitionData"][0]["records"]
+    assert len(found["records"][0]["value"]) == kept
+    assert found["records"][0].get("valueTruncated", False) is (kept < size)

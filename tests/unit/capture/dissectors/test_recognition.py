@@ -1,16 +1,28 @@
 """Streams of the protocols of the registry are recognised by their first octets."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
 import kfl
 from recordings import entry
+from services.capture.dissectors import redis
+from services.capture.dissectors.conversation import of
+from services.capture.dissectors.dissector import ProtocolKind
 from services.capture.dissectors.pending import MOST_OCTETS, MOST_ROWS
 from services.capture.dissectors.recognition import MOST_PENDING
 from services.capture.pipeline import Pipeline, PipelineOptions
 from tests.unit.capture import conversation as wire
 from tests.unit.capture.conversation import Conversation
-from tests.unit.capture.dissectors.echo import DATAGRAMS, ECHO, PATIENT, PATIENT_DATAGRAMS
+from tests.unit.capture.dissectors.echo import (
+    DATAGRAMS,
+    ECHO,
+    PATIENT,
+    PATIENT_DATAGRAMS,
+    SIGNATURES,
+    Echo,
+)
 
 SAID = {"request": "query", "response": "rows"}
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody"
@@ -256,3 +268,42 @@ def test_what_waits_is_told_when_nothing_comes_any_more(pipeline):
     other = Conversation(client_port=2).open()
     (found,) = entries(pipeline.take(wire.batch(other.frames, start=hours)))
     assert (found["request"], found["error"]["msg"]) == ({"query": "a"}, "the stream ended")
+
+
+class Secured(Echo):
+    """What follows `ask more` is of another protocol."""
+
+    def receive(self, side, octets, time_ns):
+        line, end, rest = (self.lines[side] + bytes(octets)).partition(b"\n")
+        if line == b"ask more" and end:
+            self.understood = self.is_over = True
+            self.unread = len(rest)
+        else:
+            super().receive(side, octets, time_ns)
+
+
+SECURED = ProtocolKind("mysql", "MYSQL", "tcp", frozenset(), SIGNATURES, of(Secured))
+REDIS = ProtocolKind("redis", "REDIS", "tcp", redis.PORTS, redis.SIGNATURES, redis.RedisDissector)
+PING, PONG = b"*1\r\n$4\r\nPING\r\n", b"+PONG\r\n"
+
+
+@pytest.mark.parametrize("cuts", [range(1, 100), [2], [9], [12], [2, 10], []])
+def test_what_follows_a_conversation_is_recognised_by_its_first_octets(cuts):
+    pipeline = Pipeline(PipelineOptions(most_flows=64), (SECURED, REDIS))
+    talk = Conversation().open()
+    octets = b"ask more\n" + PING
+    for begin, end in pairwise([0, *(each for each in cuts if each < len(octets)), len(octets)]):
+        talk.client(octets[begin:end])
+    talk.server(PONG).client(PING).server(PONG)
+    found = entries(pipeline.take(wire.batch(talk.frames)) + pipeline.end())
+    assert [each["protocol"]["name"] for each in found] == ["redis", "redis"]
+
+
+def test_what_follows_may_come_in_a_later_batch():
+    pipeline = Pipeline(PipelineOptions(most_flows=64), (SECURED, REDIS))
+    talk = Conversation().open().client(b"ask more\n").server(b"x")
+    assert not pipeline.take(wire.batch(talk.frames))
+    frames = len(talk.frames)
+    talk.client(PING).server(PONG)
+    found = entries(pipeline.take(wire.batch(talk.frames[frames:])) + pipeline.end())
+    assert [each["protocol"]["name"] for each in found] == ["redis"]

@@ -218,3 +218,12 @@ def test_damage_raises_nothing_else():
     packed = [(SERVER, frame(SERVER, TEXT, pack(b"some text" * n), bits=0x40)) for n in range(5)]
     for said in (SESSION, packed):
         bear_damage(partial(WebSocket, DEFLATE), said, 1500, seed=7)
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(4, "Hell"), (0, None)])
+def test_messages_are_as_long_as_is_wanted(limit, kept):
+    conversation = WebSocket("")
+    conversation.body_limit = limit
+    (exchange,) = play(lambda: conversation, [(CLIENT, frame(CLIENT, TEXT, b"Hello"))])
+    assert exchange.request.get("body") == kept
+    assert exchange.request["bodySize"] == 5

@@ -164,7 +164,9 @@ class QueryRequest(_message.Message):
     FORMAT_FIELD_NUMBER: _builtins.int
     DESCENDING_FIELD_NUMBER: _builtins.int
     kfl: _builtins.str
-    """KFL statement with at least one record("name")."""
+    """KFL statement. Where it can be true without any record("name"), live traffic is asked, too: the
+    last minutes of what agents have seen since it is watched. `record` is empty there.
+    """
     limit: _builtins.int
     """Most entries to send; 0 means no limit of its own."""
     follow: _builtins.bool
@@ -267,7 +269,7 @@ class Loss(_message.Message):
     BYTES_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     recording: _builtins.str
-    """Name of the recording."""
+    """Name of the recording; empty for live traffic."""
     node: _builtins.str
     """Node on which it happened."""
     kind: _builtins.str
@@ -649,7 +651,7 @@ class Question(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     kfl: _builtins.str
-    """KFL statement with at least one record("name"). limit() has no effect where entries are counted."""
+    """KFL statement, of recordings or live traffic. limit() has no effect where entries are counted."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Only entries that begin at this time or later."""

@@ -136,7 +136,7 @@ def test_after_an_upgrade_nothing_is_http():
 
 def test_connect_makes_a_tunnel():
     talk = Conversation().open().client(b"CONNECT a:443 HTTP/1.1\r\n\r\n")
-    talk.server(b"HTTP/1.1 200 OK\r\n\r\n").client(b"\x01 hello\r\n").client(GET).server(OK)
+    talk.server(b"HTTP/1.1 200 OK\r\n\r\n").client(b"\1hello" + GET).server(b"\2" + OK)
     assert shorts(talk.frames) == [("CONNECT", "a:443", "", 200, "", None)]
 
 

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.capture.dissectors.conversation import DEFAULT_BODY, ProtocolError
-from services.capture.dissectors.http2.connection import MOST_BODIES, MOST_STREAMS, Http2
-from services.capture.dissectors.http2.frames import MOST_KEPT, PREFACE
-from services.capture.dissectors.http2.headers import UNKNOWN
+from services.capture.dissectors.http2.fields import UNKNOWN
+from services.capture.dissectors.http2.frames import PREFACE
+from services.capture.dissectors.http2.rows import MOST_BODIES, MOST_KEPT, MOST_STREAMS
 from services.capture.dissectors.signatures import CLIENT, SERVER
+from tests.unit.capture.dissectors.http2.one import Http2
 from tests.unit.capture.dissectors.http2.wire import REQUEST, RESPONSE, Talk, data, frame, settings
 from tests.unit.capture.dissectors.playback import play, play_with_hole, survives
 
@@ -290,9 +291,9 @@ def test_bodies_of_many_streams_have_one_limit():
             talk.client(data(2 * number + 1, bytes(16000)))
     for side, octets in talk.said:
         conversation.receive(side, memoryview(octets), 1)
-    assert conversation.buffered <= MOST_BODIES
+    assert MOST_BODIES - 16000 < conversation.bodies <= MOST_BODIES
     conversation.close(2)
-    assert conversation.buffered == 0
+    assert conversation.bodies == 0
 
 
 def test_a_block_that_never_ends_is_not_kept():
@@ -306,3 +307,20 @@ def test_a_block_that_never_ends_is_not_kept():
 def test_what_comes_of_a_stream_that_was_told_of_is_left_out():
     talk = Talk().asks(1).server(frame(3, 0, 1, b"\0\0\0\x08")).server(data(1, b"late", True))
     assert len(shorts(talk)) == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "body"), [(5, "01234"), (100_000, "0123456789" * 7000), (0, None)]
+)
+def test_bodies_are_as_long_as_is_wanted(limit, body):
+    conversation = Http2()
+    conversation.body_limit = limit
+    talk = Talk().asks(1).headers(SERVER, 1, RESPONSE)
+    for _ in range(7):
+        talk.server(data(1, b"0123456789" * 1000))
+    for side, octets in talk.server(data(1, b"", True)).said:
+        conversation.receive(side, memoryview(octets), 1)
+    (exchange,) = conversation.exchanges
+    assert exchange.response.get("body") == body
+    assert exchange.response["bodySize"] == 70_000
+    assert exchange.response.get("bodyTruncated", False) is (limit == 5)

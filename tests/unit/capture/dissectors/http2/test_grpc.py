@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.capture.dissectors.http2 import grpc, protobuf
-from services.capture.dissectors.http2.connection import Http2
 from services.capture.dissectors.signatures import CLIENT, SERVER
-from tests.unit.capture.dissectors.http2.wire import Talk, data, message
+from tests.unit.capture.dissectors.http2.one import Http2
+from tests.unit.capture.dissectors.http2.wire import REQUEST, RESPONSE, Talk, data, message
 from tests.unit.capture.dissectors.playback import play, play_with_hole
 
 ASK = [
@@ -119,9 +119,13 @@ def test_paths_that_name_no_method(path):
     assert grpc.name_call(path) == {}
 
 
-def test_grpc_web_is_http():
-    assert not grpc.is_grpc("application/grpc-web+proto")
-    assert grpc.is_grpc("application/grpc+proto")
+@pytest.mark.parametrize(
+    ("kind", "abbr"), [("application/grpc-web+proto", "HTTP/2"), ("Application/GRPC+proto", "gRPC")]
+)
+def test_grpc_web_is_http(kind, abbr):
+    fields = [("content-type", kind)]
+    talk = Talk().asks(1, [*REQUEST, *fields]).answers(1, [*RESPONSE, *fields])
+    assert one(talk).abbr == abbr
 
 
 def test_fields_by_number():

@@ -268,6 +268,13 @@ def test_what_is_no_reply_ends_the_stream_too(nonsense):
     assert (wire.pairs(), wire.dissector.refused) == ([], [1])
 
 
+def test_what_follows_nonsense_in_the_same_batch_is_no_other_stream():
+    wire = Wire().client("GET", "a").server(b"+A\r\n").client("GET", "b").server(b"nonsense\r\n")
+    wire.client("GET", "c").server(b"+C\r\n").client(b"nonsense").client(b"\r\n*x").feed()
+    assert (wire.dissector.broken, wire.dissector.refused) == ([1], [])
+    assert wire.pairs() == [("GET a", "A", None), ("GET b", None, "pair-not-found")]
+
+
 def test_a_line_has_an_end():
     wire = Wire().client(b"x" * (LONGEST_LINE + 2))
     assert (wire.pairs(), wire.dissector.refused) == ([], [1])

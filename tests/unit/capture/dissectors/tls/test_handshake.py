@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from services.capture.dissectors.conversation import ProtocolError
 from services.capture.dissectors.signatures import CLIENT, SERVER
-from services.capture.dissectors.tls.handshake import Handshake
 from services.capture.dissectors.tls.hello import RETRY_RANDOM
-from services.capture.dissectors.tls.records import LONGEST_MESSAGE
+from services.capture.dissectors.tls.wire import LONGEST_MESSAGE
 from tests.unit.capture.dissectors.playback import play, play_with_hole, survives
 from tests.unit.capture.dissectors.tls import hellos
+from tests.unit.capture.dissectors.tls.handshake import Handshake
 from tests.unit.capture.dissectors.tls.hellos import CHANGE_CIPHER_SPEC, FINISHED, record
 
 GREASE = 0x1A1A

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.capture.dissectors.conversation import ProtocolError
-from services.capture.dissectors.http2.headers import MOST_LISTED, UNKNOWN, HeaderReader
+from services.capture.dissectors.http2.fields import UNKNOWN
+from services.capture.dissectors.http2.framing import MOST_LISTED
+from tests.unit.capture.dissectors.http2.one import HeaderReader
 
 NAMES = st.text("abcdefghijklmnopqrstuvwxyz-0123456789", min_size=1, max_size=12)
 VALUES = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF), max_size=40)
