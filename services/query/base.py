@@ -20,8 +20,8 @@ from services.query.turns import Turns
 MAX_CONCURRENT = 8
 """Questions that read recordings at once; they share the engine's memory and threads."""
 
-QUEUE_SECONDS = 30.0
-"""How long a question waits for its turn before it is refused."""
+QUEUE_SECONDS = 180.0
+"""How long a question waits for its turn before it is refused; mostly its caller waits shorter."""
 
 MOST_EACH = 6
 """Places that one caller can have, so that others find one at once."""
