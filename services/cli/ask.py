@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -97,7 +98,8 @@ def _answer(
         format=query_pb2.ENTRY_FORMAT_JSON,
     )
     with query(address, text) as stub:
-        entries = _entries(stub.Query(request))
+        # Nothing is written, not even a header, before it is known that there is an answer.
+        entries = _entries(_begun(stub.Query(request)))
         if output is Format.JSON:
             _write_json(entries)
         elif output is Format.CSV:
@@ -106,6 +108,12 @@ def _answer(
             _write_lines(entries)
         else:
             print_table(summary.HEADERS, (summary.row(json.loads(entry)) for entry in entries))
+
+
+def _begun(answers: Iterable[query_pb2.QueryResponse]) -> Iterator[query_pb2.QueryResponse]:
+    """Return the parts of an answer when the first is there. Raises what comes instead of it."""
+    parts = iter(answers)
+    return itertools.chain(list(itertools.islice(parts, 1)), parts)
 
 
 def _entries(answers: Iterable[query_pb2.QueryResponse]) -> Iterator[str]:

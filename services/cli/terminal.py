@@ -74,15 +74,26 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, width=width, highlight=False, soft_wrap=False)
 
 
-def progress() -> Progress:
-    """Return a progress display on stderr; it shows nothing where that is no terminal."""
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+def progress(*, share: bool = False) -> Progress:
+    """Return a progress display on stderr; it shows nothing where that is no terminal.
+
+    With `share`, also the share that is done, where it is known.
+    """
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        SpinnerColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
 
     shown = console(stderr=True)
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
+        *([TaskProgressColumn()] if share else []),
         TimeElapsedColumn(),
         console=shown,
         transient=True,

@@ -8,6 +8,7 @@ https://html.spec.whatwg.org/multipage/server-sent-events.html
 import io
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import orjson
@@ -23,7 +24,15 @@ JSON = "application/json"
 LINES = "application/x-ndjson"
 EVENTS = "text/event-stream"
 ARROW = "application/vnd.apache.arrow.stream"
-PCAPNG = "application/x-pcapng"
+
+EXPORTS = {
+    query_pb2.EXPORT_FORMAT_PCAPNG: ("application/x-pcapng", "pcapng"),
+    query_pb2.EXPORT_FORMAT_PCAP: ("application/vnd.tcpdump.pcap", "pcap"),
+    query_pb2.EXPORT_FORMAT_HAR: (JSON, "har"),
+    query_pb2.EXPORT_FORMAT_PARQUET: ("application/vnd.apache.parquet", "parquet"),
+    query_pb2.EXPORT_FORMAT_JSON_LINES: (LINES, "jsonl"),
+}
+"""Media type of each kind of file, and what its name ends with; the usual kind first."""
 
 MAX_RANGES = 16
 """Media ranges of an Accept header that are looked at; browsers send eight."""
@@ -156,6 +165,17 @@ class Octets:
     def __init__(self, media_type: str) -> None:
         self.media_type = media_type
 
+    def prepare(self, request: query_pb2.ExportRequest) -> None:
+        """Let a request name the kind of file, unless it does: then the media type is that one's.
+
+        A kind that there is not is for the query service to refuse.
+        """
+        if not request.format:
+            kinds = {media_type: kind for kind, (media_type, _) in EXPORTS.items()}
+            request.format = kinds[self.media_type]
+        elif request.format in EXPORTS:
+            self.media_type = EXPORTS[request.format][0]
+
     def write(self, message: Message) -> bytes:
         """Return the next octets."""
         return bytes(message.chunk)  # type: ignore[attr-defined]
@@ -239,7 +259,7 @@ class Arrow:
 
 
 FORMS: dict[str, tuple[Callable[[], Form], ...]] = {
-    "Export": (lambda: Octets(PCAPNG),),
+    "Export": tuple(partial(Octets, media_type) for media_type, _ in EXPORTS.values()),
     "Query": (Lines, Events, Arrow),
 }
 """Forms of the RPCs that have other ones than JSON lines and events, the usual one first."""

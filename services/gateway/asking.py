@@ -71,11 +71,30 @@ def read(route: Route, values: dict[str, str], query: bytes, body: bytes) -> Mes
         if name in fields:
             raise ProblemError(400, f"{name}: it is in the path already.", field=name)
         fields[name] = values[name]
+    _check_words(fields, route.rpc.input_type)
     try:
         ParseDict(fields, message, max_recursion_depth=MAX_DEPTH)
     except (ParseError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise _problem(error) from None
     return message
+
+
+def _check_words(fields: Fields, descriptor: Descriptor) -> None:
+    """Let enums be their words: json_format takes numbers, true and false too.
+
+    Messages of requests are not in themselves, so this ends. Raises ProblemError.
+    """
+    for name, value in fields.items():
+        field = _field(descriptor, name)
+        if field is None:
+            continue
+        if field.enum_type is not None:
+            words = field.enum_type.values_by_name
+            for word in value if isinstance(value, list) else [value]:
+                if word is not None and not (isinstance(word, str) and word in words):
+                    raise ProblemError(400, f"{name}: Write one of {', '.join(words)}.", field=name)
+        if is_nested(field) and isinstance(value, dict):
+            _check_words(value, message_of(field))
 
 
 def _json(body: bytes) -> Fields:

@@ -18,7 +18,17 @@ from grpc_health.v1 import health_pb2
 from recorder.v1 import query_pb2
 
 from services.gateway import openapi
-from services.gateway.answers import ARROW, JSON, Form, choose, file_name, forms, to_json
+from services.gateway.answers import (
+    ARROW,
+    EXPORTS,
+    JSON,
+    Form,
+    Octets,
+    choose,
+    file_name,
+    forms,
+    to_json,
+)
 from services.gateway.asking import read, read_timeout
 from services.gateway.exchange import ClientGone, Exchange, Headers, Receive, Scope, Send
 from services.gateway.origins import Origins
@@ -41,12 +51,15 @@ LARGE_BYTES = 64 << 10
 
 HEALTH_SECONDS = 2.0
 
+CALLER = "recorder-caller"
+"""Metadata that says whom a call is for."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one gateway takes at once."""
 
-    streams: int = 32
+    streams: int = 128
     """Streams."""
     deadline_seconds: float = 60.0
     """Longest time for an answer that is no stream."""
@@ -166,7 +179,7 @@ class Gateway:
         service = self._services[route.rpc.containing_service.full_name]
         most = self._limits.deadline_seconds
         call = service.channel.unary_unary(*_method(route))(
-            request, timeout=min(seconds or most, most)
+            request, timeout=min(seconds or most, most), metadata=_asked_for(exchange)
         )
         try:
             answer = await call
@@ -190,7 +203,9 @@ class Gateway:
     ) -> None:
         service = self._services[route.rpc.containing_service.full_name]
         _prepare(request, form, exchange.header("last-event-id"))
-        call = service.channel.unary_stream(*_method(route))(request, timeout=seconds)
+        call = service.channel.unary_stream(*_method(route))(
+            request, timeout=seconds, metadata=_asked_for(exchange)
+        )
         if _is_endless(request):
             self._endless.add(call)
         try:
@@ -275,12 +290,20 @@ def _method(route: Route) -> tuple[str, Callable[..., bytes], Callable[..., Mess
 def _prepare(request: Message, form: Form, last_event_id: str) -> None:
     """Fill in what HTTP says elsewhere: how entries come, and from where a watch goes on."""
     names = request.DESCRIPTOR.fields_by_name
-    if form.media_type == ARROW:
+    if isinstance(form, Octets):
+        form.prepare(request)  # type: ignore[arg-type]
+    elif form.media_type == ARROW:
         request.format = query_pb2.ENTRY_FORMAT_ARROW  # type: ignore[attr-defined]
     elif "format" in names and not request.format:  # type: ignore[attr-defined]
         request.format = query_pb2.ENTRY_FORMAT_JSON  # type: ignore[attr-defined]
     if "after_revision" in names and last_event_id.isascii() and last_event_id.isdigit():
         request.after_revision = min(int(last_event_id[:20]), 2**64 - 1)  # type: ignore[attr-defined]
+
+
+def _asked_for(exchange: Exchange) -> tuple[tuple[str, str], ...]:
+    """Return the metadata that says whom a call is for; the query service lets them take turns."""
+    host, *_ = exchange.scope.get("client") or ("",)
+    return ((CALLER, host),)
 
 
 def _is_endless(request: Message) -> bool:
@@ -290,7 +313,8 @@ def _is_endless(request: Message) -> bool:
 def _stream_headers(route: Route, request: Message) -> Headers:
     if route.rpc.name != "Export":
         return []
-    name = file_name(request.kfl, "pcapng")  # type: ignore[attr-defined]
+    _, suffix = EXPORTS[request.format]  # type: ignore[attr-defined]
+    name = file_name(request.kfl, suffix)  # type: ignore[attr-defined]
     return [("content-disposition", f'attachment; filename="{name}"')]
 
 

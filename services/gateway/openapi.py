@@ -165,6 +165,9 @@ def _answer(route: Route, schemas: "_Schemas") -> Schema:
     about = comments()[route.rpc.output_type.full_name]
     if not route.rpc.server_streaming:
         return _json(about, schema)
+    if route.rpc.name == "Export":
+        # As octets; proto's JSON of its messages is nowhere.
+        return {"description": "The file.", "content": {each: {} for each in forms("Export")}}
     # OpenAPI 3.1 has no word for the items of a stream; they stand where 3.2 has `itemSchema`.
     items = {LINES: schema, EVENTS: _EVENT}
     content = {each: {"schema": items.get(each, {})} for each in forms(route.rpc.name)}

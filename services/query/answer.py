@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 
 from kfl import Filter
 from recordings import entry, merging, schema
-from services.query.engine import FilesGoneError, Session
+from services.query import plan
+from services.query.engine import FilesGoneError, Question, Session
 from services.query.plan import FILE, ROW, Plan, Source, Window
 
 FEW_ROWS = 256
@@ -52,6 +53,20 @@ def of_plan(session: Session, plan: Plan, filter: Filter, window: Window) -> Ite
             with session.working():
                 found = matching(table, filter, window)
             yield found
+
+
+def count(session: Session, filter: Filter, sources: Sequence[Source], window: Window) -> int:
+    """Return how many entries match; by SQL alone where it can. Raises EngineError."""
+    question = plan.relation(filter, sources, window, "1", [])
+    if question is None:
+        planned = plan.entries(filter, sources, window=window, ordered=False)
+        return sum(table.num_rows for table in of_plan(session, planned, filter, window))
+    counted = Question(
+        f"SELECT count(*) FROM ({question.sql}) AS matched",  # noqa: S608 - plan's own text
+        question.parameters,
+        question.tables,
+    )
+    return sum(int(batch[0][0].as_py()) for batch in session.rows(counted))
 
 
 def matching(table: pa.Table, filter: Filter, window: Window) -> pa.Table:

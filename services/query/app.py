@@ -1,5 +1,6 @@
 """The query process: wires catalog, engine and service. Called by the command line."""
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -15,6 +16,12 @@ from services.runtime.logging import logger
 from services.runtime.process import run_until_signal
 from services.runtime.server import Server, serve
 from services.runtime.settings import QuerySettings
+
+WORKERS = 256
+"""Calls at once, of which most wait for a place or follow: fifty dashboards of four panels each."""
+
+NICE = 5
+"""How far questions stand back behind ingest and capture where they share a machine."""
 
 STOP_SHARE = 0.8
 """Part of the grace that running answers get; the rest is for closing the engine."""
@@ -55,7 +62,7 @@ class App:
             catalog, self._engine, settings.deadline_seconds, settings.macros, self._live
         )
         try:
-            self.server = serve(settings.listen, add_to(self._service))
+            self.server = serve(settings.listen, add_to(self._service), WORKERS)
         except OSError:
             self.stop()
             raise
@@ -92,5 +99,6 @@ def run(settings: QuerySettings) -> int:
 
     Raises OSError with a sentence when the address cannot be had.
     """
+    os.nice(NICE)
     app = App(settings)
     return run_until_signal(app.start, app.stop, grace_seconds=settings.grace_seconds)

@@ -81,6 +81,8 @@ def read_request(
         refuse(context, "limit", f"A limit is at most {MAX_LIMIT}; 0 means no limit of its own.")
     if request.follow and request.descending:
         refuse(context, "descending", "Following goes forward in time; leave descending out.")
+    if request.follow and request.format == query_pb2.ENTRY_FORMAT_COUNT:
+        refuse(context, "format", "What is followed has no count; leave out follow, or the format.")
     if request.format not in query_pb2.EntryFormat.values():
         refuse(context, "format", f"{request.format} is not an EntryFormat.")
     start_ns = _nanoseconds(request, "start_time", context)

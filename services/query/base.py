@@ -15,12 +15,22 @@ from services.query.catalog import Catalog, Opened
 from services.query.engine import CancelledError, Engine, Session
 from services.query.live import Live
 from services.query.livememory import RECORD
+from services.query.turns import Turns
 
 MAX_CONCURRENT = 8
 """Questions that read recordings at once; they share the engine's memory and threads."""
 
-QUEUE_SECONDS = 5.0
-"""How long a question waits for another one to end before it is refused."""
+QUEUE_SECONDS = 180.0
+"""How long a question waits for its turn before it is refused; mostly its caller waits shorter."""
+
+MOST_EACH = 6
+"""Places that one caller can have, so that others find one at once."""
+
+CALLER = "recorder-caller"
+"""Metadata in which the gateway says whom it asks for; such callers take turns with each other."""
+
+MAX_CALLER = 64
+"""Characters of it that count: an address has fewer."""
 
 NO_MACROS: Mapping[str, str] = {}
 
@@ -76,7 +86,7 @@ class QueryBase(query_pb2_grpc.QueryServiceServicer):
         self.live = live
         self.deadline_seconds = deadline_seconds
         self._engine = engine
-        self._slots = threading.BoundedSemaphore(MAX_CONCURRENT)
+        self._turns = Turns(MAX_CONCURRENT, min(MOST_EACH, MAX_CONCURRENT))
 
     @contextmanager
     def watching(self, asked: Iterable[Asked]) -> Iterator[None]:
@@ -99,20 +109,28 @@ class QueryBase(query_pb2_grpc.QueryServiceServicer):
 
     @contextmanager
     def slot(self, context: grpc.ServicerContext) -> Iterator[None]:
-        """Hold one of the places for questions that read recordings."""
-        if not self._slots.acquire(timeout=QUEUE_SECONDS):
+        """Hold one of the places for questions over recordings, when it is the caller's turn."""
+        caller = _caller(context)
+        if not self._turns.enter(caller, QUEUE_SECONDS, context.is_active):
             context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"{MAX_CONCURRENT} questions are being answered, which is all that there is room "
-                "for. Ask again when one has ended.",
+                f"There was no place for this question in {QUEUE_SECONDS:.0f} s: {MAX_CONCURRENT} "
+                "questions are answered at a time. Ask again when one has ended.",
             )
         try:
             yield
         finally:
-            self._slots.release()
+            self._turns.leave(caller)
 
     @contextmanager
     def session(self, caller: Caller, deadline_seconds: float) -> Iterator[Session]:
         """Give a session that ends when the caller goes away."""
         with self._engine.session(deadline_seconds) as session, caller.interrupting(session):
             yield session
+
+
+def _caller(context: grpc.ServicerContext) -> str:
+    """Return who asks: an address, and behind the gateway that of its caller."""
+    host = context.peer().rpartition(":")[0]
+    named = (value for key, value in context.invocation_metadata() if key == CALLER)
+    return f"{host} {str(next(named, ''))[:MAX_CALLER]}"

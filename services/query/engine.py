@@ -93,6 +93,8 @@ class Engine:
             ("preserve_insertion_order", False),  # every question says its order
             # A recording that is deleted and made again has files of the same names.
             ("enable_external_file_cache", False),
+            # Footers are kept, within the memory limit; a file's size and time tell when it is new.
+            ("parquet_metadata_cache", True),
             ("enable_progress_bar", False),
             ("python_enable_replacements", False),
             ("autoinstall_known_extensions", False),

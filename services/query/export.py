@@ -1,185 +1,158 @@
-"""A pcapng file of the packets of every stream in which an entry matches. Called by query_rpc.
+"""A file of what matched, in pieces: packets of whole streams, or entries. Called by export_rpc."""
 
-The file has one interface for each node and link type, packets in the order of time, and comments
-that say what was asked, which recordings a stream is from, and what is known to be missing.
-"""
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
-
-import pyarrow as pa
+from recorder.v1 import query_pb2
 
 from kfl import Filter
-from services.query import answer, pcapng, plan
-from services.query.engine import EngineError, Session
+from recordings.redaction import Redactions
+from services.query import answer, entryfiles, packetfiles, plan
+from services.query.engine import Session
 from services.query.ledger import Counts, Loss
-from services.query.plan import FILE, Source
+from services.query.packetfiles import Pcap, PcapNg
+from services.query.plan import ALWAYS, Source
+from services.query.streams import Streams, listed, matching
 
 CHUNK_BYTES = 256 << 10
 """Octets of the file that are sent at a time: the size at which gRPC is fastest."""
 
-MAX_STREAMS = 1_000_000
-"""Streams in one file. Their numbers are held in memory, some 200 octets each."""
-
-MAX_GROUP = 4096
-"""Packets of one time that are looked at together. Only a capture file without times has more."""
-
-APPLICATION = "Traffic Recorder"
-
-
-class TooMuchError(EngineError):
-    """More matches than one file may hold."""
+ENTRY_FILES: Mapping[int, Callable[[Redactions, str], entryfiles.File]] = {
+    query_pb2.EXPORT_FORMAT_HAR: entryfiles.Har,
+    query_pb2.EXPORT_FORMAT_PARQUET: entryfiles.Parquet,
+    query_pb2.EXPORT_FORMAT_JSON_LINES: entryfiles.JsonLines,
+}
+"""Files of entries; the others are of packets."""
 
 
-StreamKey = tuple[str, str]
-"""Node and number of a stream; numbers are unique on a node."""
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The next octets of a file, and the share of its time that it has come to, 0 to 1."""
+
+    octets: bytes
+    share: float
 
 
-def export(
-    session: Session,
-    filter: Filter,
-    entry_sources: Sequence[Source],
-    packet_sources: Sequence[Source],
-    losses: Sequence[Loss],
-    counts: Sequence[Counts] = (),
-) -> Iterator[bytes]:
-    """Yield the file in pieces of about CHUNK_BYTES. Raises EngineError."""
-    streams = matching_streams(session, filter, entry_sources)
-    notes = {
-        key: f"{_listed('recording', records)}, stream {key[1]}" for key, records in streams.items()
-    }
-    head = pcapng.section(APPLICATION, _section_comments(filter, entry_sources, losses, counts))
-    waiting, size = [head], len(head)
-    for block in _packet_blocks(session, plan.packets(packet_sources, _wanted(streams)), notes):
-        waiting.append(block)
-        size += len(block)
-        if size >= CHUNK_BYTES:
-            yield b"".join(waiting)
-            waiting, size = [], 0
-    if waiting:
-        yield b"".join(waiting)
+@dataclass(slots=True)
+class Asked:
+    """What a file is to be made of."""
+
+    filter: Filter
+    format: int
+    tables: Mapping[str, Sequence[Source]]
+    """What there is of each table of the recordings."""
+    losses: Sequence[Loss] = ()
+    counts: Sequence[Counts] = ()
+    damage: Sequence[str] = ()
+
+    @property
+    def comments(self) -> list[str]:
+        """What was asked, and what is known to be missing."""
+        lines = [
+            listed("recording", {source.record for source in self.tables["entries"]}),
+            self.filter.text,
+        ]
+        missing = [*(loss.sentence() for loss in self.losses), *self.damage]
+        if missing:
+            lines.append("\n".join(["Known to be missing:", *missing]))
+        else:
+            lines.append("Nothing is known to be missing.")
+        if self.counts:
+            lines.append("\n".join(["Seen by nodes:", *(c.sentence() for c in self.counts)]))
+        return lines
 
 
-def matching_streams(
-    session: Session, filter: Filter, sources: Sequence[Source]
-) -> dict[StreamKey, set[str]]:
-    """Return the streams in which an entry matches, each with the recordings that say so."""
-    window = plan.Window()
-    limit = filter.limit
-    planned = plan.entries(filter, sources, limit=None if limit is None else limit + 1)
-    found = answer.of_plan(session, planned, filter, window)
-    streams: dict[StreamKey, set[str]] = {}
-    for table in answer.Answer(found, limit):
-        columns = (table[name].to_pylist() for name in ("node_name", "stream", "record"))
-        for node, stream, record in zip(*columns, strict=True):
-            streams.setdefault((node, stream), set()).add(record)
-        if len(streams) > MAX_STREAMS:
-            raise TooMuchError(
-                f"More than {MAX_STREAMS} streams match, which is too much for one file. "
-                "Narrow the statement, or add limit(n)."
-            )
-    return streams
+@dataclass(slots=True)
+class Export:
+    """A file that is being made; how much is in it is known when it has ended."""
+
+    session: Session
+    asked: Asked
+    entries: int = 0
+    streams: int = 0
+    packets: int = 0
+    truncated: bool = False
+    """More match than a limit() let through."""
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield the file. Raises EngineError, before the first octet for what is wrong at once."""
+        is_of_entries = self.asked.format in ENTRY_FILES
+        waiting, size, share = [], 0, 0.0
+        for piece in self._of_entries() if is_of_entries else self._of_packets():
+            waiting.append(piece.octets)
+            size += len(piece.octets)
+            share = piece.share
+            if size >= CHUNK_BYTES:
+                octets = b"".join(waiting)
+                for begin in range(0, size, CHUNK_BYTES):
+                    yield Piece(octets[begin : begin + CHUNK_BYTES], share)
+                waiting, size = [], 0
+        if size:
+            yield Piece(b"".join(waiting), share)
+
+    def _of_entries(self) -> Iterator[Piece]:
+        asked = self.asked
+        sources = asked.tables["entries"]
+        limit = asked.filter.limit
+        planned = plan.entries(asked.filter, sources, limit=None if limit is None else limit + 1)
+        make = ENTRY_FILES[asked.format]
+        file = make(Redactions(asked.filter.redactions), "\n".join(asked.comments))
+        first, last = _time_range(asked.filter, sources)
+        found = answer.Answer(answer.of_plan(self.session, planned, asked.filter, ALWAYS), limit)
+        yield Piece(file.head(), 0.0)
+        for table in found:
+            time_ns = int(answer.nanoseconds_of(table["start_time"])[-1])
+            with self.session.working():
+                octets = file.rows(table)
+            yield Piece(octets, _share(time_ns, first, last))
+        self.entries, self.truncated = found.entries, found.truncated
+        yield Piece(file.end(), 1.0)
+
+    def _of_packets(self) -> Iterator[Piece]:
+        asked, session = self.asked, self.session
+        sources = asked.tables["packets"]
+        found = matching(session, asked.filter, asked.tables["entries"])
+        self.entries, self.truncated = found.entries, found.truncated
+        file: PcapNg | Pcap
+        if asked.format == query_pb2.EXPORT_FORMAT_PCAP:
+            file = Pcap(packetfiles.link_type(session, found, sources))
+            yield Piece(file.head(), 0.0)
+        else:
+            file = PcapNg(found, asked.comments, asked.counts)
+            names = packetfiles.names(session, found, asked.tables["streams"])
+            yield Piece(file.head(names), 0.0)
+        yield from self._blocks(file, found)
+
+    def _blocks(self, file: PcapNg | Pcap, found: Streams) -> Iterator[Piece]:
+        seen = found.none_seen()
+        times = found.first_us * 1000, found.last_us * 1000
+        for part in packetfiles.packets(self.session, found, self.asked.tables["packets"]):
+            seen[part.keys] = True
+            self.packets += len(part.frames)
+            with self.session.working():
+                octets = file.blocks(part)
+            yield Piece(octets, _share(int(part.times_ns[-1]), *times))
+        self.streams = int(seen.sum())
 
 
-def _wanted(streams: Mapping[StreamKey, set[str]]) -> pa.Table:
-    rows = [(record, *key) for key, records in streams.items() for record in sorted(records)]
-    names = ("record", "node_name", "stream")
-    return pa.table(
-        {name: pa.array([row[i] for row in rows], pa.string()) for i, name in enumerate(names)}
-    )
+def _time_range(filter: Filter, sources: Sequence[Source]) -> tuple[int, int]:
+    """Return the nanoseconds between which the answer lies, as far as it is known before."""
+    prune = filter.prune()
+    firsts = [first for source in sources for first, _ in source.times]
+    lasts = [last for source in sources for _, last in source.times]
+    tails = [
+        answer.nanoseconds_of(tail["start_time"]) for source in sources for _, tail in source.tails
+    ]
+    firsts += [int(times.min()) for times in tails]
+    lasts += [int(times.max()) for times in tails]
+    first, last = min(firsts, default=0), max(lasts, default=0)
+    if prune.start_ns is not None:
+        first = max(first, prune.start_ns)
+    if prune.end_ns is not None:
+        last = min(last, prune.end_ns)
+    return first, last
 
 
-class _Packet(NamedTuple):
-    """A row of PACKETS, and where it is from."""
-
-    time_ns: int
-    key: StreamKey
-    link_type: int
-    original_length: int
-    frame: bytes
-    place: tuple[str, str]
-    """Recording and folder of the run."""
-
-
-def _packet_blocks(
-    session: Session, planned: plan.Plan, notes: dict[StreamKey, str]
-) -> Iterator[bytes]:
-    """Yield a block for each packet, and one for each interface before its first packet.
-
-    A stream's note stands beside its first packet.
-    """
-    interfaces: dict[tuple[str, int], int] = {}
-    for packet in _once_each(_packets(session, planned)):
-        node = packet.key[0]
-        number = interfaces.get((node, packet.link_type))
-        if number is None:
-            number = interfaces[node, packet.link_type] = len(interfaces)
-            yield pcapng.interface(packet.link_type, node, f"node {node}")
-        yield pcapng.packet(
-            number,
-            packet.time_ns,
-            packet.frame,
-            packet.original_length,
-            notes.pop(packet.key, ""),
-        )
-
-
-def _packets(session: Session, planned: plan.Plan) -> Iterator[_Packet]:
-    names = ("node_name", "stream", "link_type", "original_length", "frame", "record", FILE)
-    for table in answer.rows(session, planned):
-        times = answer.nanoseconds_of(table["time"]).tolist()
-        columns = (table[name].to_pylist() for name in names)
-        for time_ns, node, stream, link_type, length, frame, record, file in zip(
-            times, *columns, strict=True
-        ):
-            place = (record, file.rpartition("/")[0])
-            yield _Packet(time_ns, (node, stream), link_type, length, frame, place)
-
-
-def _once_each(packets: Iterable[_Packet]) -> Iterator[_Packet]:
-    """Leave out what is there twice because several recordings, or runs, hold the same stream.
-
-    Copies of a packet have the same time, so they come in one group. A packet that one place has
-    twice was on the wire twice.
-    """
-    group: list[_Packet] = []
-    for packet in packets:
-        if group and (packet.time_ns != group[0].time_ns or len(group) == MAX_GROUP):
-            yield from _without_copies(group)
-            group = []
-        group.append(packet)
-    yield from _without_copies(group)
-
-
-def _without_copies(group: list[_Packet]) -> Iterator[_Packet]:
-    if len(group) < 2:
-        yield from group
-        return
-    given: Counter[_Packet] = Counter()
-    seen: Counter[_Packet] = Counter()
-    for packet in group:
-        copy = packet._replace(place=("", ""))
-        seen[packet] += 1
-        if seen[packet] > given[copy]:
-            given[copy] += 1
-            yield packet
-
-
-def _section_comments(
-    filter: Filter, sources: Sequence[Source], losses: Sequence[Loss], counts: Sequence[Counts]
-) -> list[str]:
-    lines = [_listed("recording", {source.record for source in sources}), filter.text]
-    if losses:
-        missing = [loss.sentence() for loss in losses]
-        lines.append("\n".join(["Known to be missing:", *missing]))
-    else:
-        lines.append("Nothing is known to be missing.")
-    if counts:
-        lines.append("\n".join(["Seen by nodes:", *(each.sentence() for each in counts)]))
-    return lines
-
-
-def _listed(word: str, names: Iterable[str]) -> str:
-    ordered = sorted(names)
-    return f"{word}{'s' if len(ordered) > 1 else ''} {', '.join(ordered)}"
+def _share(time_ns: int, first_ns: int, last_ns: int) -> float:
+    """Return the share of a time that has passed; packets may be from before and from behind it."""
+    return min(max((time_ns - first_ns) / max(last_ns - first_ns, 1), 0.0), 1.0)

@@ -28,6 +28,7 @@ class Formatter:
         makers: dict[int, Callable[[pa.Table], Messages]] = {
             query_pb2.ENTRY_FORMAT_JSON: self._json,
             query_pb2.ENTRY_FORMAT_ARROW: self._arrow,
+            query_pb2.ENTRY_FORMAT_COUNT: self._nothing,
         }
         self._make = makers.get(format, self._object)
         self._redactions = Redactions(redactions)
@@ -52,6 +53,10 @@ class Formatter:
             message = query_pb2.QueryResponse()
             message.entry.update(found)
             yield message
+
+    def _nothing(self, table: pa.Table) -> Messages:
+        del table
+        yield from ()
 
     def _json(self, table: pa.Table) -> Messages:
         for found in self._objects(table):

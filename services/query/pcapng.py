@@ -1,14 +1,21 @@
-"""pcapng blocks, as octets. Called by export; knows nothing of recordings.
+"""pcapng blocks, as octets. Called by packetfiles; knows nothing of recordings.
 
 Format: draft-ietf-opsawg-pcapng-03. Little-endian, time stamps in nanoseconds, one section.
 """
 
+import ipaddress
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
 
 SECTION_HEADER = 0x0A0D0D0A
 INTERFACE_DESCRIPTION = 1
+NAME_RESOLUTION = 4
 ENHANCED_PACKET = 6
+
+RECORD_IPV4 = 1
+RECORD_IPV6 = 2
 
 BYTE_ORDER_MAGIC = 0x1A2B3C4D
 UNKNOWN_LENGTH = 0xFFFFFFFFFFFFFFFF
@@ -25,7 +32,28 @@ NANOSECONDS = b"\x09"
 MAX_OPTION_BYTES = 0xFFFF
 """The length of an option is 16 bits; a longer comment becomes several."""
 
+MAX_NAME_BYTES = 253
+"""Of a name; what DNS allows, RFC 1035."""
+
+NAMES_IN_BLOCK = 1000
+"""Addresses in one block, which readers hold in memory."""
+
 Option = tuple[int, bytes]
+
+_HEAD = np.dtype(
+    [
+        ("kind", "<u4"),
+        ("total", "<u4"),
+        ("interface", "<u4"),
+        ("high", "<u4"),
+        ("low", "<u4"),
+        ("length", "<u4"),
+        ("original", "<u4"),
+    ]
+)
+"""Enhanced Packet Block up to its packet."""
+
+_TAIL = np.dtype([("padding", "<u4"), ("total", "<u4")])
 
 
 def section(application: str, comments: Sequence[str]) -> bytes:
@@ -36,9 +64,10 @@ def section(application: str, comments: Sequence[str]) -> bytes:
     return _block(SECTION_HEADER, head + _options(options))
 
 
-def interface(link_type: int, name: str, description: str) -> bytes:
+def interface(link_type: int, name: str, description: str, note: str = "") -> bytes:
     """Return an Interface Description Block: no limit on the length of packets, nanoseconds."""
     options = [
+        *comment(note),
         (OPTION_INTERFACE_NAME, _cut(name)),
         (OPTION_INTERFACE_DESCRIPTION, _cut(description)),
         (OPTION_TIME_RESOLUTION, NANOSECONDS),
@@ -46,21 +75,69 @@ def interface(link_type: int, name: str, description: str) -> bytes:
     return _block(INTERFACE_DESCRIPTION, struct.pack("<HHI", link_type, 0, 0) + _options(options))
 
 
-def packet(
-    interface: int, time_ns: int, frame: bytes, original_length: int, note: str = ""
+def packets(
+    interfaces: np.ndarray,
+    times_ns: np.ndarray,
+    frames: Sequence[bytes],
+    original: np.ndarray,
+    notes: Mapping[int, str],
 ) -> bytes:
-    """Return an Enhanced Packet Block; `interface` counts interface blocks from 0."""
-    # There is no time before 1970 in this format.
-    time = max(time_ns, 0)
-    head = struct.pack(
-        "<IIIII",
-        interface,
-        time >> 32 & 0xFFFFFFFF,
-        time & 0xFFFFFFFF,
-        len(frame),
-        max(original_length, len(frame)),
-    )
-    return _block(ENHANCED_PACKET, head + _padded(frame) + _options(comment(note) if note else []))
+    """Return an Enhanced Packet Block for each frame; `notes` are by its number, from 0."""
+    lengths = np.fromiter(map(len, frames), np.uint32, len(frames))
+    padding = -lengths.astype(np.int64) % 4
+    times = np.maximum(times_ns, 0)
+    options = {row: _options(comment(note)) for row, note in notes.items()}
+    heads = np.zeros(len(frames), _HEAD)
+    heads["kind"] = ENHANCED_PACKET
+    heads["total"] = lengths + padding + _HEAD.itemsize + 4
+    rows = np.fromiter(options, np.int64, len(options))
+    heads["total"][rows] += np.fromiter(map(len, options.values()), np.uint32, len(options))
+    heads["interface"] = interfaces
+    heads["high"] = times >> 32
+    heads["low"] = times & 0xFFFFFFFF
+    heads["length"] = lengths
+    heads["original"] = np.maximum(original, lengths)
+    tails = np.zeros(len(frames), _TAIL)
+    tails["total"] = heads["total"]
+    before, behind = memoryview(heads.tobytes()), memoryview(tails.tobytes())
+    pieces: list[bytes | memoryview] = []
+    head, tail = _HEAD.itemsize, _TAIL.itemsize
+    for row, (frame, pad) in enumerate(zip(frames, padding.tolist(), strict=True)):
+        at, end = row * head, row * tail
+        # Of the four octets of padding only so many as are needed.
+        pieces += (before[at : at + head], frame)
+        if row in options:
+            pieces += (behind[end : end + pad], options[row], behind[end + 4 : end + tail])
+        else:
+            pieces.append(behind[end + 4 - pad : end + tail])
+    return b"".join(pieces)
+
+
+def names(found: Mapping[str, Sequence[str]]) -> Iterator[bytes]:
+    """Yield Name Resolution Blocks: what addresses are called, the best name first.
+
+    What is no address, and control characters in names, are left out.
+    """
+    records = [record for ip, known in found.items() if (record := _name_record(ip, known))]
+    for begin in range(0, len(records), NAMES_IN_BLOCK):
+        end = struct.pack("<HH", 0, 0)
+        yield _block(NAME_RESOLUTION, b"".join(records[begin : begin + NAMES_IN_BLOCK]) + end)
+
+
+def _name_record(ip: str, known: Sequence[str]) -> bytes:
+    try:
+        address = ipaddress.ip_address(ip)
+    except ValueError:
+        return b""
+    value = address.packed
+    for name in known:
+        octets = _cut("".join(c for c in name if c.isprintable()), MAX_NAME_BYTES)
+        if octets and len(value) + len(octets) < MAX_OPTION_BYTES:
+            value += octets + b"\0"
+    if len(value) == len(address.packed):
+        return b""
+    kind = RECORD_IPV4 if address.version == 4 else RECORD_IPV6
+    return struct.pack("<HH", kind, len(value)) + _padded(value)
 
 
 def comment(text: str) -> list[Option]:
@@ -74,8 +151,8 @@ def comment(text: str) -> list[Option]:
     return options
 
 
-def _cut(text: str) -> bytes:
-    return text.encode()[:MAX_OPTION_BYTES].decode(errors="ignore").encode()
+def _cut(text: str, most: int = MAX_OPTION_BYTES) -> bytes:
+    return text.encode()[:most].decode(errors="ignore").encode()
 
 
 def _options(options: Sequence[Option]) -> bytes:

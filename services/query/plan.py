@@ -168,17 +168,26 @@ def _chosen(
     return _Chosen(kept, " AND ".join(conditions), values, is_exact)
 
 
-def packets(sources: Sequence[Source], streams: pa.Table) -> Plan:
-    """Plan for the packets of `streams` (record, node_name, stream), in the order of time."""
-    return _plan(
-        schema.PACKETS,
-        sources,
-        where=_WANTED,
-        values=[],
-        order=("time", "node_name", "stream", "record"),
-        is_exact=True,
-        tables={"wanted": streams},
+def packets(sources: Sequence[Source], streams: pa.Table, *, ordered: bool = True) -> Plan:
+    """Plan for the packets of `streams` (record, node_name, stream, key), in the order of time.
+
+    Its columns are those that a file of packets needs, and the stream's `key`.
+    """
+    scan = _scan(schema.PACKETS, sources, located=True)
+    joined, values = "JOIN wanted USING (record, node_name, stream)", []
+    if streams.num_rows == 1:
+        # Only a comparison with a constant makes DuckDB look into the Bloom filters of files.
+        joined += " WHERE stream = ? AND node_name = ?"
+        values = [streams[name][0].as_py() for name in ("stream", "node_name")]
+    # Files and rows are in the order of arrival: it decides among packets of the same time.
+    by = f' ORDER BY "time", key, {FILE}, {ROW}' if ordered else ""
+    question = Question(
+        f'SELECT "time", link_type, original_length, frame, key, {FILE}, {ROW}'
+        f" FROM ({scan.sql}) AS rows {joined}{by}",
+        [*scan.parameters, *values],
+        {**scan.tables, "wanted": streams},
     )
+    return Plan(question, scan.tails, "time", is_exact=True)
 
 
 def of_streams(table: pa.Schema, sources: Sequence[Source], streams: pa.Table) -> Question:
@@ -251,7 +260,6 @@ def _plan(
     ordered: bool = True,
     descending: bool = False,
     limit: int | None = None,
-    tables: dict[str, pa.Table] | None = None,
 ) -> Plan:
     columns = f"{_columns(table)}, record, {FILE}, {ROW}"
     scan = _scan(table, sources, located=True)
@@ -259,7 +267,6 @@ def _plan(
     by = ""
     if ordered:
         direction = "DESC" if descending else "ASC"
-        # Files and rows are in the order of arrival: it decides among packets of the same time.
         by = " ORDER BY " + ", ".join(f'"{name}" {direction}' for name in (*order, FILE, ROW))
     parameters = [*scan.parameters, *values]
     if limit is None:
@@ -271,7 +278,7 @@ def _plan(
         chosen = f"SELECT {keys} {rows} WHERE {where}{by} LIMIT ?"
         sql = f"SELECT {columns} {rows} JOIN ({chosen}) AS chosen USING ({keys}){by}"
         parameters = [*scan.parameters, *parameters, limit]
-    question = Question(sql, parameters, {**scan.tables, **(tables or {})})
+    question = Question(sql, parameters, scan.tables)
     return Plan(question, scan.tails, order[0], is_exact, descending)
 
 

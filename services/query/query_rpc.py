@@ -9,11 +9,12 @@ import grpc
 import pyarrow as pa
 from recorder.v1 import query_pb2, query_pb2_grpc
 
-from services.query import answer, export, ledger, messages, plan
-from services.query.asked import Asked, read_request, read_statement
+from services.query import answer, ledger, messages, plan
+from services.query.asked import Asked, read_request
 from services.query.base import NO_MACROS, Caller
 from services.query.catalog import Catalog, Opened
 from services.query.engine import Engine
+from services.query.export_rpc import ExportRpc
 from services.query.figures_rpc import FiguresRpc
 from services.query.follow import Follower, LiveFollower
 from services.query.formats import Formatter
@@ -22,9 +23,9 @@ from services.query.live import Live
 from services.query.livememory import RECORD
 from services.query.lookup_rpc import LookupRpc
 from services.query.plan import Source
-from services.query.refusals import refuse, refuse_live, told
+from services.query.refusals import told
 
-MAX_FOLLOWERS = 32
+MAX_FOLLOWERS = 128
 """Half of the server's workers, so that followers leave room for questions."""
 
 FOLLOW_SECONDS = 0.25
@@ -33,15 +34,12 @@ FOLLOW_SECONDS = 0.25
 GATHER_SECONDS = 0.02
 """Least time between two looks, so that what comes at once is looked at together."""
 
-EXPORT_PATIENCE = 10
-"""An export may work this many times longer than a question: it reads and sorts whole streams."""
 
-
-class QueryService(LanguageRpc, LookupRpc, FiguresRpc):
+class QueryService(LanguageRpc, LookupRpc, FiguresRpc, ExportRpc):
     """Answers questions over the recordings of a Catalog with an Engine.
 
-    The RPCs about the language, about one entry or stream, and about figures are in files of their
-    own.
+    Export, and the RPCs about the language, about one entry or stream, and about figures are in
+    files of their own.
     """
 
     def __init__(
@@ -73,35 +71,6 @@ class QueryService(LanguageRpc, LookupRpc, FiguresRpc):
                 yield from self._follow(asked, caller, context)
             else:
                 yield from self._answer(asked, caller, context)
-
-    def Export(  # noqa: N802
-        self, request: query_pb2.ExportRequest, context: grpc.ServicerContext
-    ) -> Iterator[query_pb2.ExportResponse]:
-        """Send a pcapng file."""
-        statement = read_statement(request.kfl, context, self.macros)
-        if not statement.recordings():
-            refuse_live(context, self.catalog)
-        if statement.redactions:
-            refuse(
-                context,
-                "kfl",
-                "redact() hides values of entries, but packets would show them. Leave it out, or "
-                "ask for entries.",
-            )
-        names = tuple(dict.fromkeys(statement.recordings()))
-        deadline = self.deadline_seconds * EXPORT_PATIENCE
-        with told(context, self.catalog, names), self.slot(context):
-            opened = [self.catalog.open(name) for name in names]
-            with self.session(Caller(context), deadline) as session:
-                for chunk in export.export(
-                    session,
-                    statement,
-                    [found.source("entries") for found in opened],
-                    [found.source("packets") for found in opened],
-                    ledger.losses([found.source("losses") for found in opened]),
-                    ledger.counts(opened),
-                ):
-                    yield query_pb2.ExportResponse(chunk=chunk)
 
     def ListRecordings(  # noqa: N802
         self, request: query_pb2.ListRecordingsRequest, context: grpc.ServicerContext
@@ -205,6 +174,9 @@ class QueryService(LanguageRpc, LookupRpc, FiguresRpc):
             limit=None if limit is None else limit + 1,
         )
         with self.session(caller, self.deadline_seconds) as session:
+            if asked.format == query_pb2.ENTRY_FORMAT_COUNT and limit is None:
+                count.entries = answer.count(session, asked.filter, sources, asked.window)
+                return
             tables = answer.of_plan(session, planned, asked.filter, asked.window)
             yield from _send(asked, tables, count)
 

@@ -18,8 +18,9 @@ from services.query.engine import (
     OutOfMemoryError,
     OutOfTimeError,
 )
-from services.query.export import TooMuchError
 from services.query.live import LiveAwayError, LiveFullError
+from services.query.packetfiles import LinkTypesError
+from services.query.streams import TooMuchError
 from services.runtime.errors import Violation, failed_precondition, invalid_argument, not_found
 from services.runtime.logging import logger
 
@@ -27,6 +28,7 @@ _CODES = {
     CancelledError: grpc.StatusCode.CANCELLED,
     OutOfTimeError: grpc.StatusCode.DEADLINE_EXCEEDED,
     OutOfMemoryError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    LinkTypesError: grpc.StatusCode.FAILED_PRECONDITION,
     TooMuchError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     DamagedFileError: grpc.StatusCode.DATA_LOSS,
 }

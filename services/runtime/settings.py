@@ -213,7 +213,7 @@ class GatewaySettings(ServiceSettings):
         description="Origin of web pages that may call, as in https://shop.example.com; may be "
         "repeated, or several with commas; * is any; none if not given.",
     )
-    streams: int = Field(32, ge=1, le=1024, description="Most streams of answers at once.")
+    streams: int = Field(128, ge=1, le=1024, description="Most streams of answers at once.")
     deadline_seconds: float = Field(
         60.0, gt=0, le=86400, description="An answer that is no stream and takes longer is ended."
     )

@@ -94,6 +94,10 @@ def test_curl_listens_to_events(served: Served, folder: Path) -> None:
     assert "event: end\n" not in said
 
 
+def test_curl_watches_live_traffic(served: Served, folder: Path) -> None:
+    assert '"status":' in run("-d follow=true --max-time 2", served, folder)
+
+
 def test_curl_saves_an_export(served: Served, folder: Path) -> None:
     run("-OJ", served, folder)
     assert (folder / "shop.pcapng").read_bytes()[:4] == b"\n\r\r\n"

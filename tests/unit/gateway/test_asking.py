@@ -83,8 +83,8 @@ def test_a_body_is_the_job_or_the_rest_of_the_request() -> None:
         ("Query", "kfl=%ff", "The parameters are not UTF-8."),
         ("Histogram", "question=1", "question: there is no such parameter."),
         ("Query", "&".join(["kfl=a"] * (MAX_PARAMETERS + 1)), "There are more than 64 parameters."),
-        ("Query", "format=PNG", "format: Invalid enum value PNG for enum type "
-         "recorder.v1.EntryFormat."),
+        ("Query", "format=PNG", "format: Write one of ENTRY_FORMAT_UNSPECIFIED, "
+         "ENTRY_FORMAT_OBJECT, ENTRY_FORMAT_JSON, ENTRY_FORMAT_ARROW, ENTRY_FORMAT_COUNT."),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_parameters(rpc: str, query: str, sentence: str) -> None:

@@ -77,6 +77,43 @@ def test_an_export_is_the_file_that_grpc_gives(client: httpx.Client, served: Ser
         assert response.content == b"".join(each.chunk for each in chunks)
 
 
+@pytest.mark.parametrize(
+    ("asked", "accept", "kind", "media_type"),
+    [
+        ({"format": "EXPORT_FORMAT_HAR"}, "*/*", "har", "application/json"),
+        ({}, "application/json", "har", "application/json"),
+        ({}, "application/vnd.tcpdump.pcap", "pcap", "application/vnd.tcpdump.pcap"),
+        ({}, "application/vnd.apache.parquet", "parquet", "application/vnd.apache.parquet"),
+        ({}, "application/x-ndjson", "jsonl", "application/x-ndjson"),
+        ({"format": "EXPORT_FORMAT_PCAPNG"}, "text/html, */*", "pcapng", "application/x-pcapng"),
+    ],
+)
+def test_every_kind_of_file_is_had_by_its_name_or_media_type(
+    client: httpx.Client, asked: dict[str, str], accept: str, kind: str, media_type: str
+) -> None:
+    response = client.get(
+        "/api/v1/export", params={"kfl": SHOP, **asked}, headers={"accept": accept}
+    )
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"] == media_type
+    assert response.headers["content-disposition"] == f'attachment; filename="shop.{kind}"'
+    begins = {
+        "har": b'{"log":',
+        "pcap": b"\x4d\x3c\xb2\xa1",
+        "pcapng": b"\n\r\r\n",
+        "parquet": b"PAR1",
+        "jsonl": b'{"id":',
+    }
+    assert response.content.startswith(begins[kind])
+
+
+@pytest.mark.parametrize("format", [False, "HAR", 99])
+def test_a_kind_of_file_that_there_is_not_is_refused(client: httpx.Client, format: object) -> None:
+    response = client.post("/api/v1/export", json={"kfl": SHOP, "format": format})
+    assert response.status_code == 400
+    assert "format" in response.json()["detail"]
+
+
 def test_one_entry_its_stream_and_figures(client: httpx.Client) -> None:
     entry = client.get("/api/v1/entries/node-1/0000000000000001-0").json()
     assert entry["entry"]["response"]["status"] == 200
@@ -206,7 +243,7 @@ def test_a_page_that_is_listed_may(client: httpx.Client) -> None:
     assert "DELETE" in before.headers["access-control-allow-methods"]
     assert "content-type" in before.headers["access-control-allow-headers"]
     assert client.get("/api/v1/jobs", headers=asked).headers["access-control-allow-origin"] == PAGE
-    wrong = client.get("/api/v1/query", headers=asked)
+    wrong = client.get("/api/v1/query", params={"kfl": "and"}, headers=asked)
     assert problem(wrong, 400)
     assert wrong.headers["access-control-allow-origin"] == PAGE
 

@@ -4,6 +4,7 @@ import subprocess
 from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
@@ -19,9 +20,14 @@ def a_file() -> bytes:
     return (
         pcapng.section("Traffic Recorder", ["recording a"])
         + pcapng.interface(1, "node-1", "node node-1")
-        + pcapng.packet(0, TIME_NS, FRAME, len(FRAME), "recording a, stream 00a1")
-        + pcapng.packet(0, TIME_NS + 1, FRAME[:33], len(FRAME))
+        + blocks([TIME_NS, TIME_NS + 1], [FRAME, FRAME[:33]], {0: "recording a, stream 00a1"})
     )
+
+
+def blocks(times: list[int], frames: list[bytes], notes: dict[int, str]) -> bytes:
+    many = len(frames)
+    original = np.full(many, len(FRAME))
+    return pcapng.packets(np.zeros(many, np.int64), np.array(times), frames, original, notes)
 
 
 def test_scapy_reads_times_to_the_nanosecond_and_lengths_of_cut_frames() -> None:
@@ -57,9 +63,33 @@ def test_every_block_has_its_length_at_both_ends_and_is_aligned() -> None:
     assert blocks == 4
 
 
+def test_frames_of_all_lengths_are_whole_with_and_without_notes() -> None:
+    frames = [FRAME + bytes(range(extra)) for extra in range(9)]
+    notes = {row: f"note {'x' * row}" for row in range(0, 9, 2)}
+    octets = pcapng.section("t", []) + pcapng.interface(1, "n", "n")
+    found = rdpcap(io.BytesIO(octets + blocks(list(range(9)), frames, notes)))
+    assert [bytes(packet) for packet in found] == frames
+    said = [packet.comments[0].decode() if packet.comments else None for packet in found]
+    assert said == [notes.get(row) for row in range(9)]
+
+
+def test_names_are_cut_cleaned_and_only_of_addresses() -> None:
+    known = {
+        "10.0.0.1": ["cart\x00\x1b[2J", "pod"],
+        "fd00::1": ["ä" * 200],
+        "no address": ["x"],
+        "10.0.0.2": ["\n"],
+    }
+    (block,) = pcapng.names(known)
+    assert b"\x0a\x00\x00\x01cart[2J\0pod\0" in block
+    assert "ä".encode() * 126 + b"\0" in block
+    assert b"\x0a\x00\x00\x02" not in block
+    assert len(list(pcapng.names({f"10.1.{n // 250}.{n % 250}": ["x"] for n in range(2500)}))) == 3
+
+
 def test_a_time_before_1970_is_written_as_1970() -> None:
     octets = pcapng.section("t", []) + pcapng.interface(1, "n", "n")
-    found = rdpcap(io.BytesIO(octets + pcapng.packet(0, -5, FRAME, len(FRAME))))
+    found = rdpcap(io.BytesIO(octets + blocks([-5], [FRAME], {})))
     assert found[0].time == 0
 
 

@@ -158,6 +158,19 @@ def test_both_limits_hold_and_more_is_told(
     assert told.status.entries == len(expected)
 
 
+@pytest.mark.parametrize(
+    "kfl",
+    ['record("slow-cart")', 'record("slow-cart") and response.body.json().a == 1'],
+)
+def test_a_count_is_the_number_of_entries_and_none_is_sent(two: Any, stub: Any, kfl: str) -> None:
+    wanted = len(ask(stub, kfl).entries)
+    for more in ({}, {"limit": 2}, {"limit": 1000}):
+        request = query_pb2.QueryRequest(kfl=kfl, format=query_pb2.ENTRY_FORMAT_COUNT, **more)
+        parts = [part for part in stub.Query(request) if part.WhichOneof("part") == "status"]
+        assert parts[0].status.entries == min(wanted, more.get("limit", wanted))
+    assert "format" in str(refusal(stub, kfl, follow=True, format=query_pb2.ENTRY_FORMAT_COUNT))
+
+
 def test_a_limit_that_is_just_reached_cuts_nothing(two: Any, stub: Any) -> None:
     told = ask(stub, 'record("checkout-500s")', limit=4)
     assert len(told.entries) == 4

@@ -36,6 +36,8 @@ class _EntryFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EntryForm
     """Each entry as JSON text."""
     ENTRY_FORMAT_ARROW: _EntryFormat.ValueType  # 3
     """Many entries as an Arrow IPC stream with the schema of the entries table."""
+    ENTRY_FORMAT_COUNT: _EntryFormat.ValueType  # 4
+    """None is sent; the status says how many match. Not with follow."""
 
 class EntryFormat(_EntryFormat, metaclass=_EntryFormatEnumTypeWrapper):
     """EntryFormat is how entries are sent."""
@@ -48,7 +50,45 @@ ENTRY_FORMAT_JSON: EntryFormat.ValueType  # 2
 """Each entry as JSON text."""
 ENTRY_FORMAT_ARROW: EntryFormat.ValueType  # 3
 """Many entries as an Arrow IPC stream with the schema of the entries table."""
+ENTRY_FORMAT_COUNT: EntryFormat.ValueType  # 4
+"""None is sent; the status says how many match. Not with follow."""
 Global___EntryFormat: _TypeAlias = EntryFormat  # noqa: Y015
+
+class _ExportFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ExportFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ExportFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EXPORT_FORMAT_UNSPECIFIED: _ExportFormat.ValueType  # 0
+    """The same as EXPORT_FORMAT_PCAPNG."""
+    EXPORT_FORMAT_PCAPNG: _ExportFormat.ValueType  # 1
+    """The packets of every stream in which an entry matches, with names, comments and the ledger."""
+    EXPORT_FORMAT_PCAP: _ExportFormat.ValueType  # 2
+    """The same packets and nothing else; only where all have the same link type."""
+    EXPORT_FORMAT_HAR: _ExportFormat.ValueType  # 3
+    """The entries that are HTTP, as a HAR 1.2."""
+    EXPORT_FORMAT_PARQUET: _ExportFormat.ValueType  # 4
+    """The entries, as a table with the columns of a recording's own files."""
+    EXPORT_FORMAT_JSON_LINES: _ExportFormat.ValueType  # 5
+    """The entries, as a JSON object a line."""
+
+class ExportFormat(_ExportFormat, metaclass=_ExportFormatEnumTypeWrapper):
+    """ExportFormat is a kind of file."""
+
+EXPORT_FORMAT_UNSPECIFIED: ExportFormat.ValueType  # 0
+"""The same as EXPORT_FORMAT_PCAPNG."""
+EXPORT_FORMAT_PCAPNG: ExportFormat.ValueType  # 1
+"""The packets of every stream in which an entry matches, with names, comments and the ledger."""
+EXPORT_FORMAT_PCAP: ExportFormat.ValueType  # 2
+"""The same packets and nothing else; only where all have the same link type."""
+EXPORT_FORMAT_HAR: ExportFormat.ValueType  # 3
+"""The entries that are HTTP, as a HAR 1.2."""
+EXPORT_FORMAT_PARQUET: ExportFormat.ValueType  # 4
+"""The entries, as a table with the columns of a recording's own files."""
+EXPORT_FORMAT_JSON_LINES: ExportFormat.ValueType  # 5
+"""The entries, as a JSON object a line."""
+Global___ExportFormat: _TypeAlias = ExportFormat  # noqa: Y015
 
 class _Dimension:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -316,21 +356,25 @@ Global___QueryStatus: _TypeAlias = QueryStatus  # noqa: Y015
 
 @_typing.final
 class ExportRequest(_message.Message):
-    """ExportRequest asks for packets."""
+    """ExportRequest asks for a file."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     KFL_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
     kfl: _builtins.str
-    """KFL statement with at least one record("name")."""
+    """KFL statement with at least one record("name"). redact() only where the file has entries."""
+    format: Global___ExportFormat.ValueType
+    """Kind of file."""
     def __init__(
         self,
         *,
         kfl: _builtins.str = ...,
+        format: Global___ExportFormat.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kfl", b"kfl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "kfl", b"kfl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -343,20 +387,66 @@ class ExportResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CHUNK_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
     chunk: _builtins.bytes
-    """The next octets of the file."""
+    """The next octets of the file; none in the last message."""
+    share: _builtins.float
+    """Share of the time of the answer that the file has come to, 0 to 1."""
+    @_builtins.property
+    def summary(self) -> Global___ExportSummary:
+        """What is in the file; in the last message."""
+
     def __init__(
         self,
         *,
         chunk: _builtins.bytes = ...,
+        share: _builtins.float = ...,
+        summary: Global___ExportSummary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "share", b"share", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExportResponse: _TypeAlias = ExportResponse  # noqa: Y015
+
+@_typing.final
+class ExportSummary(_message.Message):
+    """ExportSummary says what is in a file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    STREAMS_FIELD_NUMBER: _builtins.int
+    PACKETS_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    entries: _builtins.int
+    """Entries that match. Those of a HAR or a table are in the file."""
+    streams: _builtins.int
+    """Streams whose packets are in the file."""
+    packets: _builtins.int
+    """Packets in the file."""
+    @_builtins.property
+    def account(self) -> Global___Account:
+        """How the question was answered, and what is known to be missing."""
+
+    def __init__(
+        self,
+        *,
+        entries: _builtins.int = ...,
+        streams: _builtins.int = ...,
+        packets: _builtins.int = ...,
+        account: Global___Account | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account", b"account"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "entries", b"entries", "packets", b"packets", "streams", b"streams"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportSummary: _TypeAlias = ExportSummary  # noqa: Y015
 
 @_typing.final
 class CheckRequest(_message.Message):

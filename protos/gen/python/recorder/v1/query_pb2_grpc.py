@@ -125,7 +125,7 @@ class QueryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Export(self, request, context):
-        """Export sends the packets of every stream in which an entry matches, as a pcapng file.
+        """Export sends a file of what matches: whole streams of packets, or the entries.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

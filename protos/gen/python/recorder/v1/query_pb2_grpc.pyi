@@ -38,7 +38,7 @@ class QueryServiceStub:
     INVALID_ARGUMENT with a google.rpc.BadRequest for a statement that is wrong.
     """
     Export: _grpc.UnaryStreamMultiCallable[_query_pb2.ExportRequest, _query_pb2.ExportResponse]
-    """Export sends the packets of every stream in which an entry matches, as a pcapng file."""
+    """Export sends a file of what matches: whole streams of packets, or the entries."""
     Check: _grpc.UnaryUnaryMultiCallable[_query_pb2.CheckRequest, _query_pb2.CheckResponse]
     """Check parses a statement and explains it, or says what is wrong with it."""
     ListRecordings: _grpc.UnaryUnaryMultiCallable[_query_pb2.ListRecordingsRequest, _query_pb2.ListRecordingsResponse]
@@ -78,7 +78,7 @@ class QueryServiceAsyncStub(QueryServiceStub):
     INVALID_ARGUMENT with a google.rpc.BadRequest for a statement that is wrong.
     """
     Export: _aio.UnaryStreamMultiCallable[_query_pb2.ExportRequest, _query_pb2.ExportResponse]  # type: ignore[assignment]
-    """Export sends the packets of every stream in which an entry matches, as a pcapng file."""
+    """Export sends a file of what matches: whole streams of packets, or the entries."""
     Check: _aio.UnaryUnaryMultiCallable[_query_pb2.CheckRequest, _query_pb2.CheckResponse]  # type: ignore[assignment]
     """Check parses a statement and explains it, or says what is wrong with it."""
     ListRecordings: _aio.UnaryUnaryMultiCallable[_query_pb2.ListRecordingsRequest, _query_pb2.ListRecordingsResponse]  # type: ignore[assignment]
@@ -127,7 +127,7 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_pb2.ExportRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_query_pb2.ExportResponse], _abc.AsyncIterator[_query_pb2.ExportResponse]]:
-        """Export sends the packets of every stream in which an entry matches, as a pcapng file."""
+        """Export sends a file of what matches: whole streams of packets, or the entries."""
 
     @_abc_1.abstractmethod
     def Check(
