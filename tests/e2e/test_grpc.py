@@ -107,7 +107,7 @@ def until(text: str, lines: Iterable[str]) -> None:
 
 def test_reflection_lists_every_method(serving: Recorder) -> None:
     of_scheduler = {f"recorder.v1.JobsService/{name}" for name in JOBS}
-    of_scheduler.add("recorder.v1.IngestService/Connect")
+    of_scheduler |= {"recorder.v1.IngestService/Connect", "recorder.v1.LiveService/Watch"}
     of_query = {f"recorder.v1.QueryService/{name}" for name in QUERY}
     for address, wanted in (
         (serving.scheduler_address, of_scheduler),
@@ -183,9 +183,9 @@ def test_a_recording_is_asked_checked_and_exported(serving: Recorder, tmp_path: 
     arrow, *_ = call(at, "QueryService/Query", {**question, "format": "ENTRY_FORMAT_ARROW"})
     assert base64.b64decode(arrow["arrowIpc"])
 
-    chunks = call(at, "QueryService/Export", {"kfl": 'record("shop")'})
+    parts = call(at, "QueryService/Export", {"kfl": 'record("shop")'})
     file = tmp_path / "shop.pcapng"
-    file.write_bytes(b"".join(base64.b64decode(chunk["chunk"]) for chunk in chunks))
+    file.write_bytes(b"".join(base64.b64decode(part.get("chunk", "")) for part in parts))
     assert len(serving.say("dissect", str(file)).lines) == 2
 
     [checked] = call(at, "QueryService/Check", question)

@@ -146,7 +146,7 @@ def dns_of_ours(found):
 
 
 READERS = {
-    "http": ("http and not http2", http_of_tshark, http_of_ours),
+    "http": ("http and not (http2 or ws)", http_of_tshark, http_of_ours),
     "http2": ("http2", http2_of_tshark, http2_of_ours),
     "dns": ("dns", dns_of_tshark, dns_of_ours),
 }

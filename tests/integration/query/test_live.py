@@ -185,7 +185,7 @@ def test_the_last_minutes_are_there_as_long_as_the_window(rig: SimpleNamespace) 
     wait_until(lambda: rig.ask("http")[0] == [])
     agent.see("/late")
     wait_until(lambda: rig.ask("http")[0] == ["/late"])
-    assert follower.paths == ["/early", "/late"]
+    wait_until(lambda: follower.paths == ["/early", "/late"])
 
 
 def test_all_statements_are_one_for_agents_and_each_viewer_gets_its_own(

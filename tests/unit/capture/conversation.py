@@ -139,7 +139,7 @@ def hot_columns(calls):
     """All hot columns of calls as lists, but those that say nothing of their own of each call."""
     columns, found = calls.columns(), {}
     for name in columns:
-        if name.endswith(("_headers", "_keys")):
+        if name.endswith(("_headers", "_keys", "_abbrs")):
             continue
         column = columns[name]
         if callable(column):
