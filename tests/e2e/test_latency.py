@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import queue
 import subprocess
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from itertools import pairwise
 
@@ -29,6 +31,11 @@ def last_packet(entry: dict) -> float:
     return begin + entry["elapsedTimeUs"] / 1e6
 
 
+def read(lines: Iterable[bytes], found: queue.Queue[dict]) -> None:
+    for line in lines:
+        found.put(json.loads(line))
+
+
 def followed(network: Network, recorder: Recorder, kfl: str, word: str) -> list[float]:
     """Follow a statement and make calls; return when the follower had each, sorted."""
     command = recorder.command("ask", kfl, "--follow", "--output", "json")
@@ -40,10 +47,17 @@ def followed(network: Network, recorder: Recorder, kfl: str, word: str) -> list[
         assert follower.stdout is not None
         while b"entries of" not in (said := follower.stderr.readline()):
             assert said, "the follower ended"
+        found: queue.Queue[dict] = queue.Queue()
+        reading = threading.Thread(target=read, args=(follower.stdout, found), daemon=True)
+        reading.start()
+        while found.empty():  # agents hear of a statement a moment later
+            network.curl(f"/ok/{word}-early")
+            time.sleep(0.1)
         delays = []
         for number in range(CALLS):
             network.curl(f"/ok/{word}-{number}")
-            entry = json.loads(follower.stdout.readline())
+            while (entry := found.get(timeout=60))["request"]["path"] == f"/ok/{word}-early":
+                pass
             delays.append(time.time() - last_packet(entry))
             assert entry["request"]["path"] == f"/ok/{word}-{number}"
         return sorted(delays)
