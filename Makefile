@@ -88,8 +88,12 @@ bench: .venv/.project ## Measure; ONLY=name runs one of bench/*.py
 # Tests that need root or an engine use things that a machine has once, so they take turns.
 ALONE := root or docker
 
+# All kernels, for minutes on a new machine; else each worker would do so, and tests run out of time.
+COMPILES := tests/unit/capture/test_warmup.py
+
 .PHONY: test
 test: .venv/.project ## Run all tests
+	$(BIN)/python -m pytest -n 0 $(PYTEST_FLAGS) $(COMPILES)
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not ($(ALONE))" $(PYTEST_FLAGS)
 	$(BIN)/python -m pytest -m "$(ALONE)" $(PYTEST_FLAGS) || [ $$? -eq 5 ]  # 5: there is none
 

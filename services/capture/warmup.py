@@ -1,6 +1,6 @@
 """Goes once through all that frames go through, before the first one comes. `app` calls it.
 
-A kernel is compiled, or loaded from its cache, when it is first called. That takes a minute on a
+A kernel is compiled, or loaded from its cache, when it is first called. That takes minutes on a
 new machine and tenths of a second on any other, in which the ring of a live source overruns; so the
 agent says that it runs only after a small conversation of its own has passed through an engine.
 """

@@ -33,7 +33,7 @@ HEALTH_SECONDS = 60.0
 
 ONE_CHECK_SECONDS = 1.0
 
-READY_SECONDS = 300.0
+READY_SECONDS = 900.0
 """Longest time until capture is ready: on a new machine it compiles its kernels first."""
 
 READY_LOOK_SECONDS = 0.05

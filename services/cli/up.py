@@ -218,7 +218,7 @@ def start_capture(plan: Plan, processes: Processes, replay: Path | None = None) 
         _log(plan, "capture"),
         may_end=replay is not None,
     )
-    with step("Starting capture (the first time, its kernels compile for a minute)"):
+    with step("Starting capture (the first time, its kernels compile for minutes)"):
         processes.start(process)
         wait_until_ready(process, processes)
     _say_where(process, f"on {', '.join(plan.interfaces)}" if replay is None else f"from {replay}")
